@@ -1,0 +1,270 @@
+"""Every error a user of the host can meet, in one tree.
+
+Each class has a stable ``code`` for scripts, and its text is one paragraph: what, where, why,
+and, as ``remedy``, what to do next. Errors named *Local* elsewhere are our bugs; errors that a
+plugin causes derive from `PluginError`.
+"""
+
+from __future__ import annotations
+
+
+class SandboxHostError(Exception):
+    """Base of all errors raised by `sandbox_host`.
+
+    Attributes:
+        code: stable identifier of the kind of error, for scripts and the journal.
+        remedy: what the reader can do next; empty where there is nothing to do.
+    """
+
+    code = "error"
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}" if self.remedy else self.message
+
+
+class ConfigError(SandboxHostError):
+    """The operator's configuration cannot be used."""
+
+    code = "config"
+
+
+class UsageError(SandboxHostError):
+    """The API was used in a way it does not allow (host closed, wrong thread, wrong type)."""
+
+    code = "usage"
+
+
+# -- before anything of a plugin runs ---------------------------------------------------------
+
+
+class RefusedError(SandboxHostError):
+    """A plugin was not admitted; nothing of it was executed."""
+
+    code = "refused"
+
+
+class BundleError(RefusedError):
+    """The directory is not a well-formed bundle (links, devices, twins, sizes, names)."""
+
+    code = "bundle"
+
+
+class ManifestError(RefusedError):
+    """plugin.json is not acceptable; the message starts with the path of the bad value."""
+
+    code = "manifest"
+
+
+class VerificationError(RefusedError):
+    """The bytes do not match the signed statement, or the signature is bad."""
+
+    code = "tampered"
+
+
+class UnsignedError(RefusedError):
+    """The bundle carries no signature envelope."""
+
+    code = "unsigned"
+
+
+class UntrustedError(RefusedError):
+    """The signature is good but its key is unknown, revoked, expired or out of scope."""
+
+    code = "untrusted"
+
+
+class TrustStoreError(SandboxHostError):
+    """The trust store or a key file is missing, malformed or not protected enough to be used."""
+
+    code = "trust-store"
+
+
+class AdmissionError(RefusedError):
+    """The plugin asks for more than it is granted, or for what cannot be enforced here."""
+
+    code = "admission"
+
+
+class PluginDisabledError(RefusedError):
+    """plugin.json says ``config.enabled = false``."""
+
+    code = "disabled"
+
+
+# -- confinement ------------------------------------------------------------------------------
+
+
+class ConfinementError(SandboxHostError):
+    """A layer of confinement is not offered by this machine, or the platform has no backend.
+
+    Attributes:
+        layer: the name of the missing layer, as `HostConfig.accept_missing` would list it.
+    """
+
+    code = "confinement"
+
+    def __init__(self, message: str, *, layer: str, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.layer = layer
+
+
+class AttestationError(SandboxHostError):
+    """A started child is not confined as planned. This is the host's fault, never the plugin's."""
+
+    code = "attestation"
+
+
+# -- a running plugin -------------------------------------------------------------------------
+
+
+class PluginError(SandboxHostError):
+    """Base of what goes wrong with one plugin; the host and the other plugins go on.
+
+    Attributes:
+        plugin: the plugin's identity.
+    """
+
+    code = "plugin"
+
+    def __init__(self, message: str, *, plugin: str, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.plugin = plugin
+
+
+class PluginNotFoundError(PluginError):
+    """No plugin of that name is loaded."""
+
+    code = "not-found"
+
+
+class AlreadyLoadedError(PluginError):
+    """A plugin of the same identity is loaded already."""
+
+    code = "already-loaded"
+
+
+class StartError(PluginError):
+    """The plugin did not become ready: import failed, `init_plugin` refused, or it took too long.
+
+    Attributes:
+        traceback_text: the plugin's traceback as text, or "" where there is none.
+    """
+
+    code = "start"
+
+    def __init__(
+        self, message: str, *, plugin: str, remedy: str = "", traceback_text: str = ""
+    ) -> None:
+        super().__init__(message, plugin=plugin, remedy=remedy)
+        self.traceback_text = traceback_text
+
+
+class MetadataMismatchError(StartError):
+    """`get_metadata()` differs from the signed plugin.json; the message names the key."""
+
+    code = "metadata-mismatch"
+
+
+class NoSuchOperationError(PluginError):
+    """The plugin offers no operation of that name."""
+
+    code = "no-such-operation"
+
+
+class NotSerializableError(PluginError):
+    """An argument or result cannot be carried over the wire."""
+
+    code = "not-serializable"
+
+
+class MessageTooLargeError(PluginError):
+    """An argument or result exceeds the wire's limits; the channel still works."""
+
+    code = "message-too-large"
+
+
+class BackpressureError(PluginError):
+    """Too much is outstanding for this plugin already; try again later."""
+
+    code = "backpressure"
+
+
+class OperationError(PluginError):
+    """The operation raised an exception inside the plugin.
+
+    Attributes:
+        type_name: the exception's class name inside the plugin. Only text: nothing of the
+            plugin's classes is ever recreated in the host.
+        traceback_text: the traceback as text, limited in size.
+    """
+
+    code = "operation"
+
+    def __init__(
+        self, message: str, *, plugin: str, type_name: str = "", traceback_text: str = ""
+    ) -> None:
+        super().__init__(message, plugin=plugin)
+        self.type_name = type_name
+        self.traceback_text = traceback_text
+
+
+class BudgetExceededError(PluginError):
+    """An operation or a plugin used more than it may.
+
+    Attributes:
+        budget: "memory", "cpu", "descriptors", "threads" or "wall_time".
+        limit: the budget's value, in `unit`.
+        used: what was used when the excess was seen, in `unit`; None where it cannot be known.
+        unit: "bytes", "seconds", "descriptors" or "threads".
+        place: where in the plugin's code, as "file:line in function"; "" where it cannot be had.
+            It is reported by the plugin's process: advice, not evidence.
+        ended: True when the plugin's process was ended, False when only the operation was.
+    """
+
+    code = "budget"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        plugin: str,
+        budget: str,
+        limit: float,
+        unit: str,
+        used: float | None = None,
+        place: str = "",
+        ended: bool = True,
+        remedy: str = "",
+    ) -> None:
+        super().__init__(message, plugin=plugin, remedy=remedy)
+        self.budget = budget
+        self.limit = limit
+        self.unit = unit
+        self.used = used
+        self.place = place
+        self.ended = ended
+
+
+class DeadlineExceededError(BudgetExceededError):
+    """A call was not answered within its deadline (the budget "wall_time")."""
+
+    code = "deadline"
+
+
+class PluginEndedError(PluginError):
+    """The plugin's process is gone, or was ended by the host.
+
+    Attributes:
+        cause: a `sandbox_host.model.Cause` value, such as "crashed" or "protocol-violation".
+    """
+
+    code = "ended"
+
+    def __init__(self, message: str, *, plugin: str, cause: str, remedy: str = "") -> None:
+        super().__init__(message, plugin=plugin, remedy=remedy)
+        self.cause = cause

@@ -1,0 +1,227 @@
+"""The nouns of the house: plain immutable values that the rooms hand to each other.
+
+Nothing here reads a file, a clock or a process. Units are in the names.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final
+
+PLUGIN_API_VERSION: Final = "1.0.0"
+"""Version of the interface between host and plugin; plugin.json calls it ``core_framework``."""
+
+MIB: Final = 1024 * 1024
+
+
+def identity_of(name: str) -> str:
+    """Return the snake-case identity of a plugin name: ``MyPlugin`` and ``my_plugin`` are one."""
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
+    return snake.lower()
+
+
+class Layer(enum.StrEnum):
+    """A layer of confinement, by the name the operator, the receipt and `doctor` use."""
+
+    RLIMITS = "rlimits"
+    ENVIRONMENT = "environment"
+    DESCRIPTORS = "descriptors"
+    PARENT_DEATH = "parent-death"
+    CAPABILITIES = "capabilities"
+    NO_NEW_PRIVS = "no-new-privs"
+    LANDLOCK = "landlock"
+    SECCOMP = "seccomp"
+    WATCHDOG = "watchdog"
+
+
+class LayerStatus(enum.StrEnum):
+    """What a layer is worth right now, on this machine, for this plugin."""
+
+    ACTIVE = "active"
+    DEGRADED = "degraded"
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """One layer's standing.
+
+    Attributes:
+        detail: for an active layer what was read back; otherwise the reason.
+        remedy: what the operator can do about a missing layer.
+    """
+
+    layer: Layer
+    status: LayerStatus
+    detail: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What confines one plugin now. Every word is read back from the kernel, none is planned."""
+
+    plugin: str
+    pid: int
+    layers: tuple[LayerReport, ...]
+
+    @property
+    def active(self) -> tuple[Layer, ...]:
+        """The layers that are in force."""
+        return tuple(r.layer for r in self.layers if r.status is LayerStatus.ACTIVE)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Budgets of one plugin.
+
+    Attributes:
+        memory_bytes: resident memory of the plugin's process.
+        cpu_seconds: CPU time of one operation.
+        cpu_total_seconds: CPU time of the process's whole life; the kernel's backstop.
+        wall_seconds: the deadline of a call that names none.
+        descriptors: open file descriptors.
+        threads: threads of the process.
+        file_bytes: the size of any one file.
+    """
+
+    memory_bytes: int = 512 * MIB
+    cpu_seconds: float = 60.0
+    cpu_total_seconds: int = 86_400
+    wall_seconds: float = 60.0
+    descriptors: int = 1_000
+    threads: int = 64
+    file_bytes: int = 256 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """What a plugin may do beyond computing; each is off unless requested and granted.
+
+    Attributes:
+        publish: event types it may publish.
+        read: absolute paths it may read.
+        write: absolute paths it may write.
+        network: ``host:port`` entries it may connect to.
+        env: names of environment variables it may see.
+        native_code: it may bring shared objects and map code from memory.
+        subprocess: it may start programs.
+    """
+
+    publish: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+    network: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    native_code: bool = False
+    subprocess: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """plugin.json, read strictly. `sandbox_host.bundle.plugin_json` is its only reader.
+
+    Attributes:
+        name: as its author wrote it; `identity` is what the host goes by.
+        limits: the limits that plugin.json names, by `Limits` field; others take the default.
+        config_schema: schema of `config`, or None.
+        enabled: ``config.enabled``; False means discovered and disabled.
+        notes: what the reader should be told although it is accepted.
+    """
+
+    name: str
+    identity: str
+    version: str
+    description: str
+    author: str
+    license: str = ""
+    capabilities: tuple[str, ...] = ()
+    dependencies: tuple[str, ...] = ()
+    permissions: Permissions = field(default_factory=Permissions)
+    config: MappingProxyType[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    config_schema: MappingProxyType[str, Any] | None = None
+    events: tuple[str, ...] = ()
+    limits: MappingProxyType[str, int | float] = field(default_factory=lambda: MappingProxyType({}))
+    plugin_api: str = PLUGIN_API_VERSION
+    enabled: bool = True
+    notes: tuple[str, ...] = ()
+
+
+class State(enum.StrEnum):
+    """Where a plugin stands in its life; `sandbox_host.runtime.lifecycle` has the table."""
+
+    ADMITTED = "admitted"
+    CONFINING = "confining"
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+class Cause(enum.StrEnum):
+    """Why a plugin's process ended. Told apart by what the kernel says, never guessed."""
+
+    UNLOADED = "unloaded"
+    HOST_SHUTDOWN = "host-shutdown"
+    MEMORY = "memory"
+    CPU = "cpu"
+    DEADLINE = "deadline"
+    THREADS = "threads"
+    PROTOCOL_VIOLATION = "protocol-violation"
+    SYSCALL = "forbidden-syscall"
+    CRASHED = "crashed"
+    EXITED = "exited"
+    KILLED = "killed-from-outside"
+    START_FAILED = "start-failed"
+    UNKNOWN = "unknown"
+
+
+STANDARD_EVENTS: Final = frozenset(
+    {
+        "data_processed",
+        "model_updated",
+        "error_occurred",
+        "plugin_loaded",
+        "plugin_unloaded",
+        "user_action",
+    }
+)
+HOST_EVENTS: Final = frozenset({"plugin_loaded", "plugin_unloaded"})
+"""Event types that only the host may publish."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened. The host stamps source and time: nobody speaks for another.
+
+    Attributes:
+        source: identity of the plugin that published it, or "host".
+        timestamp: seconds since the epoch, UTC.
+        id: increases by one with every event of this host.
+    """
+
+    type: str
+    data: Any
+    timestamp: float
+    source: str
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a plugin has cost so far, as the host measured it from outside."""
+
+    cpu_seconds: float = 0.0
+    memory_peak_bytes: int = 0
+    descriptors_peak: int = 0
+    threads_peak: int = 0
+    calls: int = 0
+    failures: int = 0
+    p50_seconds: float = 0.0
+    p99_seconds: float = 0.0
+    bytes_in: int = 0
+    bytes_out: int = 0
