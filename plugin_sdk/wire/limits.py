@@ -1,0 +1,43 @@
+"""Every limit of the wire, each with its unit in the name and its reason above it."""
+
+from __future__ import annotations
+
+# Version of the protocol. Both sides come from one distribution today, so they must be equal;
+# the number is sent all the same, so that a mismatch is told instead of guessed.
+PROTOCOL_VERSION = 1
+
+# Two 32-bit big-endian lengths: header, payload.
+PREFIX_BYTES = 8
+
+# A header is a flat array of a few scalars; names in it are capped below. It is the only part of
+# a frame that is decoded without being asked for, so it must be too small to amplify: an 8 MiB
+# frame of empty containers was seen to decode to 583 MiB.
+MAX_HEADER_BYTES = 1_024
+
+# The payload is opaque to the connection and decoded on demand under the limits below.
+MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
+
+# Names of operations, event types, error codes.
+MAX_NAME_BYTES = 256
+
+# An id is chosen by the host, counting up; 53 bits so that any language can hold it.
+MAX_ID = 2**53 - 1
+
+# Calls and deliveries that the host may have outstanding with one plugin.
+MAX_OUTSTANDING = 1_024
+
+# Nesting of a payload. Deep values break recursive code in the host (json, repr, comparison).
+MAX_DEPTH = 32
+
+# An empty list or dict takes one byte on the wire and about 64 in memory; this many bound one
+# payload's containers to about 13 MiB.
+MAX_CONTAINERS = 200_000
+
+# Elements of all kinds. A float takes nine bytes on the wire and 32 in memory.
+MAX_ELEMENTS = 2_000_000
+
+# Text of a remote error: enough for a deep traceback, too little to fill a log.
+MAX_ERROR_TEXT_BYTES = 16 * 1024
+
+# What one read asks the kernel for: the default capacity of a pipe.
+READ_BYTES = 64 * 1024
