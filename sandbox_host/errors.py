@@ -33,6 +33,12 @@ class ConfigError(SandboxHostError):
     code = "config"
 
 
+class JournalError(SandboxHostError):
+    """The journal cannot be written, or what it holds is not what the host wrote."""
+
+    code = "journal"
+
+
 class UsageError(SandboxHostError):
     """The API was used in a way it does not allow (host closed, wrong thread, wrong type)."""
 
@@ -268,3 +274,9 @@ class PluginEndedError(PluginError):
     def __init__(self, message: str, *, plugin: str, cause: str, remedy: str = "") -> None:
         super().__init__(message, plugin=plugin, remedy=remedy)
         self.cause = cause
+
+
+class PassphraseError(TrustStoreError):
+    """A private key is encrypted, and its passphrase is missing or wrong."""
+
+    code = "passphrase"

@@ -1,0 +1,251 @@
+"""plugin.json: bytes from a stranger to a `Manifest`, or one `ManifestError` that names the path.
+
+Two documents sketched this file, and both of their shapes are read: capabilities as a list or as
+an object of booleans, configuration with or without ``enabled``. Nothing is coerced and nothing
+unknown is passed over, so that a reviewer and the host read the same document.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+import sys
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from sandbox_host.bundle.config_schema import ENABLED, check_schema, validate_config
+from sandbox_host.bundle.contents import MANIFEST_NAME
+from sandbox_host.bundle.document import parse_document
+from sandbox_host.errors import ManifestError
+from sandbox_host.model import PLUGIN_API_VERSION, Manifest, Permissions, identity_of
+from sandbox_host.reading import (
+    BadValueError,
+    at,
+    check_keys,
+    describe,
+    expected,
+    read_flag,
+    read_list,
+    read_match,
+    read_object,
+    read_text,
+)
+from sandbox_host.terms import read_event_type, read_limits, read_permissions
+
+MAX_MANIFEST_BYTES: Final = 64 * 1024
+
+_REQUIRED: Final = ("name", "version", "description", "author")
+_OPTIONAL: Final = (
+    "license",
+    "capabilities",
+    "dependencies",
+    "permissions",
+    "config",
+    "config_schema",
+    "events",
+    "limits",
+    "plugin_api",
+)
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+_CAPABILITY: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+_DEPENDENCY: Final = re.compile(
+    r"([A-Za-z][A-Za-z0-9_.-]{0,63}) ?([<>=!~][0-9A-Za-z.*+!<>=~, -]{0,120})?"
+)
+# semver.org's own expression for 2.0.0; PEP 440 lacks its dotted pre-releases.
+_SEMVER: Final = re.compile(
+    r"(?:0|[1-9][0-9]*)\.(?:0|[1-9][0-9]*)\.(?:0|[1-9][0-9]*)"
+    r"(?:-(?:0|[1-9][0-9]*|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
+    r"(?:\.(?:0|[1-9][0-9]*|[0-9]*[A-Za-z-][0-9A-Za-z-]*))*)?"
+    r"(?:\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?"
+)
+_MAX_VERSION: Final = 64
+_MAX_LINE: Final = 256
+_MAX_DESCRIPTION: Final = 2_000
+
+RESERVED_IDENTITIES: Final = frozenset(
+    {"host", "plugin_sdk", "sandbox_host", "msgpack", "main", "plugin"}
+)
+"""Names that mean something else already: an event's source, a module inside the child."""
+
+_ACCESS_CAPABILITIES: Final[Mapping[str, tuple[str, str]]] = {
+    "file_system_access": ("read", "paths under permissions.read or permissions.write"),
+    "network_access": ("network", "hosts under permissions.network"),
+}
+
+
+def _read_name(value: object, path: str) -> str:
+    what = 'an identifier of at most 64 ASCII letters, digits and "_", such as "weather_model"'
+    name = read_match(value, path, _NAME, what)
+    identity = identity_of(name)
+    if keyword.iskeyword(identity) or keyword.issoftkeyword(identity):
+        raise BadValueError(path, f"expected another name, {describe(name)} is a Python keyword")
+    if identity in sys.stdlib_module_names:
+        raise BadValueError(
+            path, f"expected another name, {describe(name)} is a module of Python's own library"
+        )
+    if identity in RESERVED_IDENTITIES:
+        raise BadValueError(path, f"expected another name, {describe(name)} is reserved")
+    return name
+
+
+def is_version(text: str) -> bool:
+    """Tell whether text is a version by PEP 440 or by Semantic Versioning 2.0.0."""
+    if not text.isascii() or " " in text or not 0 < len(text) <= _MAX_VERSION:
+        return False
+    if _SEMVER.fullmatch(text):
+        return True
+    try:
+        Version(text)
+    except InvalidVersion:
+        return False
+    return text.isprintable()
+
+
+def _read_version(value: object, path: str) -> str:
+    if not isinstance(value, str) or not is_version(value):
+        raise expected(path, 'a version such as "1.0.0"', value)
+    return value
+
+
+def split_dependency(text: str) -> tuple[str, SpecifierSet]:
+    """Return the name and the range of a dependency such as ``ai_models >= 1.0.0``.
+
+    Raises:
+        ValueError: neither a bare name nor a name with a range by PEP 440.
+    """
+    match = _DEPENDENCY.fullmatch(text)
+    if not match or "===" in text:
+        raise ValueError(text)
+    try:
+        return match[1], SpecifierSet(match[2] or "")
+    except InvalidSpecifier:
+        raise ValueError(text) from None
+
+
+def _read_dependencies(value: object, path: str) -> tuple[str, ...]:
+    seen: set[str] = set()
+
+    def read(entry: object, where: str) -> str:
+        text = read_text(entry, where, limit=_MAX_LINE)
+        try:
+            name, _ = split_dependency(text)
+        except ValueError:
+            what = 'a name and a version range such as "core_framework >= 1.0.0"'
+            raise expected(where, what, entry) from None
+        if name in seen:
+            raise BadValueError(
+                where, f"{describe(name)} is listed twice; join the ranges by a comma"
+            )
+        seen.add(name)
+        return text
+
+    return read_list(value, path, read)
+
+
+def api_range(text: str) -> SpecifierSet:
+    """Return the range of plugin API versions that ``plugin_api`` asks for.
+
+    A bare version means itself and what is compatible by Semantic Versioning: "1.2" accepts 1.2
+    and every later 1.x.
+
+    Raises:
+        ValueError: neither a version nor a range by PEP 440.
+    """
+    try:
+        version = Version(text)
+    except InvalidVersion:
+        _, specifiers = split_dependency(f"plugin_api {text}")
+        if not specifiers:
+            raise ValueError(text) from None
+        return specifiers
+    return SpecifierSet(f">={version.public},<{version.major + 1}")
+
+
+def _read_api(value: object, path: str) -> str:
+    text = read_text(value, path, limit=_MAX_VERSION)
+    try:
+        api_range(text)
+    except ValueError:
+        raise expected(path, 'a version or range such as "1.0" or ">= 1.0"', value) from None
+    return text
+
+
+def _read_capability(value: object, path: str) -> str:
+    return read_match(value, path, _CAPABILITY, 'the name of a capability, such as "ai_model"')
+
+
+def _read_capabilities(value: object, path: str) -> tuple[str, ...]:
+    if not isinstance(value, Mapping):
+        if not isinstance(value, list):
+            raise expected(path, "a list of names, or an object of names and booleans", value)
+        return read_list(value, path, _read_capability)
+    names = read_list(list(value), path, lambda name, _: _read_capability(name, path))
+    return tuple(name for name in names if read_flag(value[name], at(path, name)))
+
+
+def _access_notes(capabilities: tuple[str, ...], permissions: Permissions) -> tuple[str, ...]:
+    notes = []
+    for name, (field, missing) in _ACCESS_CAPABILITIES.items():
+        paths = getattr(permissions, field)
+        if field == "read":
+            paths += permissions.write
+        if name in capabilities and not paths:
+            notes.append(f"capabilities.{name} grants nothing by itself: list the {missing}")
+    return tuple(notes)
+
+
+def _read_config(table: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any] | None]:
+    config = dict(read_object(table.get("config", {}), "config"))
+    schema: Mapping[str, Any] | None = None
+    if "config_schema" in table:
+        check_schema(table["config_schema"])
+        schema = table["config_schema"]
+    validate_config(schema, config)
+    return config, schema
+
+
+def _manifest(table: Mapping[str, Any]) -> Manifest:
+    check_keys(table, "", (*_REQUIRED, *_OPTIONAL), _REQUIRED)
+    name = _read_name(table["name"], "name")
+    capabilities = _read_capabilities(table.get("capabilities", []), "capabilities")
+    permissions = read_permissions(table.get("permissions", {}), "permissions")
+    config, schema = _read_config(table)
+    return Manifest(
+        name=name,
+        identity=identity_of(name),
+        version=_read_version(table["version"], "version"),
+        description=read_text(table["description"], "description", limit=_MAX_DESCRIPTION),
+        author=read_text(table["author"], "author", limit=_MAX_LINE),
+        license=read_text(table.get("license", ""), "license", limit=_MAX_LINE, blank=True),
+        capabilities=capabilities,
+        dependencies=_read_dependencies(table.get("dependencies", []), "dependencies"),
+        permissions=permissions,
+        config=MappingProxyType(config),
+        config_schema=None if schema is None else MappingProxyType(dict(schema)),
+        events=read_list(table.get("events", []), "events", read_event_type),
+        limits=MappingProxyType(read_limits(table.get("limits", {}), "limits")),
+        plugin_api=_read_api(table.get("plugin_api", PLUGIN_API_VERSION), "plugin_api"),
+        enabled=config.get(ENABLED, True),
+        notes=_access_notes(capabilities, permissions),
+    )
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Return the manifest that the bytes of a plugin.json hold.
+
+    Args:
+        data: the file's bytes; hostile. At most 64 KiB are looked at.
+
+    Raises:
+        ManifestError: anything that is not a plugin.json of this version, as
+            ``plugin.json: limits.memory: expected ..., got ...``.
+    """
+    try:
+        value = parse_document(data, max_bytes=MAX_MANIFEST_BYTES)
+        return _manifest(read_object(value, ""))
+    except BadValueError as error:
+        raise ManifestError(f"{MANIFEST_NAME}: {error}") from None

@@ -1,0 +1,372 @@
+"""The operator's configuration: one immutable value, made in Python or read from a TOML file.
+
+Defaults are the strict ones: nothing granted, no missing layer accepted. The keys of document A's
+production configuration are read too; those of them that would switch a protection off are refused
+with an explanation, because there is no such switch here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
+
+from sandbox_host.errors import ConfigError
+from sandbox_host.model import MIB, Layer, Limits, Permissions
+from sandbox_host.reading import (
+    BadValueError,
+    at,
+    check_keys,
+    describe,
+    expected,
+    parse_bytes,
+    parse_seconds,
+    read_list,
+    read_object,
+)
+from sandbox_host.terms import check_json_value, check_limits, read_limits, read_permissions
+
+CONFIG_NAME: Final = "config.toml"
+TRUST_STORE_NAME: Final = "trust.toml"
+JOURNAL_NAME: Final = "journal.jsonl"
+MAX_CONFIG_BYTES: Final = MIB
+
+_PATTERN: Final = re.compile(r"[a-z0-9_*?\[\]!-]{1,64}")
+_MAX_PROBLEMS_SHOWN: Final = 5
+
+_PROTECTIONS: Final[Mapping[str, str]] = {
+    "enable_sandboxing": (
+        "a plugin runs confined or not at all; if this machine lacks one layer, name that layer in "
+        "accept_missing"
+    ),
+    "require_signatures": (
+        "nothing unsigned runs; for development sign with a development key (sandbox-host keygen, "
+        "sandbox-host sign)"
+    ),
+    "restrict_permissions": (
+        'a plugin has what it requests and you grant; grant more by name under [grants."<plugin>"]'
+    ),
+}
+_A_LIMITS: Final[Mapping[str, str]] = {
+    "max_memory": "memory",
+    "max_cpu_time": "cpu_time",
+    "max_file_descriptors": "descriptors",
+}
+
+
+def _xdg_dir(variable: str, fallback: str) -> Path:
+    # The XDG specification tells to ignore a relative path.
+    given = os.environ.get(variable, "")
+    base = Path(given) if given.startswith("/") else Path.home() / fallback
+    return base / "sandbox-host"
+
+
+def default_config_dir() -> Path:
+    """Return where configuration, trust store and keys are: ``$XDG_CONFIG_HOME/sandbox-host``."""
+    return _xdg_dir("XDG_CONFIG_HOME", ".config")
+
+
+def default_state_dir() -> Path:
+    """Return where journal, logs and data are: ``$XDG_STATE_HOME/sandbox-host``."""
+    return _xdg_dir("XDG_STATE_HOME", ".local/state")
+
+
+# -- readers of single fields -----------------------------------------------------------------
+
+
+def _read_ceilings(value: object) -> object:
+    if isinstance(value, Limits):
+        return check_limits(value, "limits")
+    return Limits(**read_limits(value, "limits", operator=True))  # type: ignore[arg-type]  # fields match by construction
+
+
+def _read_layers(value: object) -> object:
+    given = sorted(value) if isinstance(value, frozenset | set) else value
+    names = ", ".join(Layer)
+
+    def read(entry: object, path: str) -> Layer:
+        if not isinstance(entry, str) or entry not in set(Layer):
+            raise expected(path, f"the name of a layer ({names})", entry)
+        return Layer(entry)
+
+    return frozenset(read_list(given, "accept_missing", read))
+
+
+def _by_plugin(field: str, read: Callable[[object, str], Any]) -> BeforeValidator:
+    """Return a validator of a table by plugin: patterns of identities, each with one value."""
+
+    def validate(value: object) -> object:
+        result = {}
+        for pattern, entry in read_object(value, field).items():
+            where = at(field, pattern)
+            if not _PATTERN.fullmatch(pattern):
+                raise BadValueError(
+                    where,
+                    "expected a plugin's identity in lower case, or a pattern of it such as "
+                    f'"weather_*", got {describe(pattern)}',
+                )
+            result[pattern] = read(entry, where)
+        return result
+
+    return BeforeValidator(validate)
+
+
+def _read_grant(value: object, path: str) -> Permissions:
+    return value if isinstance(value, Permissions) else read_permissions(value, path, operator=True)
+
+
+def _read_plugin_config(value: object, path: str) -> Mapping[str, Any]:
+    check_json_value(value, path)
+    return dict(read_object(value, path))
+
+
+def _seconds(field: str) -> BeforeValidator:
+    return BeforeValidator(lambda value: parse_seconds(value, field))
+
+
+def _bytes(field: str) -> BeforeValidator:
+    return BeforeValidator(lambda value: parse_bytes(value, field))
+
+
+class PerformanceThresholds(BaseModel):
+    """Document A's thresholds: above one of them a plugin counts as degraded.
+
+    Attributes:
+        max_operation_time: milliseconds of one operation.
+        max_memory_usage: bytes, or text with a unit.
+        max_cpu_usage: per cent of one core.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    max_operation_time: float = Field(default=1_000.0, gt=0, le=86_400_000)
+    max_memory_usage: Annotated[int, _bytes("performance_thresholds.max_memory_usage")] = 100 * MIB
+    max_cpu_usage: float = Field(default=80.0, gt=0, le=100_000)
+
+
+class HostConfig(BaseModel):
+    """Everything that the operator decides, checked once and never changed.
+
+    Attributes:
+        trust_store: TOML file of trusted keys.
+        state_dir: journal, logs, plugins' data, private copies; made with mode 0700.
+        plugin_environment: directory of installed packages that plugins may import, or None.
+        python: interpreter of the plugins' processes; None is the host's own.
+        ceilings: the most that any plugin gets, and the table ``[limits]`` in TOML.
+        grants: permissions by pattern of plugin identity.
+        plugin_config: configuration by pattern of plugin identity, laid over plugin.json's.
+        accept_missing: layers that this operator knowingly does without.
+        start_timeout_seconds: from spawn to ready.
+        stop_timeout_seconds: for draining and ``cleanup()``.
+        sweep_seconds: how often the watchdog looks at memory, CPU time and descriptors.
+        log_bytes: size at which a plugin's log file is cut.
+        max_payload_bytes: the largest argument or result of a call.
+        max_outstanding_calls: per plugin; more are refused with `BackpressureError`.
+        event_queue: events that may wait for one slow subscriber.
+        health_check_interval: milliseconds between health checks (document A's unit).
+        plugin_directory: where plugins are discovered, or None.
+        performance_thresholds: document A's.
+        auto_discovery, load_on_startup, enable_profiling, enable_monitoring, metrics_collection:
+            document A's; read and kept, nothing in this version acts on them yet.
+        enable_sandboxing, require_signatures, restrict_permissions: document A's; only true.
+
+    Raises:
+        ConfigError: for anything unknown, of a wrong type or out of range, and for document A's
+            switches that would turn a protection off.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, arbitrary_types_allowed=True
+    )
+
+    trust_store: Path = Field(default_factory=lambda: default_config_dir() / TRUST_STORE_NAME)
+    state_dir: Path = Field(default_factory=default_state_dir)
+    plugin_environment: Path | None = None
+    python: Path | None = None
+    ceilings: Annotated[Limits, BeforeValidator(_read_ceilings)] = Limits()
+    grants: Annotated[dict[str, Permissions], _by_plugin("grants", _read_grant)] = Field(
+        default_factory=dict
+    )
+    plugin_config: Annotated[
+        dict[str, Mapping[str, Any]], _by_plugin("plugin_config", _read_plugin_config)
+    ] = Field(default_factory=dict)
+    accept_missing: Annotated[frozenset[Layer], BeforeValidator(_read_layers)] = frozenset()
+    start_timeout_seconds: Annotated[float, _seconds("start_timeout_seconds")] = Field(
+        default=30.0, gt=0, le=3_600
+    )
+    stop_timeout_seconds: Annotated[float, _seconds("stop_timeout_seconds")] = Field(
+        default=5.0, gt=0, le=3_600
+    )
+    sweep_seconds: Annotated[float, _seconds("sweep_seconds")] = Field(
+        default=0.02, ge=0.001, le=10
+    )
+    log_bytes: Annotated[int, _bytes("log_bytes")] = Field(default=16 * MIB, ge=4_096, le=2**40)
+    # The upper bound is the wire's: a frame's length is 32 bits, and both sides hold it whole.
+    max_payload_bytes: Annotated[int, _bytes("max_payload_bytes")] = Field(
+        default=8 * MIB, ge=65_536, le=1_024 * MIB
+    )
+    max_outstanding_calls: int = Field(default=1_024, ge=1, le=65_536)
+    event_queue: int = Field(default=256, ge=1, le=65_536)
+    health_check_interval: float = Field(default=30_000.0, ge=10, le=86_400_000)
+    plugin_directory: Path | None = None
+    performance_thresholds: PerformanceThresholds = PerformanceThresholds()
+    auto_discovery: bool = True
+    load_on_startup: bool = True
+    enable_profiling: bool = True
+    enable_monitoring: bool = True
+    metrics_collection: bool = True
+    enable_sandboxing: bool = True
+    require_signatures: bool = True
+    restrict_permissions: bool = True
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _one_error(cls, data: Any, handler: ValidatorFunctionWrapHandler) -> Self:
+        # ConfigError and BadValueError are no ValueError, so pydantic lets them through.
+        try:
+            result: Self = handler(data)
+        except ValidationError as error:
+            raise ConfigError(_told(error)) from None
+        except BadValueError as error:
+            raise ConfigError(f"The host's configuration is not usable: {error}.") from None
+        return result
+
+    @field_validator(
+        "trust_store",
+        "state_dir",
+        "plugin_environment",
+        "python",
+        "plugin_directory",
+        mode="before",
+    )
+    @classmethod
+    def _path(cls, value: object) -> object:
+        return Path(value).expanduser().absolute() if isinstance(value, str | Path) else value
+
+    @field_validator(*_PROTECTIONS)
+    @classmethod
+    def _keep_protections(cls, value: bool, info: Any) -> bool:
+        if not value:
+            raise ConfigError(
+                f"{info.field_name} = false is refused: it would switch a protection off for every "
+                "plugin, and this host has no such switch.",
+                remedy=f"Remove the line; {_PROTECTIONS[info.field_name]}.",
+            )
+        return value
+
+    @property
+    def journal_path(self) -> Path:
+        """The journal's file."""
+        return self.state_dir / JOURNAL_NAME
+
+    @classmethod
+    def from_toml(cls, path: str | os.PathLike[str]) -> Self:
+        """Return the configuration in a TOML file; relative paths in it start at its directory.
+
+        Args:
+            path: a regular file of at most 1 MiB that nobody but its owner and group may write.
+
+        Raises:
+            ConfigError: the file cannot be read, is not TOML, or holds what `HostConfig` refuses.
+        """
+        file = Path(path)
+        try:
+            return cls(**_fields(_read_toml(file), file.absolute().parent))
+        except BadValueError as error:
+            raise ConfigError(f"{file} is not usable: {error}.") from None
+        except ConfigError as error:
+            raise ConfigError(f"{file}: {error.message}", remedy=error.remedy) from None
+
+
+# -- from TOML --------------------------------------------------------------------------------
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    remedy = f"Name a readable TOML file of at most {MAX_CONFIG_BYTES} bytes."
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if status.st_mode & stat.S_IWOTH:
+                raise ConfigError(
+                    f"{path} can be written by everybody, so that anybody could grant permissions.",
+                    remedy=f"Run: chmod o-w {path}",
+                )
+            data = file.read(MAX_CONFIG_BYTES + 1)
+        if len(data) > MAX_CONFIG_BYTES:
+            raise ConfigError(f"{path} is larger than {MAX_CONFIG_BYTES} bytes.", remedy=remedy)
+        return tomllib.loads(data.decode())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.", remedy=remedy) from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}.", remedy=remedy) from None
+
+
+def _fields(table: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Return the constructor's arguments for a TOML document."""
+    # In Python the field is `ceilings`; the document says [limits], as plugin.json does.
+    known = [name for name in HostConfig.model_fields if name != "ceilings"]
+    check_keys(table, "", (*known, "limits", "resource_limits"))
+    fields = {key: value for key, value in table.items() if key in known}
+    limits = dict(read_object(table.get("limits", {}), "limits"))
+    for key, value in _a_limits(table.get("resource_limits", {})).items():
+        if key in limits:
+            raise BadValueError(f"limits.{key}", "is also given in resource_limits; keep one")
+        limits[key] = value
+    if limits:
+        fields["ceilings"] = limits
+    for key in ("trust_store", "state_dir", "plugin_environment", "python", "plugin_directory"):
+        if isinstance(fields.get(key), str):
+            fields[key] = base / Path(fields[key]).expanduser()
+    return fields
+
+
+def _a_limits(value: object) -> dict[str, Any]:
+    """Return document A's ``resource_limits`` in the words of ``[limits]``."""
+    table = read_object(value, "resource_limits")
+    check_keys(table, "resource_limits", _A_LIMITS)
+    limits = {_A_LIMITS[key]: entry for key, entry in table.items()}
+    time = limits.get("cpu_time")
+    if isinstance(time, int) and not isinstance(time, bool):
+        # There a bare number is nanoseconds (60 * std.time.ns_per_s).
+        limits["cpu_time"] = time / 1e9
+    return limits
+
+
+def _told(error: ValidationError) -> str:
+    problems = []
+    for one in error.errors(include_url=False)[:_MAX_PROBLEMS_SHOWN]:
+        path = ""
+        for key in one["loc"]:
+            path = at(path, key)
+        if one["type"] == "extra_forbidden":
+            problems.append(_unknown(one["loc"], path))
+        elif one["type"] == "missing":
+            problems.append(f"{path}: missing")
+        else:
+            problem = one["msg"].replace("Input should be", "expected")
+            problems.append(f"{path}: {problem}, got {describe(one['input'])}")
+    return f"The host's configuration is not usable: {'; '.join(problems)}."
+
+
+def _unknown(loc: tuple[int | str, ...], path: str) -> str:
+    model = PerformanceThresholds if len(loc) > 1 else HostConfig
+    try:
+        check_keys({str(loc[-1]): None}, "", model.model_fields)
+    except BadValueError as error:
+        return f"{path}: {error.problem}"
+    return f"{path}: unknown key"

@@ -1,0 +1,212 @@
+"""The terms that plugin.json and the operator's configuration share: limits and permissions.
+
+A plugin requests in the same words in which the operator grants, so both are read here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Literal
+
+from sandbox_host.model import MIB, Limits, Permissions
+from sandbox_host.reading import (
+    BadValueError,
+    at,
+    check_keys,
+    expected,
+    is_printable,
+    parse_bytes,
+    parse_seconds,
+    read_flag,
+    read_list,
+    read_match,
+    read_object,
+    read_whole,
+)
+
+_MAX_BYTES: Final = 2**50
+_MAX_SECONDS: Final = 366 * 86_400
+_MAX_PATH_LENGTH: Final = 1_024
+
+EVENT_TYPE: Final = re.compile(r"(?=.{1,64}\Z)[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*")
+EVENT_TYPE_TEXT: Final = 'an event type such as "data_processed" (letters, digits, "_" and ".")'
+_EVENT_PATTERN: Final = re.compile(r"[A-Za-z0-9_.*?]{1,64}")
+_ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_HOST_PORT: Final = re.compile(
+    r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})"
+)
+_MAX_PORT: Final = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class LimitKey:
+    """How one field of `Limits` is written.
+
+    Attributes:
+        key: its name in plugin.json and in the TOML table ``[limits]``.
+        field: its name in `Limits`.
+        kind: how its value is read.
+        minimum: below it no Python process starts, or the limit means nothing.
+        maximum: above it the value is a slip, and the kernel's integers are near their end.
+        operator_only: it is the operator's alone; plugin.json may not name it.
+    """
+
+    key: str
+    field: str
+    kind: Literal["bytes", "seconds", "whole seconds", "count"]
+    minimum: float
+    maximum: float
+    operator_only: bool = False
+
+    def read(self, value: object, path: str) -> int | float:
+        """Return the value of this limit, in the unit of the field's name.
+
+        Raises:
+            BadValueError: not of this kind, or out of range.
+        """
+        if self.kind == "count":
+            return read_whole(value, path, int(self.minimum), int(self.maximum))
+        number: int | float
+        number = parse_bytes(value, path) if self.kind == "bytes" else parse_seconds(value, path)
+        if not self.minimum <= number <= self.maximum:
+            low, high = self.text(self.minimum), self.text(self.maximum)
+            raise expected(path, f"a value from {low} to {high}", value)
+        return math.ceil(number) if self.kind == "whole seconds" else number
+
+    def text(self, value: float) -> str:
+        """Return a value as plugin.json and TOML write it, such as ``"768 MiB"`` or ``64``."""
+        if self.kind == "count":
+            return str(int(value))
+        if self.kind == "bytes":
+            whole, rest = divmod(int(value), MIB)
+            return f'"{whole} MiB"' if whole and not rest else str(int(value))
+        return f'"{value:.12g} s"'
+
+
+LIMIT_KEYS: Final = (
+    LimitKey("memory", "memory_bytes", "bytes", 16 * MIB, _MAX_BYTES),
+    LimitKey("cpu_time", "cpu_seconds", "seconds", 0.001, _MAX_SECONDS),
+    LimitKey("wall_time", "wall_seconds", "seconds", 0.001, _MAX_SECONDS),
+    LimitKey("descriptors", "descriptors", "count", 16, 1_048_576),
+    LimitKey("threads", "threads", "count", 1, 32_768),
+    LimitKey("file_size", "file_bytes", "bytes", 0, _MAX_BYTES),
+    LimitKey(
+        "cpu_total", "cpu_total_seconds", "whole seconds", 1, _MAX_SECONDS, operator_only=True
+    ),
+)
+
+
+def read_limits(value: object, path: str, *, operator: bool = False) -> dict[str, int | float]:
+    """Return the limits that a table names, by field of `Limits`.
+
+    Args:
+        value: the table.
+        path: where it stands.
+        operator: whether it is the operator's, who may also name ``cpu_total``.
+
+    Raises:
+        BadValueError: an unknown key, a wrong type or unit, or a value out of range.
+    """
+    table = read_object(value, path)
+    keys = {k.key: k for k in LIMIT_KEYS if operator or not k.operator_only}
+    check_keys(table, path, keys)
+    return {keys[key].field: keys[key].read(given, at(path, key)) for key, given in table.items()}
+
+
+def check_limits(limits: Limits, path: str) -> Limits:
+    """Return `limits` if every field is in range; for limits made in Python, not read.
+
+    Raises:
+        BadValueError: a field of the wrong type or out of range.
+    """
+    for key in LIMIT_KEYS:
+        key.read(getattr(limits, key.field), at(path, key.field))
+    return limits
+
+
+def _read_path(value: object, path: str) -> str:
+    what = 'an absolute path without "..", "." or a "/" too many'
+    if not isinstance(value, str) or not 1 <= len(value) <= _MAX_PATH_LENGTH:
+        raise expected(path, what, value)
+    parts = value[1:].split("/") if value != "/" else []
+    clean = value.startswith("/") and not any(part in {"", ".", ".."} for part in parts)
+    if not clean or not is_printable(value):
+        raise expected(path, what, value)
+    return value
+
+
+def _read_address(value: object, path: str) -> str:
+    what = 'a host and port such as "api.example.org:443"'
+    text = read_match(value, path, _HOST_PORT, what)
+    if not 1 <= int(text.rpartition(":")[2]) <= _MAX_PORT:
+        raise expected(path, what, value)
+    return text
+
+
+def read_event_type(value: object, path: str) -> str:
+    """Return `value` if it is the name of an event type, at most 64 characters."""
+    return read_match(value, path, EVENT_TYPE, EVENT_TYPE_TEXT)
+
+
+def read_permissions(value: object, path: str, *, operator: bool = False) -> Permissions:
+    """Return the permissions that a table requests, or grants.
+
+    Args:
+        value: the table.
+        path: where it stands.
+        operator: whether it grants; ``publish`` may then hold shell patterns such as ``weather_*``.
+
+    Raises:
+        BadValueError: an unknown key, a wrong type, a path that is not absolute and clean.
+    """
+    table = read_object(value, path)
+    event = (
+        partial(read_match, pattern=_EVENT_PATTERN, what=f"{EVENT_TYPE_TEXT} or a pattern of one")
+        if operator
+        else read_event_type
+    )
+    lists: dict[str, Any] = {
+        "publish": event,
+        "read": _read_path,
+        "write": _read_path,
+        "network": _read_address,
+        "env": partial(read_match, pattern=_ENV_NAME, what="a name of an environment variable"),
+    }
+    flags = ("native_code", "subprocess")
+    check_keys(table, path, (*lists, *flags))
+    fields: dict[str, Any] = {}
+    for key, given in table.items():
+        where = at(path, key)
+        fields[key] = (
+            read_flag(given, where) if key in flags else read_list(given, where, lists[key])
+        )
+    return Permissions(**fields)
+
+
+def check_json_value(value: object, path: str, depth: int = 32) -> None:
+    """Refuse what plugin.json could not have carried: dates, numbers beyond 64 bits, deep nesting.
+
+    Raises:
+        BadValueError: naming the path of the value.
+    """
+    if depth == 0:
+        raise BadValueError(path, "nested too deeply")
+    match value:
+        case Mapping():
+            for key, entry in read_object(value, path).items():
+                check_json_value(entry, at(path, key), depth - 1)
+        case list() | tuple():
+            for index, entry in enumerate(value):
+                check_json_value(entry, at(path, index), depth - 1)
+        case bool() | str() | None:
+            return
+        case int() if -(2**63) <= value < 2**63:
+            return
+        case float() if math.isfinite(value):
+            return
+        case _:
+            raise expected(path, "text, a number, true, false, a list or an object", value)

@@ -1,0 +1,209 @@
+"""The operator's configuration: strict by default, and no way to switch a protection off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sandbox_host.config import HostConfig, default_config_dir, default_state_dir
+from sandbox_host.errors import ConfigError
+from sandbox_host.model import MIB, Layer, Limits, Permissions
+
+
+@pytest.fixture
+def toml(tmp_path):
+    def write(text):
+        path = tmp_path / "config.toml"
+        path.write_text(text)
+        path.chmod(0o600)
+        return path
+
+    return write
+
+
+def test_defaults_grant_nothing(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "c"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "s"))
+    config = HostConfig()
+    assert config.trust_store == tmp_path / "c/sandbox-host/trust.toml"
+    assert config.state_dir == tmp_path / "s/sandbox-host"
+    assert config.journal_path == tmp_path / "s/sandbox-host/journal.jsonl"
+    assert config.ceilings == Limits()
+    assert config.grants == {}
+    assert config.accept_missing == frozenset()
+    assert (config.log_bytes, config.max_payload_bytes) == (16 * MIB, 8 * MIB)
+    assert (config.start_timeout_seconds, config.stop_timeout_seconds) == (30.0, 5.0)
+    assert (config.sweep_seconds, config.max_outstanding_calls, config.event_queue) == (
+        0.02,
+        1024,
+        256,
+    )
+
+
+def test_a_relative_xdg_path_is_ignored(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", "here")
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    assert default_config_dir() == tmp_path / ".config/sandbox-host"
+    assert default_state_dir() == tmp_path / ".local/state/sandbox-host"
+
+
+def test_a_whole_file(toml):
+    path = toml(
+        """
+        trust_store = "trust.toml"
+        state_dir = "/var/lib/sandbox-host"
+        accept_missing = ["landlock"]
+        start_timeout_seconds = "10 s"
+        log_bytes = "1 MiB"
+        event_queue = 8
+
+        [limits]
+        memory = "1 GiB"
+        cpu_time = "90 s"
+        cpu_total = "2 h"
+
+        [grants."weather_*"]
+        publish = ["weather_*"]
+        read = ["/srv/weather"]
+        native_code = true
+
+        [plugin_config.weather_model]
+        epochs = 3
+        """
+    )
+    config = HostConfig.from_toml(path)
+    assert config.trust_store == path.parent / "trust.toml"
+    assert config.state_dir == Path("/var/lib/sandbox-host")
+    assert config.accept_missing == {Layer.LANDLOCK}
+    assert config.start_timeout_seconds == 10.0
+    assert config.log_bytes == MIB
+    assert config.ceilings == Limits(
+        memory_bytes=1024 * MIB, cpu_seconds=90.0, cpu_total_seconds=7200
+    )
+    assert config.grants["weather_*"] == Permissions(
+        publish=("weather_*",), read=("/srv/weather",), native_code=True
+    )
+    assert config.plugin_config["weather_model"] == {"epochs": 3}
+
+
+def test_the_production_configuration_of_document_a(toml):
+    config = HostConfig.from_toml(
+        toml(
+            """
+            plugin_directory = "/opt/abi/plugins"
+            auto_discovery = true
+            load_on_startup = true
+            enable_sandboxing = true
+            require_signatures = true
+            restrict_permissions = true
+            enable_profiling = true
+            enable_monitoring = true
+            health_check_interval = 30000
+            metrics_collection = true
+
+            [performance_thresholds]
+            max_operation_time = 1000
+            max_memory_usage = 104857600
+            max_cpu_usage = 80.0
+
+            [resource_limits]
+            max_memory = 536870912
+            max_cpu_time = 60000000000
+            max_file_descriptors = 1000
+            """
+        )
+    )
+    assert config.plugin_directory == Path("/opt/abi/plugins")
+    assert config.ceilings == Limits()
+    assert config.performance_thresholds.max_memory_usage == 100 * MIB
+    assert config.health_check_interval == 30_000
+
+
+@pytest.mark.parametrize("key", ["enable_sandboxing", "require_signatures", "restrict_permissions"])
+def test_protections_stay_on(toml, key):
+    with pytest.raises(ConfigError, match=f"{key} = false is refused") as caught:
+        HostConfig.from_toml(toml(f"{key} = false"))
+    assert caught.value.remedy.startswith("Remove the line; ")
+    with pytest.raises(ConfigError, match=f"{key} = false is refused"):
+        HostConfig(**{key: False})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trust_stor = 'x'", 'trust_stor: unknown key; did you mean "trust_store"?'),
+        ("ceilings = {}", "ceilings: unknown key"),
+        ("event_queue = true", "event_queue: expected a valid integer, got true"),
+        ("event_queue = 0", "event_queue: expected greater than or equal to 1, got 0"),
+        ("enable_profiling = 1", "enable_profiling: expected a valid boolean, got 1"),
+        ("sweep_seconds = 'soon'", "sweep_seconds: expected seconds as a number"),
+        ("state_dir = 3", "state_dir: expected an instance of Path, got 3"),
+        (
+            "accept_missing = ['selinux']",
+            "accept_missing[0]: expected the name of a layer (rlimits, ",
+        ),
+        ("accept_missing = 'landlock'", "accept_missing: expected a list"),
+        ("[limits]\nmemory = true", "limits.memory: expected bytes"),
+        ("[limits]\nmemroy = 1", 'limits.memroy: unknown key; did you mean "memory"?'),
+        ("[grants.Weather]", "grants.Weather: expected a plugin's identity in lower case"),
+        ("[grants.a]\nread = ['etc']", "grants.a.read[0]: expected an absolute path"),
+        ("[plugin_config.a]\nx = 2020-01-01", "plugin_config.a.x: expected text, a number"),
+        ("[plugin_config]\na = 3", "plugin_config.a: expected an object, got 3"),
+        ("[resource_limits]\nmax_memry = 1", 'max_memry: unknown key; did you mean "max_memory"?'),
+        ("[resource_limits]\nmax_cpu_time = 60", "limits.cpu_time: expected a value from"),
+        ("[limits]\nmemory = '1 GB'\n[resource_limits]\nmax_memory = 1", "keep one"),
+        ("[performance_thresholds]\nmax_cpu = 3", "performance_thresholds.max_cpu: unknown key"),
+        ("x =", "is not TOML"),
+    ],
+)
+def test_refused(toml, text, message):
+    path = toml(text)
+    with pytest.raises(ConfigError) as caught:
+        HostConfig.from_toml(path)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_an_unknown_layer_lists_them_all(toml):
+    with pytest.raises(ConfigError) as caught:
+        HostConfig.from_toml(toml("accept_missing = ['x']"))
+    assert all(layer in str(caught.value) for layer in Layer)
+
+
+def test_a_file_that_anybody_may_write(toml):
+    path = toml("")
+    path.chmod(0o606)
+    with pytest.raises(ConfigError, match="written by everybody"):
+        HostConfig.from_toml(path)
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"#" * (MIB + 1), None])
+def test_unreadable(tmp_path, content):
+    path = tmp_path / "config.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"config\.toml"):
+        HostConfig.from_toml(path)
+
+
+def test_made_in_python():
+    config = HostConfig(
+        ceilings=Limits(memory_bytes=64 * MIB),
+        grants={"a": Permissions(read=("/srv",))},
+        accept_missing=frozenset({Layer.SECCOMP}),
+        plugin_environment=Path("env"),
+    )
+    assert config.plugin_environment == Path.cwd() / "env"
+    assert config.accept_missing == {Layer.SECCOMP}
+    with pytest.raises(ConfigError, match=r"limits\.threads: expected a whole number, got true"):
+        HostConfig(ceilings=Limits(threads=True))
+    with pytest.raises(ConfigError, match="stat_dir: unknown key"):
+        HostConfig(stat_dir="x")
+
+
+def test_it_cannot_be_changed():
+    config = HostConfig()
+    with pytest.raises(ValueError, match="frozen"):
+        config.event_queue = 3

@@ -1,0 +1,130 @@
+"""Readers of single values: nothing is coerced, and the error names path, wish and value."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from sandbox_host.reading import (
+    BadValueError,
+    at,
+    check_keys,
+    describe,
+    parse_bytes,
+    parse_seconds,
+    quoted,
+    read_list,
+    read_text,
+    read_whole,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        (0, 0),
+        (4096, 4096),
+        ("0 B", 0),
+        ("256 MB", 256_000_000),
+        ("256MiB", 268_435_456),
+        ("1.5 GiB", 1_610_612_736),
+        ("0.1 KiB", 102),
+        ("1 kB", 1_000),
+        ("1 KB", 1_000),
+        ("2 TiB", 2 * 2**40),
+    ],
+)
+def test_sizes(text, size):
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        True,
+        -1,
+        1.0,
+        None,
+        "",
+        "1",
+        "MiB",
+        "-1 MiB",
+        "1  MiB",
+        "1e3 MB",
+        "1 mb",
+        "\u0661 MB",
+        "9" * 99,
+    ],
+)
+def test_no_size(value):
+    with pytest.raises(BadValueError, match="expected bytes as a whole number"):
+        parse_bytes(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [(3, 3.0), (0.5, 0.5), ("60 s", 60.0), ("500 ms", 0.5), ("2 min", 120.0), ("1.5h", 5400.0)],
+)
+def test_durations(text, seconds):
+    assert parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "value", [True, -1, float("nan"), float("inf"), 10**400, "3", "3 days", "s", None, []]
+)
+def test_no_duration(value):
+    with pytest.raises(BadValueError, match="expected seconds as a number"):
+        parse_seconds(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "true"),
+        (None, "null"),
+        (2**70, "a very large number"),
+        (1.5, "1.5"),
+        ({}, "an object"),
+        ([], "a list"),
+        (SimpleNamespace(), "a SimpleNamespace"),
+        ("a\n\u202e", '"a\\n\\u202e"'),
+        ("x" * 61, '"' + "x" * 60 + '"...'),
+    ],
+)
+def test_described(value, text):
+    assert describe(value) == text
+
+
+def test_paths():
+    assert at(at(at("", "a"), 2), "b c") == 'a[2]."b c"'
+    assert at("a", "x" * 100) == "a." + quoted("x" * 100)
+
+
+def test_unknown_key_far_from_all():
+    with pytest.raises(BadValueError, match=r"^a\.zzz: unknown key; expected one of memory, cpu$"):
+        check_keys({"zzz": 1}, "a", ("memory", "cpu"))
+
+
+def test_text_keeps_what_a_person_writes():
+    assert (
+        read_text("Jos\u00e9 \U0001f600 \u6f22", "author", limit=20)
+        == "Jos\u00e9 \U0001f600 \u6f22"
+    )
+
+
+@pytest.mark.parametrize("text", ["a\x00", "a\n", "\x7f", "\x85", "\u2028", "\u2066", "\ud800"])
+def test_text_refuses_what_hides(text):
+    with pytest.raises(BadValueError, match="control characters"):
+        read_text(text, "author", limit=20)
+
+
+def test_whole_number_range():
+    assert read_whole(5, "n", 5, 5) == 5
+    with pytest.raises(BadValueError, match="n: expected a whole number from 5 to 6, got 7"):
+        read_whole(7, "n", 5, 6)
+
+
+def test_list_names_the_index_of_a_bad_entry():
+    with pytest.raises(BadValueError, match=r"^n\[1\]: expected a whole number, got true$"):
+        read_list([1, True], "n", lambda v, p: read_whole(v, p, 0, 9))

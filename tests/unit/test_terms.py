@@ -1,0 +1,78 @@
+"""Limits and permissions, read in the same words from both sides."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+
+from sandbox_host.model import Limits, Permissions
+from sandbox_host.reading import BadValueError
+from sandbox_host.terms import (
+    LIMIT_KEYS,
+    check_json_value,
+    check_limits,
+    read_limits,
+    read_permissions,
+)
+
+
+def test_every_field_of_limits_has_one_key():
+    assert {key.field for key in LIMIT_KEYS} == set(Limits.__slots__)
+    assert len({key.key for key in LIMIT_KEYS}) == len(LIMIT_KEYS)
+
+
+@pytest.mark.parametrize("key", LIMIT_KEYS, ids=lambda key: key.key)
+def test_the_defaults_are_in_range_and_written_as_they_are_read(key):
+    value = getattr(Limits(), key.field)
+    text = key.text(value)
+    written = text.strip('"') if text.startswith('"') else int(text)
+    assert key.read(written, "x") == value
+    assert type(key.read(written, "x")) is type(value)
+
+
+def test_only_the_operator_names_the_total():
+    assert read_limits({"cpu_total": "1.5 s"}, "limits", operator=True) == {"cpu_total_seconds": 2}
+    with pytest.raises(BadValueError, match=r"limits\.cpu_total: unknown key"):
+        read_limits({"cpu_total": 1}, "limits")
+
+
+def test_limits_made_in_python_are_checked():
+    assert check_limits(Limits(), "limits") == Limits()
+    with pytest.raises(BadValueError, match=r"limits\.memory_bytes: expected a value from"):
+        check_limits(Limits(memory_bytes=1), "limits")
+
+
+def test_patterns_are_the_operators():
+    assert read_permissions({"publish": ["weather_*"]}, "g", operator=True) == Permissions(
+        publish=("weather_*",)
+    )
+    with pytest.raises(BadValueError, match=r"p\.publish\[0\]: expected an event type"):
+        read_permissions({"publish": ["weather_*"]}, "p")
+
+
+@pytest.mark.parametrize("path", ["/", "/srv/data set/\u00e9"])
+def test_clean_paths(path):
+    assert read_permissions({"read": [path]}, "p").read == (path,)
+
+
+@pytest.mark.parametrize(
+    "path", ["", "//", "a", "/a//b", "/./a", "/a/..", "/a\n", 3, "/" + "a" * 1024]
+)
+def test_unclean_paths(path):
+    with pytest.raises(BadValueError, match=r"p\.read\[0\]: expected an absolute path"):
+        read_permissions({"read": [path]}, "p")
+
+
+@pytest.mark.parametrize("value", [dt.date(2020, 1, 1), 2**63, float("inf"), {1: 2}, b"x"])
+def test_no_json_value(value):
+    with pytest.raises(BadValueError):
+        check_json_value({"a": [value]}, "config")
+
+
+def test_json_value_depth():
+    value: object = 1
+    for _ in range(40):
+        value = [value]
+    with pytest.raises(BadValueError, match="nested too deeply"):
+        check_json_value(value, "config")
