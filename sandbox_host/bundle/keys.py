@@ -1,0 +1,239 @@
+"""Private keys on disk: generated, written, read; and the key that development needs.
+
+Written in OpenSSH's format, because its passphrases are stretched with bcrypt (PKCS#8 as the
+library writes it uses PBKDF2 with 2,048 rounds). Read in that format, in PKCS#8, and as 32 raw
+bytes. A passphrase never comes from a command line's arguments: others can list those.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from sandbox_host.bundle.names import shown
+from sandbox_host.bundle.protected import create_secret, read_secret
+from sandbox_host.bundle.signature import (
+    PUBLIC_KEY_BYTES,
+    SEED_BYTES,
+    PrivateKey,
+    key_id,
+    public_key_fault,
+)
+from sandbox_host.bundle.trust import TrustStore
+from sandbox_host.bundle.trust_edit import add_key
+from sandbox_host.config import TRUST_STORE_NAME
+from sandbox_host.errors import PassphraseError, TrustStoreError
+
+__all__ = [
+    "DEVELOPMENT_KEY_NAME",
+    "TRUST_STORE_NAME",
+    "DevelopmentKey",
+    "PrivateKey",
+    "create_development_key",
+    "format_public_key",
+    "generate_key",
+    "key_id",
+    "load_private_key",
+    "parse_private_key",
+    "parse_public_key",
+    "save_private_key",
+]
+
+DEVELOPMENT_KEY_NAME: Final = "dev.key"
+MAX_KEY_FILE_BYTES: Final = 16 << 10
+
+_OPENSSH_HEADER: Final = b"-----BEGIN OPENSSH PRIVATE KEY-----"
+_WHAT: Final = "the private key"
+
+
+@dataclass(frozen=True, slots=True)
+class DevelopmentKey:
+    """What `create_development_key` found or made.
+
+    Attributes:
+        created: the key was made by this very call.
+    """
+
+    key: PrivateKey
+    path: Path
+    trust_store: Path
+    created: bool
+
+
+def generate_key() -> PrivateKey:
+    """Return a new private key from the system's random source."""
+    return PrivateKey.from_seed(os.urandom(SEED_BYTES))
+
+
+def save_private_key(key: PrivateKey, path: Path, passphrase: bytes | None = None) -> None:
+    """Write `key` in OpenSSH's format to a new file with mode 0600.
+
+    Raises:
+        TrustStoreError: the file exists or cannot be written, or a passphrase was given and the
+            package bcrypt, which stretches it, is not installed.
+    """
+    encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
+    if passphrase is not None:
+        if not passphrase:
+            raise PassphraseError("the passphrase is empty.", remedy="Give one, or none at all.")
+        encryption = serialization.BestAvailableEncryption(passphrase)
+    try:
+        data = key.library_key().private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, encryption
+        )
+    except UnsupportedAlgorithm as error:
+        raise _no_bcrypt() from error
+    create_secret(path, data, _WHAT)
+
+
+def load_private_key(path: Path, passphrase: bytes | None = None) -> PrivateKey:
+    """Read a private key that nobody else can read.
+
+    Raises:
+        PassphraseError: it is encrypted and the passphrase is missing or wrong.
+        TrustStoreError: it is missing, a link, accessible for others, owned by somebody else, or
+            not an Ed25519 key in a form that we read.
+    """
+    return parse_private_key(
+        read_secret(path, MAX_KEY_FILE_BYTES, _WHAT), passphrase, origin=str(path)
+    )
+
+
+def parse_private_key(
+    data: bytes, passphrase: bytes | None = None, *, origin: str = "the given key"
+) -> PrivateKey:
+    """Read the bytes of an OpenSSH or PKCS#8 PEM file, or 32 raw bytes.
+
+    A passphrase that an unencrypted key does not need is ignored.
+
+    Raises:
+        PassphraseError: it is encrypted and the passphrase is missing or wrong.
+        TrustStoreError: it is not an Ed25519 key in one of these forms.
+    """
+    if len(data) == SEED_BYTES:
+        return PrivateKey.from_seed(data)
+    openssh = data.lstrip().startswith(_OPENSSH_HEADER)
+    load = serialization.load_ssh_private_key if openssh else serialization.load_pem_private_key
+    where = f"{_WHAT} {shown(origin)}"
+    try:
+        try:
+            key = load(data, None)
+        except (TypeError, ValueError):
+            # The library says "encrypted" with TypeError, and for some forms with ValueError.
+            if passphrase is None:
+                raise
+            key = load(data, passphrase)
+    except TypeError as error:
+        raise PassphraseError(
+            f"{where} is encrypted.", remedy="Give its passphrase when asked."
+        ) from error
+    except UnsupportedAlgorithm as error:
+        raise _no_bcrypt() from error
+    except ValueError as error:
+        if passphrase is not None:
+            raise PassphraseError(
+                f"{where} does not open: the passphrase is wrong, or it is not a key.",
+                remedy="Try again.",
+            ) from error
+        raise _not_a_key(where) from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise _not_a_key(where)
+    return PrivateKey(key)
+
+
+def parse_public_key(data: bytes) -> bytes:
+    """Read a public key: an OpenSSH line, PEM, base64 of 32 bytes, or 32 raw bytes.
+
+    Returns:
+        The 32 raw bytes, checked to be safe to trust.
+
+    Raises:
+        TrustStoreError: it is none of these, or the key is weak.
+    """
+    remedy = "Give an Ed25519 public key: an OpenSSH line, PEM, or base64 of its 32 bytes."
+    raw = _public_bytes(data[: MAX_KEY_FILE_BYTES + 1])
+    if raw is None:
+        raise TrustStoreError("the public key cannot be read.", remedy=remedy)
+    weakness = public_key_fault(raw)
+    if weakness:
+        raise TrustStoreError(
+            f"the public key {weakness}; anyone could sign for it.", remedy=remedy
+        )
+    return raw
+
+
+def format_public_key(public: bytes, comment: str = "") -> str:
+    """Return a raw public key as the one line that OpenSSH writes, without a line feed."""
+    line = (
+        Ed25519PublicKey.from_public_bytes(public)
+        .public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+        .decode()
+    )
+    words = " ".join("".join(c if c.isprintable() else " " for c in comment).split())
+    return f"{line} {words}" if words else line
+
+
+def create_development_key(config_dir: Path, trust_store: Path | None = None) -> DevelopmentKey:
+    """Return this user's development key, making and trusting it where there is none.
+
+    The key lives outside every repository, without a passphrase, and counts on this machine only:
+    what it signs is refused wherever its public half was not added on purpose.
+
+    Args:
+        config_dir: the directory of `dev.key`; made with mode 0700.
+        trust_store: where to trust it; by default ``trust.toml`` beside it.
+
+    Raises:
+        TrustStoreError: the key or the store is unusable, or the key was revoked.
+    """
+    path = config_dir / DEVELOPMENT_KEY_NAME
+    store = trust_store or config_dir / TRUST_STORE_NAME
+    created = not os.path.lexists(path)
+    if created:
+        save_private_key(generate_key(), path)
+    key = load_private_key(path)
+    known = TrustStore.load(store) if os.path.lexists(store) else None
+    if known is None or key.key_id not in known.keys or key.key_id in known.revoked:
+        # For a revoked key this says so, and what to do.
+        add_key(store, key.public, "development key", roles=("developer",), plugins=("*",))
+    return DevelopmentKey(key, path, store, created)
+
+
+def _public_bytes(data: bytes) -> bytes | None:
+    if len(data) == PUBLIC_KEY_BYTES:
+        return data
+    text = data.strip()
+    try:
+        if text.startswith(b"ssh-"):
+            key = serialization.load_ssh_public_key(text)
+        elif text.startswith(b"-----BEGIN"):
+            key = serialization.load_pem_public_key(text)  # type: ignore[assignment]
+        else:
+            raw = base64.b64decode(text, validate=True)
+            return raw if len(raw) == PUBLIC_KEY_BYTES else None
+    except (ValueError, binascii.Error, UnsupportedAlgorithm):
+        return None
+    return key.public_bytes_raw() if isinstance(key, Ed25519PublicKey) else None
+
+
+def _not_a_key(where: str) -> TrustStoreError:
+    return TrustStoreError(
+        f"{where} is not an Ed25519 private key.",
+        remedy="Make one with `sandbox-host keygen`, or give an OpenSSH, PKCS#8 PEM or raw "
+        "32-byte key.",
+    )
+
+
+def _no_bcrypt() -> TrustStoreError:
+    return TrustStoreError(
+        "a passphrase on an OpenSSH key needs the package bcrypt, which is not installed.",
+        remedy="Install it (`pip install bcrypt`), or use a key without a passphrase.",
+    )
