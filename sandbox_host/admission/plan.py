@@ -1,0 +1,226 @@
+"""The admission of one verified plugin: a `SandboxPlan`, or a refusal that names each difference.
+
+The steps, numbered again in `admit`:
+
+1. The plugin is enabled, by plugin.json or the operator.
+2. Its plugin API, and the ``core_framework`` it depends on, are this host's.
+3. It brings no native code that it did not request.
+4. Every permission it requests is available and granted; no limit it names is above the ceiling.
+5. Its configuration, with the operator's laid over it, meets its schema.
+6. Every required layer of confinement is offered, or its absence accepted by name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import InitVar, dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from sandbox_host.admission.policy import (
+    Difference,
+    Policy,
+    effective_limits,
+    effective_permissions,
+    limit_differences,
+    permission_differences,
+)
+from sandbox_host.bundle.config_schema import ENABLED, validate_config
+from sandbox_host.bundle.plugin_json import api_range, split_dependency
+from sandbox_host.errors import AdmissionError, ConfigError, ConfinementError, PluginDisabledError
+from sandbox_host.model import PLUGIN_API_VERSION, Layer, Limits, Manifest, Permissions
+from sandbox_host.reading import BadValueError, quoted
+
+if TYPE_CHECKING:
+    from sandbox_host.bundle.verify import VerifiedBundle
+
+CORE_FRAMEWORK: Final = "core_framework"
+_NATIVE_FILE: Final = re.compile(r".*\.(?:so(?:\.[0-9]+)*|dylib|dll|pyd)", re.IGNORECASE)
+_TOKEN: Final = object()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxPlan:
+    """What one plugin gets here, and the proof that it was admitted: only `admit` makes one.
+
+    Attributes:
+        identity: what the host calls the plugin.
+        manifest: plugin.json.
+        root_digest: SHA-256 of the signed statement's files, in hex; which bytes this plan is for.
+        key_id: the key that vouched for them.
+        limits: budgets in force.
+        permissions: requested x granted.
+        config: the configuration as the plugin sees it.
+        layers: layers of confinement to apply, in their order.
+        accepted_missing: layers that are required, not offered, and done without by name.
+        notes: what the operator should be told although the plugin is admitted.
+    """
+
+    identity: str
+    manifest: Manifest
+    root_digest: str
+    key_id: str
+    limits: Limits
+    permissions: Permissions
+    config: Mapping[str, Any]
+    layers: tuple[Layer, ...]
+    accepted_missing: tuple[Layer, ...]
+    notes: tuple[str, ...]
+    token: InitVar[object]
+
+    def __post_init__(self, token: object) -> None:
+        if token is not _TOKEN:
+            raise TypeError("a SandboxPlan is made by sandbox_host.admission.admit only")
+
+
+def _toml_lines(differences: Collection[Difference]) -> str:
+    """Return what the operator would write, by table, each key once."""
+    tables: dict[str, dict[str, list[Difference]]] = {}
+    for one in differences:
+        if one.table:
+            tables.setdefault(one.table, {}).setdefault(one.key, []).append(one)
+    told = []
+    for table, keys in tables.items():
+        lines = []
+        for key, ones in keys.items():
+            values = ", ".join(one.value for one in ones)
+            lines.append(f"{key} = [{values}]" if ones[0].listed else f"{key} = {values}")
+        told.append(f"under {table}: {', '.join(lines)}")
+    return "; ".join(told)
+
+
+def _refusal(manifest: Manifest, differences: Collection[Difference]) -> AdmissionError:
+    told = "; ".join(f"plugin.json: {d.path}: {d.problem}" for d in differences)
+    remedy = []
+    if lines := _toml_lines(differences):
+        remedy.append(f"To grant it, write in the host's TOML {lines}.")
+    if any(not d.table for d in differences):
+        remedy.append("What cannot be granted, the plugin has to do without: remove it there.")
+    return AdmissionError(
+        f"Plugin {manifest.identity} is not admitted: {told}.", remedy=" ".join(remedy)
+    )
+
+
+def _check_api(manifest: Manifest) -> None:
+    wanted = [("plugin_api", manifest.plugin_api, api_range(manifest.plugin_api))]
+    for index, text in enumerate(manifest.dependencies):
+        name, versions = split_dependency(text)
+        if name == CORE_FRAMEWORK:
+            wanted.append((f"dependencies[{index}]", text, versions))
+    for path, text, versions in wanted:
+        if not versions.contains(PLUGIN_API_VERSION, prereleases=True):
+            raise AdmissionError(
+                f"Plugin {manifest.identity} is not admitted: plugin.json: {path}: asks for "
+                f"{quoted(text)}, and this host's plugin API is {PLUGIN_API_VERSION}.",
+                remedy="Use a version of the plugin made for it, or another version of the host.",
+            )
+
+
+def _check_native(manifest: Manifest, files: Collection[str]) -> None:
+    native = [name for name in files if _NATIVE_FILE.fullmatch(name)]
+    if native and not manifest.permissions.native_code:
+        raise AdmissionError(
+            f"Plugin {manifest.identity} is not admitted: it brings native code "
+            f"({quoted(native[0])}) and does not request it.",
+            remedy='Put "permissions": {"native_code": true} into plugin.json and sign it again.',
+        )
+
+
+def _effective_config(manifest: Manifest, policy: Policy) -> dict[str, Any]:
+    overrides = policy.overrides(manifest.identity)
+    path = f"plugin_config.{manifest.identity}" if overrides else "config"
+    try:
+        return validate_config(manifest.config_schema, {**manifest.config, **overrides}, path)
+    except BadValueError as error:
+        raise ConfigError(
+            f"The configuration of plugin {manifest.identity} does not meet its schema: {error}.",
+            remedy="Change it in the host's TOML; sandbox-host inspect shows the schema.",
+        ) from None
+
+
+def _layers(
+    manifest: Manifest, policy: Policy, offered: frozenset[Layer], required: frozenset[Layer]
+) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
+    missing = [layer for layer in Layer if layer in required and layer not in offered]
+    refused = [layer for layer in missing if layer not in policy.accept_missing]
+    if refused:
+        names = ", ".join(refused)
+        listed = ", ".join(f'"{layer}"' for layer in refused)
+        raise ConfinementError(
+            f"Plugin {manifest.identity} is not admitted: this machine does not offer the layer of "
+            f"confinement {names}, which the plan needs.",
+            layer=refused[0],
+            remedy=(
+                "Run sandbox-host doctor to see why. To do without it knowingly, write in the "
+                f"host's TOML: accept_missing = [{listed}]."
+            ),
+        )
+    return tuple(layer for layer in Layer if layer in offered), tuple(missing)
+
+
+def _notes(manifest: Manifest, missing: tuple[Layer, ...]) -> tuple[str, ...]:
+    notes = list(manifest.notes)
+    notes += [
+        f"dependency {quoted(text)} is not resolved by this version of the host"
+        for text in manifest.dependencies
+        if split_dependency(text)[0] != CORE_FRAMEWORK
+    ]
+    notes += [f"layer {layer} is missing, and the operator accepted that" for layer in missing]
+    return tuple(notes)
+
+
+def admit(
+    bundle: VerifiedBundle,
+    policy: Policy,
+    offered: frozenset[Layer],
+    required: frozenset[Layer],
+) -> SandboxPlan:
+    """Decide what a verified plugin gets, or refuse it.
+
+    Args:
+        bundle: the plugin, with its signature already verified.
+        policy: what the operator allows.
+        offered: the layers that this machine can enforce now.
+        required: the layers that a plugin must have unless the operator accepted their absence.
+
+    Raises:
+        PluginDisabledError: it is disabled.
+        AdmissionError: it asks for more than it is granted, for what this version cannot enforce,
+            or for another plugin API.
+        ConfigError: the operator's configuration for it does not meet its schema.
+        ConfinementError: a required layer is not offered and was not accepted as missing.
+    """
+    manifest = bundle.manifest
+    # 1. Enabled, before anything else is asked of a plugin that is not to run. Anything but a bool
+    #    is left for step 5, which says so.
+    if policy.overrides(manifest.identity).get(ENABLED, manifest.enabled) is False:
+        raise PluginDisabledError(
+            f"Plugin {manifest.identity} is disabled: config.enabled is false.",
+            remedy=f"To enable it: [plugin_config.{manifest.identity}] enabled = true.",
+        )
+    # 2. The plugin API.
+    _check_api(manifest)
+    # 3. Native code in its files.
+    _check_native(manifest, bundle.files.keys())
+    # 4. Requested x granted, every difference at once.
+    differences = permission_differences(manifest, policy) + limit_differences(manifest, policy)
+    if differences:
+        raise _refusal(manifest, differences)
+    # 5. Configuration.
+    config = _effective_config(manifest, policy)
+    # 6. Layers.
+    layers, missing = _layers(manifest, policy, offered, required)
+    return SandboxPlan(
+        identity=manifest.identity,
+        manifest=manifest,
+        root_digest=bundle.root_digest,
+        key_id=bundle.key_id,
+        limits=effective_limits(manifest, policy.ceilings),
+        permissions=effective_permissions(manifest, policy),
+        config=MappingProxyType(config),
+        layers=layers,
+        accepted_missing=missing,
+        notes=_notes(manifest, missing),
+        token=_TOKEN,
+    )

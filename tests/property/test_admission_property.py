@@ -1,0 +1,124 @@
+"""Requested x granted is never wider than either side; limits are never above the ceilings."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandbox_host.admission import Policy, admit
+from sandbox_host.admission.policy import effective_limits, effective_permissions
+from sandbox_host.errors import AdmissionError
+from sandbox_host.model import HOST_EVENTS, Layer, Limits, Manifest, Permissions
+
+PATHS = st.lists(st.sampled_from(["a", "b", "ab"]), max_size=3).map(lambda p: "/" + "/".join(p))
+EVENTS = st.sampled_from(["data_processed", "model_updated", "plugin_loaded", "weather"])
+PATTERNS = EVENTS | st.sampled_from(["*", "model_*", "plugin_*"])
+
+
+def tuples(items):
+    return st.lists(items, max_size=3, unique=True).map(tuple)
+
+
+def permissions(events):
+    return st.builds(
+        Permissions,
+        publish=tuples(events),
+        read=tuples(PATHS),
+        write=tuples(PATHS),
+        network=tuples(st.just("h:1")),
+        env=tuples(st.just("LANG")),
+        native_code=st.booleans(),
+        subprocess=st.booleans(),
+    )
+
+
+LIMITS = st.builds(
+    Limits,
+    memory_bytes=st.integers(2**24, 2**40),
+    cpu_seconds=st.floats(0.001, 1e6),
+    cpu_total_seconds=st.integers(1, 10**6),
+    wall_seconds=st.floats(0.001, 1e6),
+    descriptors=st.integers(16, 10**5),
+    threads=st.integers(1, 1000),
+    file_bytes=st.integers(0, 2**40),
+)
+REQUESTED = st.dictionaries(
+    st.sampled_from(["memory_bytes", "descriptors", "threads"]), st.integers(16, 2**40)
+)
+
+
+def manifest(**keys):
+    return Manifest(name="p", identity="p", version="1", description="d", author="a", **keys)
+
+
+def allowed_paths(path, roots):
+    parts = path.strip("/").split("/") if path != "/" else []
+    parents = {"/" + "/".join(parts[:n]) for n in range(len(parts) + 1)}
+    return bool(parents & set(roots))
+
+
+@given(permissions(EVENTS), st.dictionaries(st.sampled_from("*pq"), permissions(PATTERNS)))
+def test_never_wider_than_either_side(requested, grants):
+    policy = Policy(grants=grants)
+    got = effective_permissions(manifest(permissions=requested), policy)
+    mine = [g for pattern, g in grants.items() if pattern in {"*", "p"}]
+    assert set(got.publish) <= set(requested.publish) - HOST_EVENTS
+    assert set(got.read) <= set(requested.read)
+    assert all(any(allowed_paths(path, g.read) for g in mine) for path in got.read)
+    assert got.native_code <= requested.native_code
+    assert got.native_code <= any(g.native_code for g in mine)
+    assert (got.write, got.network, got.env, got.subprocess) == ((), (), (), False)
+
+
+@given(permissions(EVENTS), st.dictionaries(st.sampled_from("*pq"), permissions(PATTERNS)))
+def test_admitted_with_all_that_was_requested_or_refused(requested, grants):
+    asked, policy = manifest(permissions=requested), Policy(grants=grants)
+    bundle = SimpleNamespace(manifest=asked, files={}, root_digest="", key_id="")
+    if effective_permissions(asked, policy) == requested:
+        plan = admit(bundle, policy, frozenset(Layer), frozenset(Layer))
+        assert plan.permissions == requested
+    else:
+        with pytest.raises(AdmissionError, match=r"plugin\.json: permissions\."):
+            admit(bundle, policy, frozenset(Layer), frozenset(Layer))
+
+
+@given(REQUESTED, LIMITS)
+def test_limits_are_the_requests_or_lower_and_never_above_a_ceiling(requested, ceilings):
+    got = effective_limits(manifest(limits=requested), ceilings)
+    for one in fields(Limits):
+        value = getattr(got, one.name)
+        wanted = requested.get(one.name, getattr(Limits(), one.name))
+        assert value == min(wanted, getattr(ceilings, one.name))
+
+
+@given(REQUESTED, LIMITS)
+def test_a_request_above_a_ceiling_is_refused_by_name(requested, ceilings):
+    bundle = SimpleNamespace(
+        manifest=manifest(limits=requested), files={}, root_digest="", key_id=""
+    )
+    above = {key for key, value in requested.items() if value > getattr(ceilings, key)}
+    policy = Policy(ceilings=ceilings)
+    if not above:
+        admit(bundle, policy, frozenset(Layer), frozenset(Layer))
+        return
+    with pytest.raises(AdmissionError) as caught:
+        admit(bundle, policy, frozenset(Layer), frozenset(Layer))
+    named = {"memory_bytes": "memory", "descriptors": "descriptors", "threads": "threads"}
+    assert {key for key in named if f"limits.{named[key]}: " in caught.value.message} == above
+
+
+@given(st.sets(st.sampled_from(Layer)), st.sets(st.sampled_from(Layer)), st.data())
+def test_a_required_layer_is_planned_or_accepted_by_name(offered, accepted, data):
+    bundle = SimpleNamespace(manifest=manifest(), files={}, root_digest="", key_id="")
+    policy = Policy(accept_missing=frozenset(accepted))
+    possible = sorted(offered | accepted) or [None]
+    required = frozenset(data.draw(st.sets(st.sampled_from(possible)))) - {None}
+    plan = admit(bundle, policy, frozenset(offered), required)
+    assert set(plan.layers) == offered
+    assert required <= set(plan.layers) | set(plan.accepted_missing)
+    assert set(plan.accepted_missing) <= accepted
+    assert not set(plan.accepted_missing) & offered

@@ -1,0 +1,120 @@
+"""The operator's policy: what is granted, and every difference to what is requested."""
+
+from __future__ import annotations
+
+import pytest
+
+from sandbox_host.admission.policy import (
+    Policy,
+    effective_limits,
+    limit_differences,
+    permission_differences,
+)
+from sandbox_host.config import HostConfig
+from sandbox_host.model import MIB, Layer, Limits, Manifest, Permissions
+
+
+def manifest(**keys):
+    return Manifest(
+        name="Sample",
+        identity="sample",
+        version="1",
+        description="d",
+        author="a",
+        **keys,
+    )
+
+
+def differences(requested, *, grants=None):
+    found = permission_differences(manifest(permissions=requested), Policy(grants=grants or {}))
+    return [(d.path, d.key, d.value) for d in found]
+
+
+def test_nothing_requested_nothing_differs():
+    assert differences(Permissions()) == []
+
+
+def test_publishing_is_granted_except_the_hosts_own_events():
+    requested = Permissions(publish=("model_updated", "plugin_loaded"))
+    assert differences(requested) == [("permissions.publish[1]", "", "")]
+    # Not even an operator can lend the host's voice.
+    everything = {"*": Permissions(publish=("*", "plugin_loaded"))}
+    assert differences(requested, grants=everything) == [("permissions.publish[1]", "", "")]
+
+
+def test_a_table_that_names_publish_replaces_the_default():
+    grants = {"sam*": Permissions(publish=("weather_*",))}
+    assert differences(Permissions(publish=("weather_new",)), grants=grants) == []
+    assert differences(Permissions(publish=("model_updated",)), grants=grants) == [
+        ("permissions.publish[0]", "publish", '"model_updated"')
+    ]
+
+
+@pytest.mark.parametrize(
+    ("granted", "ok"),
+    [
+        ("/srv", True),
+        ("/srv/data", True),
+        ("/", True),
+        ("/srv/dat", False),
+        ("/srv/data/x", False),
+        ("/other", False),
+    ],
+)
+def test_a_granted_path_covers_what_is_below_it(granted, ok):
+    found = differences(
+        Permissions(read=("/srv/data",)), grants={"sample": Permissions(read=(granted,))}
+    )
+    assert found == ([] if ok else [("permissions.read[0]", "read", '"/srv/data"')])
+
+
+def test_a_grant_for_another_plugin_is_none():
+    grants = {"samples": Permissions(native_code=True), "Sample": Permissions(native_code=True)}
+    assert differences(Permissions(native_code=True), grants=grants) == [
+        ("permissions.native_code", "native_code", "true")
+    ]
+
+
+def test_what_cannot_be_enforced_is_refused_even_if_granted():
+    asked = Permissions(write=("/srv",), network=("h:1",), env=("LANG",), subprocess=True)
+    found = permission_differences(manifest(permissions=asked), Policy(grants={"sample": asked}))
+    assert [d.path for d in found] == [
+        "permissions.write",
+        "permissions.network",
+        "permissions.env",
+        "permissions.subprocess",
+    ]
+    assert all("not available in this version" in d.problem and not d.table for d in found)
+
+
+def test_limits_above_the_ceiling():
+    asked = manifest(limits={"memory_bytes": 768 * MIB, "threads": 8, "cpu_seconds": 90.0})
+    found = limit_differences(asked, Policy())
+    assert [(d.path, d.table, d.key, d.value) for d in found] == [
+        ("limits.memory", "[limits]", "memory", '"768 MiB"'),
+        ("limits.cpu_time", "[limits]", "cpu_time", '"90 s"'),
+    ]
+
+
+def test_a_low_ceiling_lowers_the_defaults_without_complaint():
+    ceilings = Limits(memory_bytes=64 * MIB)
+    asked = manifest(limits={"threads": 2})
+    assert limit_differences(asked, Policy(ceilings=ceilings)) == ()
+    assert effective_limits(asked, ceilings) == Limits(memory_bytes=64 * MIB, threads=2)
+
+
+def test_a_high_ceiling_gives_nothing_that_was_not_asked_for():
+    assert effective_limits(manifest(), Limits(memory_bytes=4096 * MIB)) == Limits()
+
+
+def test_an_exact_name_overrides_a_pattern():
+    policy = Policy(plugin_config={"sample": {"a": 1}, "*": {"a": 2, "b": 2}, "other": {"c": 3}})
+    assert policy.overrides("sample") == {"a": 1, "b": 2}
+
+
+def test_from_config():
+    config = HostConfig(accept_missing=["landlock"], grants={"a": {"native_code": True}})
+    policy = Policy.from_config(config)
+    assert policy.accept_missing == {Layer.LANDLOCK}
+    assert policy.granted("a").native_code
+    assert not policy.granted("b").native_code

@@ -1,0 +1,201 @@
+"""Admission: a plan that only `admit` makes, or a refusal that says what to write where."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from types import SimpleNamespace
+
+import pytest
+
+from sandbox_host.admission import Policy, SandboxPlan, admit
+from sandbox_host.bundle.plugin_json import parse_manifest
+from sandbox_host.errors import (
+    AdmissionError,
+    ConfigError,
+    ConfinementError,
+    PluginDisabledError,
+)
+from sandbox_host.model import Layer, Limits, Permissions
+
+ALL = frozenset(Layer)
+
+
+def bundle(*files, **keys):
+    base = {"name": "Sample", "version": "1.0.0", "description": "d", "author": "a"}
+    return SimpleNamespace(
+        manifest=parse_manifest(json.dumps(base | keys).encode()),
+        files={"__init__.py": b"", "plugin.json": b"{}"} | dict.fromkeys(files, b""),
+        root_digest="ab" * 32,
+        key_id="cd" * 32,
+    )
+
+
+def plan(*files, policy=None, offered=ALL, required=ALL, **keys):
+    return admit(bundle(*files, **keys), policy or Policy(), offered, required)
+
+
+def test_a_modest_plugin():
+    made = plan(
+        permissions={"publish": ["model_updated"]},
+        limits={"memory": "128 MiB"},
+        config={"a": 1},
+        config_schema={"properties": {"b": {"default": 2}}},
+        dependencies=["core_framework >= 1.0.0", "ai_models >= 1.0.0"],
+    )
+    assert (made.identity, made.root_digest, made.key_id) == ("sample", "ab" * 32, "cd" * 32)
+    assert made.limits == Limits(memory_bytes=128 * 2**20)
+    assert made.permissions == Permissions(publish=("model_updated",))
+    assert dict(made.config) == {"a": 1, "b": 2}
+    assert made.layers == tuple(Layer)
+    assert made.accepted_missing == ()
+    assert made.notes == (
+        'dependency "ai_models >= 1.0.0" is not resolved by this version of the host',
+    )
+
+
+def test_a_plan_cannot_be_made_or_changed_elsewhere():
+    made = plan()
+    fields = {f.name: getattr(made, f.name) for f in dataclasses.fields(made)}
+    with pytest.raises(TypeError, match=r"by sandbox_host\.admission\.admit only"):
+        SandboxPlan(**fields, token=object())
+    with pytest.raises((TypeError, ValueError)):
+        dataclasses.replace(made, permissions=Permissions(subprocess=True))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.permissions = Permissions(subprocess=True)
+
+
+def test_every_difference_is_listed_with_the_line_that_grants_it():
+    policy = Policy(grants={"sample": Permissions(publish=("other",))})
+    with pytest.raises(AdmissionError) as caught:
+        plan(
+            policy=policy,
+            permissions={
+                "publish": ["model_updated"],
+                "read": ["/srv/a, b", "/srv/c"],
+                "native_code": True,
+                "network": ["h:1"],
+            },
+            limits={"memory": "1 GiB", "descriptors": 2000},
+        )
+    text = caught.value.message
+    for path in (
+        "permissions.network: network access is not available in this version",
+        'permissions.publish[0]: publishing "model_updated" is not granted',
+        'permissions.read[0]: reading "/srv/a, b" is not granted',
+        'permissions.read[1]: reading "/srv/c" is not granted',
+        "permissions.native_code: bringing native code is not granted",
+        'limits.memory: asks for "1024 MiB", above the operator\'s "512 MiB"',
+        "limits.descriptors: asks for 2000, above the operator's 1000",
+    ):
+        assert f"plugin.json: {path}" in text
+    assert caught.value.remedy == (
+        'To grant it, write in the host\'s TOML under [grants."sample"]: '
+        'publish = ["model_updated"], read = ["/srv/a, b", "/srv/c"], native_code = true; '
+        'under [limits]: memory = "1024 MiB", descriptors = 2000. '
+        "What cannot be granted, the plugin has to do without: remove it there."
+    )
+
+
+def test_the_lines_of_a_remedy_are_toml_that_grants():
+    asked = {"read": ['/srv/"quoted" \u00e9\\'], "native_code": True}
+    with pytest.raises(AdmissionError) as caught:
+        plan(permissions=asked)
+    table, _, lines = caught.value.remedy.removesuffix(".").partition("under ")[2].partition(": ")
+    grants = tomllib.loads(f"{table}\n{lines.replace('], ', ']' + chr(10))}")["grants"]
+    assert grants == {"sample": asked}
+    granted = Permissions(read=tuple(grants["sample"]["read"]), native_code=True)
+    assert plan(permissions=asked, policy=Policy(grants={"sample": granted})).permissions == granted
+
+
+def test_only_what_no_table_can_grant():
+    with pytest.raises(AdmissionError) as caught:
+        plan(permissions={"publish": ["plugin_unloaded"], "subprocess": True})
+    assert "To grant it" not in caught.value.remedy
+    assert 'only the host publishes "plugin_unloaded"' in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("keys", "path"),
+    [
+        ({"plugin_api": "2.0"}, "plugin_api"),
+        ({"plugin_api": "> 1.0.0"}, "plugin_api"),
+        ({"dependencies": ["ai", "core_framework >= 1.1"]}, "dependencies[1]"),
+    ],
+)
+def test_another_plugin_api(keys, path):
+    with pytest.raises(AdmissionError, match=r"this host's plugin API is 1\.0\.0") as caught:
+        plan(**keys)
+    assert f"plugin.json: {path}: " in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["fast.so", "lib/x.so.1.2", "x.PYD", "a.dylib", "b.dll"])
+def test_native_code_must_be_requested(name):
+    with pytest.raises(AdmissionError, match="brings native code") as caught:
+        plan(name)
+    assert name in caught.value.message
+    policy = Policy(grants={"sample": Permissions(native_code=True)})
+    with pytest.raises(AdmissionError, match="does not request it"):
+        plan(name, policy=policy)
+    granted = plan(name, policy=policy, permissions={"native_code": True})
+    assert granted.permissions.native_code
+
+
+def test_names_that_only_look_native():
+    assert plan("so.py", "data.so.txt", "also").permissions == Permissions()
+
+
+def test_a_missing_layer():
+    offered = ALL - {Layer.LANDLOCK, Layer.SECCOMP}
+    with pytest.raises(ConfinementError) as caught:
+        plan(offered=offered)
+    assert caught.value.layer == Layer.LANDLOCK
+    assert "landlock, seccomp" in caught.value.message
+    assert 'accept_missing = ["landlock", "seccomp"]' in caught.value.remedy
+
+
+def test_a_layer_accepted_as_missing_by_name():
+    offered = ALL - {Layer.LANDLOCK, Layer.SECCOMP}
+    with pytest.raises(ConfinementError) as caught:
+        plan(offered=offered, policy=Policy(accept_missing=frozenset({Layer.LANDLOCK})))
+    assert caught.value.layer == Layer.SECCOMP
+    made = plan(
+        offered=offered, policy=Policy(accept_missing=frozenset({Layer.LANDLOCK, Layer.SECCOMP}))
+    )
+    assert made.accepted_missing == (Layer.LANDLOCK, Layer.SECCOMP)
+    assert Layer.LANDLOCK not in made.layers
+    assert made.notes == (
+        "layer landlock is missing, and the operator accepted that",
+        "layer seccomp is missing, and the operator accepted that",
+    )
+
+
+def test_an_accepted_layer_that_is_offered_is_still_applied():
+    made = plan(policy=Policy(accept_missing=frozenset({Layer.SECCOMP})))
+    assert Layer.SECCOMP in made.layers
+    assert made.accepted_missing == ()
+
+
+def test_disabled_by_the_author_or_by_the_operator():
+    with pytest.raises(PluginDisabledError, match="sample is disabled"):
+        plan(config={"enabled": False})
+    with pytest.raises(PluginDisabledError, match="sample is disabled"):
+        plan(policy=Policy(plugin_config={"sample": {"enabled": False}}))
+    enabled = Policy(plugin_config={"sample": {"enabled": True}})
+    assert plan(config={"enabled": False}, policy=enabled).config["enabled"] is True
+
+
+@pytest.mark.parametrize("value", [0, "no", None])
+def test_enabled_by_the_operator_must_be_a_bool(value):
+    with pytest.raises(
+        ConfigError, match=r"plugin_config\.sample\.enabled: expected true or false"
+    ):
+        plan(policy=Policy(plugin_config={"sample": {"enabled": value}}))
+
+
+def test_an_override_must_meet_the_schema():
+    keys = {"config": {"n": 1}, "config_schema": {"properties": {"n": {"type": "integer"}}}}
+    with pytest.raises(ConfigError, match=r"plugin_config\.sample\.n: expected a whole number"):
+        plan(policy=Policy(plugin_config={"sample": {"n": "2"}}), **keys)
+    assert plan(policy=Policy(plugin_config={"sample": {"n": 2}}), **keys).config["n"] == 2
