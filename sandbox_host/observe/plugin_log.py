@@ -1,0 +1,73 @@
+"""What a plugin printed, in a file with a bound: kept as it is, shown with its controls escaped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Final
+
+_TAIL_BYTES: Final = 64 * 1024
+
+
+class PluginLog:
+    """One plugin's output, standard output and error in the order they were read.
+
+    At ``limit_bytes`` the file becomes ``<name>.1``, replacing an older one, and a new one starts:
+    on disk it is never more than twice the limit.
+
+    Args:
+        path: the file; its directory exists and is ours.
+        limit_bytes: size at which a new file is started.
+    """
+
+    def __init__(self, path: Path, limit_bytes: int) -> None:
+        self.path = path
+        self._limit_bytes = limit_bytes
+        self._file = -1
+        self._size = 0
+        self.lost_bytes = 0
+        self._open()
+
+    def _open(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._file = os.open(self.path, flags, 0o600)
+        self._size = os.fstat(self._file).st_size
+
+    def write(self, data: bytes) -> None:
+        """Append; what a full disk does not take is counted in ``lost_bytes``, never raised."""
+        if self._file < 0:
+            self.lost_bytes += len(data)
+            return
+        try:
+            if self._size + len(data) > self._limit_bytes and self._size:
+                self._rotate()
+            self._size += os.write(self._file, data)
+        except OSError:
+            self.lost_bytes += len(data)
+
+    def _rotate(self) -> None:
+        os.close(self._file)
+        self._file = -1
+        os.replace(self.path, self.path.with_name(self.path.name + ".1"))
+        self._open()
+
+    def tail(self, lines: int) -> list[str]:
+        """Return the last lines, control characters escaped."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+                text = file.read(_TAIL_BYTES).decode("utf-8", "replace")
+        except OSError:
+            return []
+        return [
+            "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+            for line in text.splitlines()[-lines:]
+        ]
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._file)
+            self._file = -1
