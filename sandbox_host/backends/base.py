@@ -1,0 +1,123 @@
+"""The interface between the host and an operating system's confinement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from plugin_sdk.wire.connection import Connection
+    from sandbox_host.admission.plan import SandboxPlan
+    from sandbox_host.model import LayerReport, Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where things are for one plugin process; all paths absolute, made by the host.
+
+    Attributes:
+        python: the interpreter to run; never a virtual environment's.
+        sdk_dir: private copy of `plugin_sdk` and `msgpack`, the child's only third party.
+        package_dir: private copy of the verified bytes.
+        data_dir: the plugin's own, kept between runs.
+        scratch_dir: the plugin's own, removed when it ends.
+        canary: a file that exists, is readable by the host and must not be readable inside.
+        plugin_environment: installed wheels that plugins may read, or None.
+    """
+
+    python: Path
+    sdk_dir: Path
+    package_dir: Path
+    data_dir: Path
+    scratch_dir: Path
+    canary: Path
+    plugin_environment: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a running child uses now, read from the kernel."""
+
+    resident_bytes: int
+    resident_peak_bytes: int
+    cpu_seconds: float
+    threads: int
+    descriptors: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a child ended: an exit code or a signal, never both; both None if nobody can know."""
+
+    code: int | None
+    signal: int | None
+    cpu_seconds: float = 0.0
+    resident_peak_bytes: int = 0
+
+
+class Child(Protocol):
+    """A started, confined and attested process. Methods are thread-safe and do not block.
+
+    Attributes:
+        connection: the protocol's state, after `Confined`.
+        receive_fd: read end of the protocol pipe, non-blocking.
+        send_fd: write end of the protocol pipe, non-blocking.
+        log_fds: read ends of the child's standard output and error, non-blocking.
+        trace_fd: read end of the pipe that stack dumps arrive on, non-blocking.
+        exit_fd: becomes readable when the process has ended.
+    """
+
+    pid: int
+    connection: Connection
+    receive_fd: int
+    send_fd: int
+    log_fds: tuple[int, int]
+    trace_fd: int
+    exit_fd: int
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time the process has used; 0.0 once it has ended."""
+
+    def sample(self) -> Sample | None:
+        """Return what it uses now, or None once it has ended."""
+
+    def ask_for_stacks(self) -> None:
+        """Make a fault handler inside write all Python stacks to `trace_fd`, even in C code."""
+
+    def interrupt(self) -> None:
+        """Ask the operation whose deadline has passed to end by itself, by an exception inside."""
+
+    def kill(self) -> None:
+        """End the process and everything it started. Never fails: the dead stay dead."""
+
+    def wait(self, timeout: float) -> Exit | None:
+        """Reap the process, waiting at most ``timeout`` seconds; None if it still runs."""
+
+    def close(self) -> None:
+        """Close all descriptors; the process must have been reaped."""
+
+
+class Backend(Protocol):
+    """One operating system.
+
+    Attributes:
+        name: "linux" or another system's.
+    """
+
+    name: str
+
+    def offers(self) -> tuple[LayerReport, ...]:
+        """Return what this machine offers, layer by layer, found out by trying."""
+
+    def start(
+        self, plan: SandboxPlan, places: Places, timeout: float, max_payload_bytes: int
+    ) -> tuple[Child, Receipt]:
+        """Start a confined child that has imported nothing of the plugin.
+
+        Blocks for at most ``timeout`` seconds.
+
+        Raises:
+            AttestationError: what is in force is not what was planned; the child was killed.
+            ConfinementError: the child could not apply a layer; it was killed.
+        """

@@ -1,0 +1,68 @@
+"""What a confined interpreter has to read: its own library, shared objects, time zones.
+
+The host's site-packages are not among it. Where they lie inside a directory that is needed (a
+Python built from source keeps them below its standard library), that directory is listed entry by
+entry without them, because Landlock can only add rights, never take a subtree away.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+from sandbox_host.backends.linux.landlock import READ, READ_FILE, WRITE_FILE, Place
+
+_FOREIGN: Final = frozenset({"site-packages", "dist-packages", "test", "__pycache__"})
+
+_SHARED: Final = (
+    *("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64"),
+    *("/lib/x86_64-linux-gnu", "/lib/aarch64-linux-gnu", "/lib64", "/usr/local/lib"),
+    *("/etc/ld.so.cache", "/etc/localtime", "/usr/share/zoneinfo"),
+    *("/usr/lib/ssl/openssl.cnf", "/etc/ssl/openssl.cnf", "/etc/pki/tls/openssl.cnf"),
+)
+_DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/urandom", "/dev/random")
+
+
+@functools.cache
+def interpreter_places(python: Path) -> tuple[Place, ...]:
+    """Return what the interpreter reads to start and to import its standard library.
+
+    Args:
+        python: an interpreter of the version that runs the host, at its real path.
+    """
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    prefix = python.parent.parent
+    library = prefix / "lib"
+    wanted = [library / version, prefix / "lib64" / version, *map(Path, _SHARED)]
+    wanted += sorted(library.glob("libpython*.so*"))
+    places: dict[str, Place] = {}
+    for path in wanted:
+        for place in _readable(path):
+            places.setdefault(place.path, place)
+    for device in _DEVICES:
+        if os.path.exists(device):
+            rights = READ_FILE | WRITE_FILE
+            places[device] = Place(device, rights, is_directory=False)
+    return tuple(places.values())
+
+
+def _readable(path: Path) -> list[Place]:
+    """Return ``path`` as one place, or its entries where something foreign lies among them."""
+    real = Path(os.path.realpath(path))
+    if not real.is_dir():
+        return [Place(str(real), READ, is_directory=False)] if real.exists() else []
+    entries = list(os.scandir(real))
+    if not any(_is_foreign(entry.name) for entry in entries):
+        return [Place(str(real), READ, is_directory=True)]
+    return [
+        Place(entry.path, READ, is_directory=entry.is_dir())
+        for entry in entries
+        if not _is_foreign(entry.name) and (entry.is_dir() or entry.is_file())
+    ]
+
+
+def _is_foreign(name: str) -> bool:
+    return name in _FOREIGN or name.startswith("python")

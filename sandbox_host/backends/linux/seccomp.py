@@ -1,0 +1,195 @@
+"""The system calls that a plugin may make: an allowlist, as data, compiled to a filter.
+
+What is not in the table of `syscalls` is answered with EPERM; what is in it passes, unless
+`RULES` looks at its arguments. The kernel's attack surface shrinks to what Python work needs, and
+the ways around Landlock are closed here: signals to others, sockets, programs, namespaces,
+io_uring, bpf, memfd, changing the mode or owner of files that belong to the same user.
+
+A filter sees argument *values*, never what they point to (Documentation/userspace-api/
+seccomp_filter.rst); rules are therefore on numbers and flags only. Where the C prototype has an
+``int``, the kernel ignores the upper half of the register, and so does the rule.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from typing import Final
+
+from sandbox_host.backends.linux.bpf import (
+    Label,
+    Program,
+    assemble,
+    give,
+    if_at_least,
+    if_equal,
+    jump,
+    load,
+    mask,
+)
+from sandbox_host.backends.linux.syscalls import AARCH64, X86_64
+
+ALLOW: Final = 0x7FFF_0000
+KILL: Final = 0x8000_0000
+"""SECCOMP_RET_KILL_PROCESS."""
+
+_ERRNO: Final = 0x0005_0000
+
+_NR, _ARCH, _ARGS = 0, 4, 16
+_WORD: Final = 0xFFFF_FFFF
+_X32_BIT: Final = 0x4000_0000
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """An instruction set: its AUDIT_ARCH constant and its numbers."""
+
+    name: str
+    audit: int
+    numbers: dict[str, int]
+
+
+ARCHITECTURES: Final = {
+    "x86_64": Architecture("x86_64", 0xC000_003E, X86_64),
+    "aarch64": Architecture("aarch64", 0xC000_00B7, AARCH64),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Arg:
+    """A condition on one argument: ``value & bits`` equals one of ``values``.
+
+    ``wide`` compares all 64 bits of a pointer-sized argument with a single value, unmasked.
+    """
+
+    index: int
+    values: tuple[int, ...]
+    bits: int = _WORD
+    wide: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A call that passes if all conditions of any alternative hold, and fails with ``errno`` else.
+
+    No alternative means: never.
+    """
+
+    alternatives: tuple[tuple[Arg, ...], ...] = ()
+    errno: int = errno.EPERM
+
+
+_PROT_WRITE, _PROT_EXEC, _MAP_ANONYMOUS = 2, 4, 0x20
+_AF_UNIX, _SOCK_STREAM, _SOCK_TYPE_BITS, _SOL_SOCKET = 1, 1, 0xF, 1
+
+# VM, FS, FILES, SIGHAND, THREAD, SYSVSEM, SETTLS, PARENT_SETTID, CHILD_CLEARTID: what a C library
+# passes to start a thread; 0x400000 is the obsolete CLONE_DETACHED that one of them still sets.
+_THREAD_FLAGS, _THREAD_FLAG_BITS = 0x3D_0F00, _WORD & ~0x40_0000
+
+# Only reads, and the thread's own name. PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP stay out.
+_PRCTL = (2, 3, 15, 16, 21, 23, 27, 39)
+
+# TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIOCLEX, FIONCLEX. No TIOCSTI (CVE-2017-5226), no FIOASYNC.
+_IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5451, 0x5450)
+
+# Without F_SETOWN, F_SETSIG, F_SETOWN_EX (a descriptor's owner is sent any signal: that would
+# kill the host), F_NOTIFY, F_SETLEASE (both watch others) and F_SETPIPE_SZ (pins kernel memory).
+_FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 9, 11, 16, 36, 37, 38, 1030, 1032, 1034)
+
+# SO_REUSEADDR, TYPE, ERROR, SNDBUF, RCVBUF, KEEPALIVE, RCVTIMEO, SNDTIMEO. No SO_ATTACH_FILTER.
+_SOCKOPT = (2, 3, 4, 7, 8, 9, 20, 21)
+
+_FILE_OWNERSHIP = (
+    *("chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat"),
+    *("utime", "utimes", "utimensat", "futimesat"),
+)
+
+
+def rules(*, own_pid: int, native_code: bool, truncate_by_path: bool) -> dict[str, Rule]:
+    """Return the calls whose arguments decide.
+
+    Args:
+        own_pid: the plugin's process, the only one it may signal.
+        native_code: granted: memory may be executable although no file is behind it.
+        truncate_by_path: Landlock (ABI 3) rules on truncation; otherwise the call is refused.
+    """
+    no_exec = Arg(2, (0,), _PROT_EXEC)
+    table = {
+        "clone": Rule(((Arg(0, (_THREAD_FLAGS,), _THREAD_FLAG_BITS),),)),
+        # Its flags lie behind a pointer; ENOSYS makes the C library fall back to clone.
+        "clone3": Rule(errno=errno.ENOSYS),
+        # A datagram socket, even of a pair, can send to any path: streams only.
+        "socketpair": Rule(((Arg(0, (_AF_UNIX,)), Arg(1, (_SOCK_STREAM,), _SOCK_TYPE_BITS)),)),
+        "sendto": Rule(((Arg(4, (0,), wide=True),),)),
+        "setsockopt": Rule(((Arg(1, (_SOL_SOCKET,)), Arg(2, _SOCKOPT)),)),
+        "kill": Rule(((Arg(0, (own_pid,)),),)),
+        "tgkill": Rule(((Arg(0, (own_pid,)),),)),
+        "prlimit64": Rule(((Arg(0, (0,)), Arg(2, (0,), wide=True)),)),
+        "prctl": Rule(((Arg(0, _PRCTL),),)),
+        "ioctl": Rule(((Arg(1, _IOCTL),),), errno.ENOTTY),
+        "fcntl": Rule(((Arg(1, _FCNTL),),)),
+    }
+    if not native_code:
+        # Loading a shared object maps a file read-execute; code made in memory needs one of these.
+        file_backed = (Arg(2, (0,), _PROT_WRITE), Arg(3, (0,), _MAP_ANONYMOUS))
+        table["mmap"] = Rule(((no_exec,), file_backed))
+        table["mprotect"] = Rule(((no_exec,),))
+    if not truncate_by_path:
+        table["truncate"] = Rule()
+    # The plugin has the uid of the host: the owner of a file may change its mode wherever
+    # Landlock leaves it visible or not. Allowed again once plugins have a root of their own.
+    table.update(dict.fromkeys(_FILE_OWNERSHIP, Rule()))
+    return table
+
+
+def build_filter(architecture: Architecture, by_argument: dict[str, Rule]) -> bytes:
+    """Return the filter as an array of ``struct sock_filter``."""
+    program: Program = [
+        load(_ARCH),
+        if_equal(architecture.audit, then="architecture is ours"),
+        give(KILL),
+        Label("architecture is ours"),
+        load(_NR),
+        # x32 calls carry a bit in the number and would slip past a comparison with it.
+        if_at_least(_X32_BIT, otherwise="number is plain"),
+        give(KILL),
+        Label("number is plain"),
+    ]
+    for name, number in architecture.numbers.items():
+        rule = by_argument.get(name)
+        if rule is None:
+            program += [if_equal(number, otherwise=f"not {name}"), give(ALLOW)]
+        else:
+            program += [if_equal(number, otherwise=f"not {name}"), *_check(name, rule)]
+        program.append(Label(f"not {name}"))
+    program.append(give(_ERRNO | errno.EPERM))
+    return assemble(program)
+
+
+def _check(name: str, rule: Rule) -> Program:
+    """Return the instructions after the number matched; they always end in a return."""
+    program: Program = []
+    for position, alternative in enumerate(rule.alternatives):
+        failed = f"{name}: alternative {position} fails"
+        for index, arg in enumerate(alternative):
+            program += _compare(arg, f"{name}: {position}.{index} holds", failed)
+        program += [give(ALLOW), Label(failed)]
+    program.append(give(_ERRNO | rule.errno))
+    return program
+
+
+def _compare(arg: Arg, holds: str, fails: str) -> Program:
+    low = _ARGS + 8 * arg.index  # both architectures are little-endian
+    if arg.wide:
+        (value,) = arg.values
+        return [
+            load(low),
+            if_equal(value & _WORD, otherwise=fails),
+            load(low + 4),
+            if_equal(value >> 32, otherwise=fails),
+        ]
+    program: Program = [load(low)]
+    if arg.bits != _WORD:
+        program.append(mask(arg.bits))
+    program += [if_equal(value, then=holds) for value in arg.values]
+    return [*program, jump(fails), Label(holds)]
