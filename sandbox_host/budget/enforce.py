@@ -1,0 +1,100 @@
+"""Decides whether a plugin is over a budget, and what follows. Pure: facts in, verdict out."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from sandbox_host.model import Cause
+
+if TYPE_CHECKING:
+    from sandbox_host.model import Limits
+
+INTERRUPT_GRACE_SECONDS: Final = 0.25
+"""How long an operation past its deadline has to end by itself before its plugin is ended."""
+
+
+class Step(enum.Enum):
+    """What the host does about an excess."""
+
+    INTERRUPT = "interrupt"
+    END = "end"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The operation that the plugin is working on.
+
+    Attributes:
+        cpu_seconds: CPU time since it started.
+        deadline: reading of the monotonic clock by which it must be finished.
+        interrupted_at: the same when it was asked to end; 0.0 if it was not.
+    """
+
+    operation: str
+    cpu_seconds: float
+    started_at: float
+    deadline: float
+    interrupted_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the kernel says of the process now."""
+
+    resident_bytes: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """A budget that was exceeded: which, by how much, and what follows."""
+
+    step: Step
+    cause: Cause
+    budget: str
+    limit: float
+    used: float
+    unit: str
+    operation: str = ""
+
+
+def judge(
+    limits: Limits, facts: Facts | None, running: Running | None, now: float
+) -> Excess | None:
+    """Return the gravest excess, or None.
+
+    Args:
+        limits: the budgets.
+        facts: None when the process could not be sampled; its operation is judged all the same.
+        running: the operation in progress, or None.
+        now: reading of the monotonic clock, in seconds.
+    """
+    operation = running.operation if running else ""
+    if facts is not None:
+        bounded = (
+            (Cause.MEMORY, "memory", limits.memory_bytes, facts.resident_bytes, "bytes"),
+            (Cause.THREADS, "threads", limits.threads, facts.threads, "threads"),
+        )
+        for cause, budget, limit, used, unit in bounded:
+            if used > limit:
+                return Excess(Step.END, cause, budget, limit, used, unit, operation)
+    if running is None:
+        return None
+    if running.cpu_seconds > limits.cpu_seconds:
+        cpu = (limits.cpu_seconds, running.cpu_seconds, "seconds", operation)
+        return Excess(Step.END, Cause.CPU, "cpu", *cpu)
+    return _late(running, now)
+
+
+def _late(running: Running, now: float) -> Excess | None:
+    if now < running.deadline:
+        return None
+    allowed, used = running.deadline - running.started_at, now - running.started_at
+    wall = ("wall_time", allowed, used, "seconds", running.operation)
+    if not running.interrupted_at:
+        return Excess(Step.INTERRUPT, Cause.DEADLINE, *wall)
+    if now - running.interrupted_at < INTERRUPT_GRACE_SECONDS:
+        return None
+    return Excess(Step.END, Cause.DEADLINE, *wall)

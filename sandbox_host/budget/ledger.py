@@ -1,0 +1,74 @@
+"""Adds up what one plugin costs: by operation and in all. Pure; the clock is the caller's."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from sandbox_host.model import Usage
+from sandbox_host.observe.metrics import LatencyHistogram, OperationMetrics
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Ledger:
+    """One plugin's account. Methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._latency = LatencyHistogram()
+        self._operations: dict[str, OperationMetrics] = {}
+        self._cpu_seconds = 0.0
+        self._memory_peak_bytes = 0
+        self._descriptors_peak = 0
+        self._threads_peak = 0
+        self._failures = 0
+        self._excesses: dict[str, int] = {}
+
+    def sampled(self, *, cpu: float, resident_peak: int, descriptors: int, threads: int) -> None:
+        """Take a look at the process: peaks grow, the CPU clock moves on."""
+        with self._lock:
+            self._cpu_seconds = max(self._cpu_seconds, cpu)
+            self._memory_peak_bytes = max(self._memory_peak_bytes, resident_peak)
+            self._descriptors_peak = max(self._descriptors_peak, descriptors)
+            self._threads_peak = max(self._threads_peak, threads)
+
+    def answered(self, operation: str, wall_seconds: float, *, failed: bool) -> None:
+        """Take an answered call, measured from sending to receiving."""
+        with self._lock:
+            self._latency.record(wall_seconds)
+            metrics = self._operations.setdefault(operation, OperationMetrics())
+            metrics.record(wall_seconds, failed=failed)
+            self._failures += failed
+
+    def exceeded(self, budget: str) -> None:
+        """Count an excess of a budget."""
+        with self._lock:
+            self._excesses[budget] = self._excesses.get(budget, 0) + 1
+
+    def excesses(self) -> Mapping[str, int]:
+        """Return how often each budget was exceeded."""
+        with self._lock:
+            return dict(self._excesses)
+
+    def operations(self) -> Mapping[str, OperationMetrics]:
+        """Return the account by operation."""
+        with self._lock:
+            return dict(self._operations)
+
+    def usage(self, *, bytes_in: int, bytes_out: int) -> Usage:
+        """Return the sums so far."""
+        with self._lock:
+            return Usage(
+                cpu_seconds=self._cpu_seconds,
+                memory_peak_bytes=self._memory_peak_bytes,
+                descriptors_peak=self._descriptors_peak,
+                threads_peak=self._threads_peak,
+                calls=self._latency.count,
+                failures=self._failures,
+                p50_seconds=self._latency.quantile(0.5),
+                p99_seconds=self._latency.quantile(0.99),
+                bytes_in=bytes_in,
+                bytes_out=bytes_out,
+            )

@@ -1,0 +1,30 @@
+"""Reads where in the plugin's code it stood, from the fault handler's dump.
+
+The dump comes out of the plugin's process: it is advice, it is bounded, and only a line of the
+expected form is believed as far as to be shown.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+MAX_DUMP_BYTES: Final = 64 * 1024
+
+_FRAME: Final = re.compile(r'^  File "([^"\n]{1,512})", line (\d{1,9}) in ([^\n]{1,128})$')
+
+
+def place_in(dump: bytes, package_dir: str) -> str:
+    """Return "main.py:12 in spin" for the innermost frame inside the plugin's package, or "".
+
+    Args:
+        dump: what the fault handler wrote: per thread a heading and frames, innermost first.
+        package_dir: where the plugin's private copy lies; shown paths are relative to it.
+    """
+    prefix = package_dir.rstrip("/") + "/"
+    for line in dump[:MAX_DUMP_BYTES].decode("utf-8", "replace").splitlines():
+        match = _FRAME.match(line)
+        if match and match[1].startswith(prefix) and match[1].isprintable():
+            function = "".join(c for c in match[3] if c.isprintable())
+            return f"{match[1][len(prefix) :]}:{match[2]} in {function}"
+    return ""

@@ -1,0 +1,114 @@
+"""The host for scripts and threads: ``with SandboxHost.blocking(HostConfig(...)) as host``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from sandbox_host.config import HostConfig
+from sandbox_host.runtime.core import HostCore
+from sandbox_host.runtime.handle import PluginView
+from sandbox_host.runtime.healthcheck import judge_health
+
+if TYPE_CHECKING:
+    import os
+    from types import TracebackType
+
+    from sandbox_host.backends.base import Backend
+    from sandbox_host.broker.queues import Subscription
+    from sandbox_host.health.verdict import Verdict
+    from sandbox_host.model import Event
+
+
+class BlockingHost:
+    """`SandboxHost` without asyncio; every method may be called from any thread."""
+
+    def __init__(self, config: HostConfig | None = None, *, backend: Backend | None = None) -> None:
+        self._core = HostCore(config or HostConfig(), backend)
+
+    def __enter__(self) -> Self:
+        self._core.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._core.close()
+
+    def load(self, path: str | os.PathLike[str]) -> BlockingPlugin:
+        """Verify, admit, confine, attest and start a plugin; see `SandboxHost.load`."""
+        return BlockingPlugin(self._core.load(path))
+
+    def unload(self, name: str) -> None:
+        """Let the plugin finish what it has, clean up and leave; see `SandboxHost.unload`."""
+        self._core.unload(name)
+
+    def plugin(self, name: str) -> BlockingPlugin:
+        """Return a loaded plugin; see `SandboxHost.plugin`."""
+        return BlockingPlugin(self._core.get(name))
+
+    @property
+    def plugins(self) -> dict[str, BlockingPlugin]:
+        """All loaded plugins by name, those that failed included."""
+        return {process.identity: BlockingPlugin(process) for process in self._core.plugins()}
+
+    def publish(self, event_type: str, data: Any = None) -> Event:
+        """Publish an event of the application's; see `SandboxHost.publish`."""
+        return self._core.publish(event_type, data)
+
+    def subscribe(self, *types: str) -> BlockingEvents:
+        """Return an iterator over events of these types; see `SandboxHost.subscribe`."""
+        return BlockingEvents(self._core.subscribe(types))
+
+
+class BlockingPlugin(PluginView):
+    """A loaded plugin of a blocking application."""
+
+    def call(
+        self, operation: str, /, *args: Any, deadline: float | None = None, **kwargs: Any
+    ) -> Any:
+        """Run an operation in the plugin and return what it returned; see `Plugin.call`."""
+        pending = self._begin(operation, args, kwargs, deadline)
+        self._process.channel.wait(pending)
+        return self._process.result(pending)
+
+    def health(self) -> Verdict:
+        """Ask the plugin how it is, add what the host sees, and return the verdict."""
+        return judge_health(self._process)
+
+
+class BlockingEvents:
+    """Events, for ``for``. Bounded: when it is read too slowly, the oldest are dropped."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+
+    @property
+    def dropped(self) -> int:
+        """How many events were dropped because nobody read them."""
+        return self._subscription.dropped
+
+    def get(self, timeout: float | None = None) -> Event | None:
+        """Return the next event; None at the timeout (seconds), or when it was closed."""
+        return self._subscription.wait(timeout)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event:
+        event = self._subscription.wait(None)
+        if event is None:
+            raise StopIteration
+        return event
+
+    def close(self) -> None:
+        """End it."""
+        self._subscription.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,59 @@
+"""Tells why a process ended: from what the host did first, else from what the kernel says."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from sandbox_host.model import Cause
+
+if TYPE_CHECKING:
+    from sandbox_host.backends.base import Exit
+    from sandbox_host.budget.enforce import Excess
+
+_CRASHES: Final = frozenset(
+    {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why the host ended a plugin: recorded before the signal is sent.
+
+    Attributes:
+        text: one sentence for the operator.
+        excess: the budget that was exceeded, or None.
+    """
+
+    cause: Cause
+    text: str
+    excess: Excess | None = None
+
+
+def cause_of(plugin: str, ending: Ending | None, how: Exit) -> tuple[Cause, str]:
+    """Return the one true cause and a sentence that says it."""
+    if ending is not None:
+        return ending.cause, ending.text
+    if how.signal is not None:
+        return _by_signal(plugin, how.signal)
+    if how.code is not None:
+        return Cause.EXITED, f"{plugin} left by itself with exit status {how.code}."
+    return Cause.UNKNOWN, f"{plugin} ended, and somebody else collected its exit status."
+
+
+def _by_signal(plugin: str, number: int) -> tuple[Cause, str]:
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    if number == signal.SIGSYS:
+        return Cause.SYSCALL, f"{plugin} made a system call that ends a process ({name})."
+    if number == signal.SIGXCPU:
+        return Cause.CPU, f"{plugin} used up the CPU time of its whole life (RLIMIT_CPU)."
+    if number in _CRASHES:
+        return Cause.CRASHED, f"{plugin} crashed with {name}."
+    if number == signal.SIGKILL:
+        text = f"{plugin} was killed by {name}, and not by this host: an operator, or the kernel."
+        return Cause.KILLED, text
+    return Cause.KILLED, f"{plugin} was ended by {name}, which this host did not send."

@@ -1,0 +1,83 @@
+"""What both faces of the host show of one plugin: everything but the call itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sandbox_host.admission.plan import SandboxPlan
+    from sandbox_host.ipc.calls import Pending
+    from sandbox_host.model import Cause, Receipt, State, Usage
+    from sandbox_host.runtime.process import PluginProcess
+
+
+class PluginView:
+    """A loaded plugin, as far as looking at it goes."""
+
+    def __init__(self, process: PluginProcess) -> None:
+        self._process = process
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name} {self.version} {self.state}>"
+
+    @property
+    def name(self) -> str:
+        """The plugin's identity."""
+        return self._process.identity
+
+    @property
+    def version(self) -> str:
+        """The version in plugin.json."""
+        return self._process.plan.manifest.version
+
+    @property
+    def plan(self) -> SandboxPlan:
+        """What it was admitted with: limits, granted permissions, configuration."""
+        return self._process.plan
+
+    @property
+    def receipt(self) -> Receipt:
+        """What confines it, as it was read back from the kernel."""
+        return self._process.receipt
+
+    @property
+    def state(self) -> State:
+        """Where it stands in its life."""
+        return self._process.state
+
+    @property
+    def cause(self) -> Cause | None:
+        """Why it ended, or None while it runs."""
+        return self._process.cause
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """Names that can be called."""
+        interface = self._process.interface
+        return interface.operations if interface else ()
+
+    @property
+    def log_path(self) -> Path:
+        """The file with what it printed."""
+        return self._process.log.path
+
+    def log_tail(self, lines: int = 20) -> list[str]:
+        """Return the last lines it printed, control characters escaped."""
+        return self._process.log.tail(lines)
+
+    def usage(self) -> Usage:
+        """Return what it has cost so far, measured from outside."""
+        return self._process.usage()
+
+    def _begin(
+        self,
+        operation: str,
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        deadline: float | None,
+    ) -> Pending:
+        allowed = self._process.plan.limits.wall_seconds
+        seconds = allowed if deadline is None else min(deadline, allowed)
+        return self._process.begin(operation, arguments, keywords, seconds)

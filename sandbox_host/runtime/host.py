@@ -1,0 +1,197 @@
+"""The host for asyncio: ``async with SandboxHost(HostConfig(...)) as host``."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Self
+
+from sandbox_host.config import HostConfig
+from sandbox_host.runtime.blocking import BlockingHost
+from sandbox_host.runtime.core import HostCore
+from sandbox_host.runtime.handle import PluginView
+from sandbox_host.runtime.healthcheck import judge_health
+
+if TYPE_CHECKING:
+    import os
+    from types import TracebackType
+
+    from sandbox_host.backends.base import Backend
+    from sandbox_host.broker.queues import Subscription
+    from sandbox_host.health.verdict import Verdict
+    from sandbox_host.ipc.calls import Pending
+    from sandbox_host.model import Event
+
+
+class SandboxHost:
+    """Runs plugins for an asyncio application.
+
+    Loading and unloading run in worker threads; a call is sent and, if its answer comes within
+    some 50 µs, taken without leaving the event loop.
+
+    Args:
+        config: the operator's decisions; `HostConfig()` has strict defaults.
+        backend: another than this system's, for the host's own tests.
+
+    Raises:
+        ConfinementError: on entering, if this system has no backend.
+        ConfigError: on entering, if a directory cannot be used.
+    """
+
+    def __init__(self, config: HostConfig | None = None, *, backend: Backend | None = None) -> None:
+        self._core = HostCore(config or HostConfig(), backend)
+
+    @staticmethod
+    def blocking(
+        config: HostConfig | None = None, *, backend: Backend | None = None
+    ) -> BlockingHost:
+        """Return the same host for scripts and threads: ``with SandboxHost.blocking(...)``."""
+        return BlockingHost(config, backend=backend)
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self._core.open)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self._core.close)
+
+    async def load(self, path: str | os.PathLike[str]) -> Plugin:
+        """Verify, admit, confine, attest and start the plugin in a directory.
+
+        Raises:
+            RefusedError: it was not admitted; nothing of it was executed.
+            TrustStoreError: the trust store cannot be used; nothing was executed.
+            ConfinementError: a layer of confinement is missing; nothing was executed.
+            AttestationError: it was not confined as planned; nothing was executed.
+            PluginError: it was admitted, and did not become ready.
+        """
+        return Plugin(await asyncio.to_thread(self._core.load, path))
+
+    async def unload(self, name: str) -> None:
+        """Let the plugin finish what it has, clean up and leave.
+
+        Raises:
+            PluginNotFoundError: none of that name is loaded.
+        """
+        await asyncio.to_thread(self._core.unload, name)
+
+    def plugin(self, name: str) -> Plugin:
+        """Return a loaded plugin.
+
+        Raises:
+            PluginNotFoundError: none of that name is loaded.
+        """
+        return Plugin(self._core.get(name))
+
+    @property
+    def plugins(self) -> dict[str, Plugin]:
+        """All loaded plugins by name, those that failed included."""
+        return {process.identity: Plugin(process) for process in self._core.plugins()}
+
+    async def publish(self, event_type: str, data: Any = None) -> Event:
+        """Publish an event of the application's; handlers run in their plugins, later.
+
+        Raises:
+            UsageError: the type is malformed, or the data cannot be carried.
+        """
+        return self._core.publish(event_type, data)
+
+    def subscribe(self, *types: str) -> EventStream:
+        """Return an asynchronous iterator over events of these types (all, if none is named).
+
+        It gets what is published from this call on, not only from the first iteration on.
+
+        Raises:
+            UsageError: a type is malformed.
+        """
+        return EventStream(self._core.subscribe(types))
+
+
+class Plugin(PluginView):
+    """A loaded plugin of an asyncio application."""
+
+    async def call(
+        self, operation: str, /, *args: Any, deadline: float | None = None, **kwargs: Any
+    ) -> Any:
+        """Run an operation in the plugin and return what it returned.
+
+        Args:
+            operation: its name; `operations` lists them.
+            *args: its positional arguments: None, bool, int, float, str, bytes, list, dict.
+            deadline: seconds; never more than the plugin's wall time budget, which is the default.
+            **kwargs: its keyword arguments.
+
+        Raises:
+            OperationError: the operation raised.
+            BudgetExceededError: it used more than it may; `DeadlineExceededError` if of time.
+            PluginEndedError: the plugin ended before it answered, or had ended.
+            BackpressureError: too much is outstanding.
+            PluginError: an argument or result cannot be carried, or there is no such operation.
+        """
+        pending = self._begin(operation, args, kwargs, deadline)
+        self._process.channel.poll_briefly(pending)
+        if not pending.done():
+            await _finished(pending)
+        return self._process.result(pending)
+
+    async def health(self) -> Verdict:
+        """Ask the plugin how it is, add what the host sees, and return the verdict."""
+        return await asyncio.to_thread(judge_health, self._process)
+
+
+async def _finished(pending: Pending) -> None:
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+
+    def resolve() -> None:
+        if not future.done():  # it is, when the caller's task was cancelled
+            future.set_result(None)
+
+    pending.on_done(lambda _: loop.call_soon_threadsafe(resolve))
+    await future
+
+
+class EventStream:
+    """Events, for ``async for``. Bounded: when it is read too slowly, the oldest are dropped."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._changed = asyncio.Event()
+        subscription.on_change(self._wake)
+
+    @property
+    def dropped(self) -> int:
+        """How many events were dropped because nobody read them."""
+        return self._subscription.dropped
+
+    def _wake(self) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._changed.set)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        self._loop = asyncio.get_running_loop()
+        while True:
+            self._changed.clear()
+            if (event := self._subscription.take()) is not None:
+                return event
+            if self._subscription.closed:
+                raise StopAsyncIteration
+            await self._changed.wait()
+
+    async def aclose(self) -> None:
+        """End it."""
+        self._subscription.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()

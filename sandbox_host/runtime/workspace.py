@@ -1,0 +1,176 @@
+"""The host's directories: what is kept between runs, and a private one that dies with the host.
+
+``state_dir`` holds ``data/<identity>`` (the plugins' own), ``logs``, the journal, and the private
+copies below ``run/<host>``. A host that was killed cannot remove its run directory; the next one
+does, told by a lock that only a living process can hold.
+"""
+
+from __future__ import annotations
+
+import compileall
+import contextlib
+import fcntl
+import importlib.util
+import os
+import py_compile
+import secrets
+import shutil
+import stat
+from pathlib import Path
+from typing import Final
+
+from sandbox_host.errors import ConfigError
+
+_LOCK: Final = "lock"
+_CHILD_PACKAGES: Final = ("plugin_sdk", "msgpack")
+
+
+class Workspace:
+    """The directories of one host.
+
+    Args:
+        state_dir: made with mode 0700 if there is none.
+
+    Raises:
+        ConfigError: it cannot be made, or others may write to it.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self.state_dir = state_dir
+        try:
+            for path in (state_dir, *(state_dir / name for name in ("data", "logs", "run"))):
+                _private_directory(path)
+            _remove_abandoned(state_dir / "run")
+            self.run_dir = state_dir / "run" / f"{os.getpid()}-{secrets.token_hex(4)}"
+            self.run_dir.mkdir(mode=0o700)
+            self._lock = os.open(self.run_dir / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for name in ("bundles", "scratch", "sdk"):
+                (self.run_dir / name).mkdir(mode=0o700)
+            self.canary = self.run_dir / "canary"
+            self.canary.write_text(secrets.token_hex(16))
+            self._copy_sdk()
+        except OSError as error:
+            text = f"The state directory {state_dir} cannot be used: {error}."
+            remedy = "Name another with HostConfig(state_dir=…), on a disk with room."
+            raise ConfigError(text, remedy=remedy) from error
+
+    @property
+    def bundles(self) -> Path:
+        """Parent of the private copies of verified bytes."""
+        return self.run_dir / "bundles"
+
+    @property
+    def sdk_dir(self) -> Path:
+        """The child's third-party library: `plugin_sdk` and `msgpack`, and nothing else."""
+        return self.run_dir / "sdk"
+
+    def data_dir(self, identity: str) -> Path:
+        """Return the plugin's own directory, made if there is none; kept between runs."""
+        path = self.state_dir / "data" / identity
+        _private_directory(path)
+        return path
+
+    def scratch_dir(self, identity: str) -> Path:
+        """Return a new empty directory for one process."""
+        path = self.run_dir / "scratch" / f"{identity}-{secrets.token_hex(4)}"
+        path.mkdir(mode=0o700)
+        return path
+
+    def log_path(self, identity: str) -> Path:
+        """Return where the plugin's output is kept."""
+        return self.state_dir / "logs" / f"{identity}.log"
+
+    def close(self) -> None:
+        """Remove the run directory."""
+        remove_tree(self.run_dir)
+        os.close(self._lock)
+
+    def _copy_sdk(self) -> None:
+        """Copy what the child imports, compiled: it writes nothing and starts in milliseconds."""
+        for name in _CHILD_PACKAGES:
+            spec = importlib.util.find_spec(name)
+            if spec is None or not spec.submodule_search_locations:
+                text = f"the package {name} is not installed as a directory"
+                raise OSError(text)
+            source = Path(spec.submodule_search_locations[0])
+            ignore = shutil.ignore_patterns("__pycache__", "*.pyc", "*.pyx", "testing.py")
+            shutil.copytree(source, self.sdk_dir / name, ignore=ignore)
+        mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+        compileall.compile_dir(self.sdk_dir, quiet=2, invalidation_mode=mode)
+
+
+def _private_directory(path: Path) -> None:
+    """Make ``path`` with mode 0700, or check that it is a directory that only we can write."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        text = f"{path} is no directory of this user"
+        raise OSError(text)
+    if status.st_mode & 0o022:
+        text = f"{path} can be written by others; run: chmod go-w {path}"
+        raise OSError(text)
+
+
+def _remove_abandoned(run: Path) -> None:
+    for entry in run.iterdir():
+        with contextlib.suppress(OSError):
+            descriptor = os.open(entry / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove_tree(entry)
+            finally:
+                os.close(descriptor)
+
+
+def remove_tree(root: Path) -> None:
+    """Remove a directory whatever a plugin put there, following no link.
+
+    Subdirectories are moved to the top before they are emptied, so that a tree of any depth needs
+    neither recursion nor more than two descriptors. What cannot be removed is left.
+    """
+    with contextlib.suppress(OSError):
+        top = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchmod(top, 0o700)
+            waiting = os.listdir(top)
+            number = 0
+            while waiting:
+                name = waiting.pop()
+                with contextlib.suppress(OSError):
+                    for inner in _empty(top, name):
+                        number += 1
+                        moved = f".removing-{number}-{secrets.token_hex(4)}"
+                        old = os.path.join(name, inner)
+                        os.rename(old, moved, src_dir_fd=top, dst_dir_fd=top)
+                        waiting.append(moved)
+                    os.rmdir(name, dir_fd=top)
+        finally:
+            os.close(top)
+        os.rmdir(root)
+
+
+def _empty(top: int, name: str) -> list[str]:
+    """Remove the files in the directory ``name``; return the directories in it.
+
+    Raises:
+        FileNotFoundError: it was no directory; it is removed.
+    """
+    status = os.stat(name, dir_fd=top, follow_symlinks=False)
+    if not stat.S_ISDIR(status.st_mode):
+        os.unlink(name, dir_fd=top)
+        raise FileNotFoundError(name)
+    os.chmod(name, 0o700, dir_fd=top)
+    inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
+    directories = []
+    try:
+        with os.scandir(inner) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    os.chmod(entry.name, 0o700, dir_fd=inner)
+                    directories.append(entry.name)
+                else:
+                    os.unlink(entry.name, dir_fd=inner)
+    finally:
+        os.close(inner)
+    return directories
