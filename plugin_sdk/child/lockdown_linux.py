@@ -68,7 +68,7 @@ def parent_death_signal() -> int:
 
 
 def set_rlimits(limits: Iterable[tuple[int, int]]) -> None:
-    """Set each limit, soft and hard, never above what the host itself has."""
+    """Set each limit, soft and hard."""
     for number, value in limits:
         resource.setrlimit(number, (value, value))
 

@@ -46,9 +46,11 @@ def _plain(value: Any) -> Any:
     to_list = getattr(value, "tolist", None)
     if callable(to_list):
         return to_list()
-    text = (
-        f"cannot carry a {type(value).__name__}; use None, bool, int, float, str, bytes, list, dict"
-    )
+    if isinstance(value, int):
+        text = "cannot carry an int outside -2**63 to 2**64 - 1"
+    else:
+        known = "None, bool, int, float, str, bytes, list, dict"
+        text = f"cannot carry a {type(value).__name__}; use {known}"
     raise PayloadError(text)
 
 
@@ -132,9 +134,10 @@ def _looks_suspicious(data: bytes) -> bool:
     """Tell whether ``data`` might break a limit, at the speed of C.
 
     Bytes that *could* open a container are counted wherever they stand: never too few, so a
-    payload with a handful of them needs no scan, and most small messages are of that kind.
+    payload with a handful of them needs no scan, and most small messages are of that kind. An
+    element takes at least one byte, so a payload of few bytes has few elements.
     """
-    if len(data.translate(None, _FORBIDDEN)) != len(data):
+    if len(data) > MAX_ELEMENTS or len(data.translate(None, _FORBIDDEN)) != len(data):
         return True
     return len(data) - len(data.translate(None, _CONTAINERS)) > MAX_DEPTH
 

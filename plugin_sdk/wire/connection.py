@@ -21,6 +21,7 @@ from plugin_sdk.wire.messages import (
 from plugin_sdk.wire.state import CLOSED, NEW, next_state
 
 _OPENING = (Call, Deliver)
+_AFTER_THE_END = "bytes after the end of the session"
 _CLOSING = {Result: Call, Failure: Call, Handled: Deliver}
 
 
@@ -57,17 +58,19 @@ class Connection:
                 kept and can still be taken.
         """
         if self.state == CLOSED:
-            text = "bytes after the end of the session"
-            raise RemoteProtocolError(text)
+            raise RemoteProtocolError(_AFTER_THE_END)
         self._reader.feed(data)
         try:
-            while (frame := self._reader.next_frame()) is not None:
+            while self.state != CLOSED and (frame := self._reader.next_frame()) is not None:
                 message = parse_message(*frame)
                 self._accept(message)
                 self._received.append(message)
         except RemoteProtocolError:
             self.state = CLOSED
             raise
+        # However the bytes were cut: what follows the end is a fault in the same read or a later.
+        if self.state == CLOSED and self._reader.pending_bytes:
+            raise RemoteProtocolError(_AFTER_THE_END)
 
     def receive_eof(self) -> None:
         """The peer closed its end.

@@ -17,6 +17,10 @@ MAX_HEADER_BYTES = 1_024
 # The payload is opaque to the connection and decoded on demand under the limits below.
 MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
 
+# The data of one event. Events are decoded by whoever reads for everybody, copied to every
+# subscriber and kept in queues; what is larger belongs into a call.
+MAX_EVENT_BYTES = 256 * 1024
+
 # Names of operations, event types, error codes.
 MAX_NAME_BYTES = 256
 
@@ -33,8 +37,10 @@ MAX_DEPTH = 32
 # payload's containers to about 13 MiB.
 MAX_CONTAINERS = 200_000
 
-# Elements of all kinds. A float takes nine bytes on the wire and 32 in memory.
-MAX_ELEMENTS = 2_000_000
+# Elements of all kinds. A float takes nine bytes on the wire and 32 in memory, so a payload full of
+# floats stays below; but a small negative number takes one byte and 40, a short text five and 88:
+# eight million of the former were seen to decode to 343 MiB. This bounds a payload to about 100.
+MAX_ELEMENTS = 1_000_000
 
 # Text of a remote error: enough for a deep traceback, too little to fill a log.
 MAX_ERROR_TEXT_BYTES = 16 * 1024

@@ -23,7 +23,14 @@ PLUGIN = "plugin"
 
 
 def _is_name(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value.encode("utf-8", "replace")) <= MAX_NAME_BYTES
+    # Printable: it ends up in terminals and logs. That excludes lone surrogates as well, which
+    # have no encoding.
+    return (
+        isinstance(value, str)
+        and 0 < len(value) <= MAX_NAME_BYTES
+        and value.isprintable()
+        and len(value.encode()) <= MAX_NAME_BYTES
+    )
 
 
 def _is_id(value: object) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import PayloadError
+from plugin_sdk.wire.limits import MAX_EVENT_BYTES
 from sandbox_host.broker.queues import Subscription
 from sandbox_host.broker.topics import check_type
 from sandbox_host.errors import UsageError
@@ -14,6 +15,9 @@ from sandbox_host.model import Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+_ENVELOPE_BYTES: Final = 512
+"""Room for source, time and number beside the data."""
 
 
 class Broker:
@@ -107,7 +111,8 @@ def _pack(event: Event) -> bytes:
                 "timestamp": event.timestamp,
                 "source": event.source,
                 "id": event.id,
-            }
+            },
+            MAX_EVENT_BYTES + _ENVELOPE_BYTES,
         )
     except PayloadError as error:
         text = f"The data of the event {event.type} cannot be carried: {error}."

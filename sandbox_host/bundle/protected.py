@@ -171,14 +171,19 @@ def _read(
         descriptor = os.open(name, _OPEN, dir_fd=parent)
     except OSError as error:
         _refuse_open(path, what, error)
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise TrustStoreError(
                 f"{what} {shown(str(path))} is not a regular file.", remedy="Replace it by one."
             )
         _check(status, path, what, closed)
-        data = file.read(max_bytes + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        _refuse_open(path, what, error)
+    finally:
+        os.close(descriptor)
     if len(data) > max_bytes:
         raise TrustStoreError(
             f"{what} {shown(str(path))} is larger than the {max_bytes} bytes allowed.",

@@ -31,10 +31,21 @@ class Ending:
     excess: Excess | None = None
 
 
-def cause_of(plugin: str, ending: Ending | None, how: Exit) -> tuple[Cause, str]:
-    """Return the one true cause and a sentence that says it."""
+def cause_of(
+    plugin: str, ending: Ending | None, how: Exit, cpu_total_seconds: float
+) -> tuple[Cause, str]:
+    """Return the one true cause and a sentence that says it.
+
+    Args:
+        plugin: its identity.
+        ending: what the host did, or None.
+        how: what the kernel says.
+        cpu_total_seconds: at which the kernel ends it by SIGKILL, soft and hard limit being one.
+    """
     if ending is not None:
         return ending.cause, ending.text
+    if how.signal == signal.SIGKILL and how.cpu_seconds >= cpu_total_seconds:
+        return _by_signal(plugin, signal.SIGXCPU)
     if how.signal is not None:
         return _by_signal(plugin, how.signal)
     if how.code is not None:

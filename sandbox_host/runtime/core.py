@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import PayloadError
+from plugin_sdk.wire.limits import MAX_EVENT_BYTES
 from plugin_sdk.wire.messages import Ready
 from sandbox_host.admission.plan import admit
 from sandbox_host.admission.policy import Policy
@@ -332,7 +333,7 @@ class HostCore:
             process.end(Ending(Cause.PROTOCOL_VIOLATION, text))
             return
         try:
-            self._broker.publish(event_type, codec.unpack(payload), identity)
+            self._broker.publish(event_type, codec.unpack(payload, MAX_EVENT_BYTES), identity)
         except (PayloadError, UsageError) as error:
             text = f"{identity} broke the protocol: {answers.clean(str(error), 300)}."
             process.end(Ending(Cause.PROTOCOL_VIOLATION, text))

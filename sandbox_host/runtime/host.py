@@ -136,6 +136,9 @@ class Plugin(PluginView):
         self._process.channel.poll_briefly(pending)
         if not pending.done():
             await _finished(pending)
+        if self._process.is_bulky(pending):
+            # A hostile value takes long to decode; the loop must go on meanwhile.
+            return await asyncio.to_thread(self._process.result, pending)
         return self._process.result(pending)
 
     async def health(self) -> Verdict:

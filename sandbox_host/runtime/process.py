@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import LocalProtocolError, PayloadError, PayloadTooLargeError
+from plugin_sdk.wire.limits import MAX_EVENT_BYTES
 from plugin_sdk.wire.messages import Call, Deliver, Failure, Handled, Load, Publish, Stop
 from sandbox_host.backends.base import Exit
 from sandbox_host.budget.enforce import Excess, Facts, Running, judge
@@ -198,6 +199,11 @@ class PluginProcess:
             if isinstance(answer, Failure):
                 raise self._reported(pending, answer, error) from None
             raise
+
+    def is_bulky(self, pending: Pending) -> bool:
+        """Tell whether the answer is so large that decoding it takes noticeably long."""
+        payload = getattr(pending.answer, "payload", b"")
+        return len(payload) > MAX_EVENT_BYTES
 
     def deliver(self, event: Event, payload: bytes) -> bool:
         """Send an event to its handlers; False, and counted, if it cannot take more now."""
@@ -516,7 +522,7 @@ class PluginProcess:
             if left:
                 self.cause, self.cause_text = Cause.UNLOADED, f"{self.identity} was unloaded."
             else:
-                self.cause, self.cause_text = cause_of(self.identity, self._ending, how)
+                self.cause, self.cause_text = self._cause_of(how)
             asked = self.cause in {Cause.UNLOADED, Cause.HOST_SHUTDOWN}
             draining = self.state is State.DRAINING
             self.state = advance(self.state, Step.ENDED if asked and draining else Step.FAILED)
@@ -526,6 +532,10 @@ class PluginProcess:
         self.log.close()
         self._on_ended(self)
         self.ended.set()
+
+    def _cause_of(self, how: Exit) -> tuple[Cause, str]:
+        lifetime = self.plan.limits.cpu_total_seconds
+        return cause_of(self.identity, self._ending, how, lifetime)
 
     def _gone(self, pending: Pending) -> PluginError:
         """Return the error for a call that will not be answered any more."""

@@ -44,8 +44,8 @@ LIMIT_NAMES: Final = {
 
 
 def rlimits(limits: Limits) -> dict[int, int]:
-    """Return each resource limit, soft and hard alike."""
-    return {
+    """Return each resource limit, soft and hard alike, never above what the host has itself."""
+    wanted = {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_NOFILE: limits.descriptors,
         resource.RLIMIT_FSIZE: limits.file_bytes,
@@ -57,6 +57,11 @@ def rlimits(limits: Limits) -> dict[int, int]:
         resource.RLIMIT_NICE: 0,
         resource.RLIMIT_SIGPENDING: 256,
     }
+    return {number: _at_most(resource.getrlimit(number)[1], v) for number, v in wanted.items()}
+
+
+def _at_most(hard: int, value: int) -> int:
+    return value if hard == resource.RLIM_INFINITY else min(hard, value)
 
 
 def environment(places: Places) -> dict[str, str]:

@@ -1,0 +1,156 @@
+"""The start of a plugin's process, as numbered steps. Nothing of the plugin is touched before 4."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+
+from plugin_sdk.child.io import ChildChannel, flush_output
+from plugin_sdk.wire.codec import pack, unpack
+from plugin_sdk.wire.errors import PayloadError, RemoteProtocolError
+from plugin_sdk.wire.limits import PROTOCOL_VERSION
+from plugin_sdk.wire.messages import Confine, Confined, Failed, Load, Publish, Ready
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from typing import Any, NoReturn
+
+    from plugin_sdk.child.faults import Faults
+    from plugin_sdk.child.loader import LoadedPlugin, LoadOrder
+else:
+    import _signal as signal  # the half in C: the other half imports enum, which is slow
+
+# Exit statuses. The host goes by the messages; these are for who looks at the process alone.
+EXIT_OK = 0
+EXIT_INTERNAL = 70  # also: not confined
+EXIT_HOST_BROKE_PROTOCOL = 71
+EXIT_NOT_LOADED = 73
+EXIT_OUT_OF_MEMORY = 74
+
+
+def main(arguments: list[str]) -> NoReturn:
+    """Run one plugin from the lock-down to the end of the process.
+
+    Args:
+        arguments: IN_FD OUT_FD TRACE_FD HOST_PID, all decimal.
+    """
+    status = EXIT_INTERNAL
+    try:
+        status = run(arguments)
+    except RemoteProtocolError as error:
+        sys.stderr.write(f"ERROR the host broke the protocol: {error}\n")
+        status = EXIT_HOST_BROKE_PROTOCOL
+    except BrokenPipeError:
+        status = EXIT_OK  # the host is gone, and reads no reason any more
+    except MemoryError:
+        # Between two operations: the plugin keeps what it allocated, so nothing can go on.
+        status = EXIT_OUT_OF_MEMORY
+    except BaseException:  # noqa: BLE001 - a fault of ours; its traceback is for the log
+        sys.excepthook(*sys.exc_info())
+    finally:
+        # Not sys.exit: threads and exit handlers of the plugin must not delay the end.
+        flush_output()
+        os._exit(status)
+
+
+def run(arguments: list[str]) -> int:
+    """Go through the steps; return the exit status."""
+    in_fd, out_fd, trace_fd, host_pid = (int(argument) for argument in arguments)
+    # 1. The channel. An interrupt typed at the terminal is for the host, which ends its plugins.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for descriptor in (in_fd, out_fd, trace_fd):
+        os.set_inheritable(descriptor, False)
+    channel = ChildChannel(in_fd, out_fd)
+    # 2. and 3. Lock down; report what was read back.
+    if not _confine(channel, host_pid):
+        return EXIT_INTERNAL
+    # 4. What to load: the first that this process hears of a plugin.
+    message = channel.receive()
+    if not isinstance(message, Load):
+        return EXIT_OK  # the host changed its mind
+    _prepare_interpreter(trace_fd)
+    # 5. and 6. Import, initialise, report.
+    from plugin_sdk.child.faults import Faults
+    from plugin_sdk.child.loader import LoadOrder
+
+    order = LoadOrder(unpack(message.payload))
+    faults = Faults(order.package_dir)
+    plugin = _load(channel, order, faults)
+    if plugin is None:
+        return EXIT_NOT_LOADED
+    # 7. Serve.
+    from plugin_sdk.child.loop import Loop
+
+    Loop(channel, plugin, faults).run()
+    return EXIT_OK
+
+
+def _confine(channel: ChildChannel, host_pid: int) -> bool:
+    message = channel.receive()
+    if not isinstance(message, Confine):
+        return False
+    from plugin_sdk.child.confine import ConfineError, apply_plan
+
+    try:
+        if message.version != PROTOCOL_VERSION:
+            text = f"host speaks protocol {message.version}, this child {PROTOCOL_VERSION}"
+            raise ConfineError("protocol-version", text)
+        report = apply_plan(unpack(message.payload), host_pid)
+    except ConfineError as error:
+        channel.send(Failed(error.code, payload=pack({"message": str(error)})))
+        return False
+    channel.send(Confined(PROTOCOL_VERSION, payload=pack(report)))
+    return True
+
+
+def _prepare_interpreter(trace_fd: int) -> None:
+    """Make output visible in the log and stacks readable by the host."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]  # ours, both
+    faulthandler.enable(file=2)
+    # What says that a deadline has passed means nothing before there are operations.
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    if hasattr(faulthandler, "register"):
+        # The host asks for the place with this signal before it ends a plugin that has exceeded a
+        # budget. The handler is C: it answers even while native code holds the interpreter.
+        faulthandler.register(signal.SIGUSR1, file=trace_fd, all_threads=True, chain=False)
+
+
+def _load(channel: ChildChannel, order: LoadOrder, faults: Faults) -> LoadedPlugin | None:
+    from plugin_sdk.child.interface import LoadError
+    from plugin_sdk.child.loader import load
+
+    def publish(event_type: str, data: bytes) -> None:
+        channel.send(Publish(event_type, payload=data))
+
+    sys.argv[:] = [order.identity]
+    try:
+        plugin = load(order, publish)
+        ready = pack(plugin.ready_payload())
+    except LoadError as error:
+        failure = (error.code, _details(error, faults))
+    except PayloadError as error:
+        text = f"what the plugin offers cannot be told to the host: {error}"
+        failure = ("interface", {"message": text})
+    except BaseException as error:  # noqa: BLE001 - properties and class bodies of the plugin
+        failure = ("interface", _cause(error, faults))
+    else:
+        flush_output()
+        channel.send(Ready(payload=ready))
+        return plugin
+    flush_output()
+    channel.send(Failed(failure[0], payload=pack(failure[1])))
+    return None
+
+
+def _details(error: Any, faults: Faults) -> dict[str, str]:
+    details = _cause(error.cause, faults) if error.cause is not None else {}
+    details["message"] = str(error)
+    return details
+
+
+def _cause(error: BaseException, faults: Faults) -> dict[str, str]:
+    code, details = faults.describe(error)
+    return {"cause": code, **details}

@@ -1,0 +1,199 @@
+"""Exceptions as text: what was raised, where in the plugin, and which budget it stands for.
+
+The exception is the plugin's: its ``__str__`` may raise, its traceback may hold the very memory or
+descriptors whose lack it reports. Nothing here may fail, and nothing here may keep it alive.
+"""
+
+from __future__ import annotations
+
+import os
+from errno import EMFILE, ENFILE
+
+from plugin_sdk.wire.limits import MAX_ERROR_TEXT_BYTES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType, TracebackType
+
+EXCEPTION = "exception"
+MEMORY = "memory"
+DESCRIPTORS = "descriptors"
+
+MAX_MESSAGE_BYTES = 4 * 1024
+MAX_TYPE_BYTES = 256
+
+# Frames and links of a chain of exceptions that are looked at.
+_MAX_FRAMES = 50
+_MAX_CHAIN = 20
+
+# Address space that is given back before a MemoryError is described. Enough to import
+# `traceback`, which nothing else in the child needs. Never written to, so it costs no memory.
+_RESERVE_BYTES = 4 * 1024 * 1024
+
+_CHILD_DIR = os.path.dirname(__file__) + os.sep
+
+
+class Faults:
+    """Describes exceptions of one plugin.
+
+    Args:
+        package_dir: where the plugin's files are; places are told relative to it.
+    """
+
+    def __init__(self, package_dir: str) -> None:
+        self._prefix = os.path.join(package_dir, "")
+        self._memory: bytes | None = None
+        self._descriptor: int | None = None
+        self._take_reserve()
+
+    def describe(self, error: BaseException) -> tuple[str, dict[str, str]]:
+        """Return a code, and ``{type, message, traceback, place}`` with every text capped.
+
+        The code is `EXCEPTION`, or the budget that ran out: `MEMORY` or `DESCRIPTORS`. The frames
+        of an exception that stands for a budget are cleared, which frees what they hold.
+        """
+        code = EXCEPTION
+        place = ""
+        try:
+            code = _code(error)
+            place = self._place(error)
+            if code != EXCEPTION:
+                self._give_reserve()
+                _clear_frames(error)
+            return code, {
+                "type": _type_name(error),
+                "message": head(text_of(error), MAX_MESSAGE_BYTES),
+                "traceback": _tail(_traceback_text(error), MAX_ERROR_TEXT_BYTES),
+                "place": place,
+            }
+        except BaseException:  # noqa: BLE001 - memory may run out again, or a signal handler raise
+            text = "an exception that could not be described"
+            return code, {"type": "", "message": text, "traceback": "", "place": place}
+        finally:
+            self._take_reserve()
+
+    def _place(self, error: BaseException) -> str:
+        """Return ``"main.py:12 in predict"`` for the innermost frame of the plugin, or ``""``."""
+        prefix, innermost = self._prefix, None
+        step = error.__traceback__
+        while step is not None:
+            if step.tb_frame.f_code.co_filename.startswith(prefix):
+                innermost = step
+            step = step.tb_next
+        if innermost is not None:
+            code = innermost.tb_frame.f_code
+            path = code.co_filename[len(prefix) :]
+            return head(f"{path}:{innermost.tb_lineno} in {code.co_name}", MAX_TYPE_BYTES)
+        if isinstance(error, SyntaxError) and str(error.filename).startswith(prefix):
+            return head(f"{str(error.filename)[len(prefix) :]}:{error.lineno}", MAX_TYPE_BYTES)
+        return ""
+
+    def _give_reserve(self) -> None:
+        self._memory = None
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _take_reserve(self) -> None:
+        try:
+            if self._memory is None:
+                self._memory = bytes(_RESERVE_BYTES)
+            if self._descriptor is None:
+                self._descriptor = os.dup(0)
+        except (MemoryError, OSError):
+            return  # still exhausted: the next fault tries again
+
+
+def text_of(error: BaseException) -> str:
+    """Return ``str(error)``, whatever the class of the exception does there."""
+    try:
+        return str(error)
+    except BaseException:  # noqa: BLE001 - the plugin's code
+        return "(an exception whose text cannot be made)"
+
+
+def raised_by_the_call(error: BaseException) -> bool:
+    """Tell whether the call itself was refused, such as for an argument too many.
+
+    Then no frame but the caller's is in the traceback.
+    """
+    step = error.__traceback__
+    return step is not None and step.tb_next is None
+
+
+def _code(error: BaseException) -> str:
+    """Return which budget the exception, or what caused it, stands for."""
+    link: BaseException | None = error
+    for _ in range(_MAX_CHAIN):
+        if link is None:
+            break
+        if isinstance(link, MemoryError):
+            return MEMORY
+        if isinstance(link, OSError) and link.errno in {EMFILE, ENFILE}:
+            return DESCRIPTORS
+        link = link.__cause__ or link.__context__
+    return EXCEPTION
+
+
+def _clear_frames(error: BaseException) -> None:
+    """Drop the local variables of all finished frames of the exception and its causes."""
+    link: BaseException | None = error
+    for _ in range(_MAX_CHAIN):
+        if link is None:
+            return
+        step = link.__traceback__
+        while step is not None:
+            _clear_frame(step.tb_frame)
+            step = step.tb_next
+        link = link.__cause__ or link.__context__
+
+
+def _clear_frame(frame: FrameType) -> None:
+    try:
+        frame.clear()
+    except RuntimeError:
+        return  # still running: one of ours
+
+
+def _type_name(error: BaseException) -> str:
+    kind = type(error)
+    name = type.__dict__["__qualname__"].__get__(kind)
+    module = kind.__dict__.get("__module__")
+    if not isinstance(module, str) or module in {"builtins", "__main__"}:
+        return head(name, MAX_TYPE_BYTES)
+    return head(f"{module}.{name}", MAX_TYPE_BYTES)
+
+
+def _traceback_text(error: BaseException) -> str:
+    """Return the traceback as Python prints it, without the frames of this room."""
+    try:
+        import traceback
+
+        step = _skip_ours(error.__traceback__)
+        lines = traceback.format_exception(type(error), error, step, limit=-_MAX_FRAMES)
+        return "".join(lines)
+    except BaseException:  # noqa: BLE001 - the plugin's text, or no memory for ours
+        return ""
+
+
+def _skip_ours(step: TracebackType | None) -> TracebackType | None:
+    while step is not None and step.tb_frame.f_code.co_filename.startswith(_CHILD_DIR):
+        step = step.tb_next
+    return step
+
+
+def head(text: str, limit: int) -> str:
+    """Return at most ``limit`` bytes of the start of ``text``, as valid UTF-8."""
+    # `str.encode`, because the text may be of a subclass of str that the plugin wrote.
+    data = str.encode(text, "utf-8", "backslashreplace")
+    if len(data) <= limit:
+        return data.decode()
+    return data[: limit - 3].decode("utf-8", "ignore") + "..."
+
+
+def _tail(text: str, limit: int) -> str:
+    """Return at most ``limit`` bytes of the end of ``text``: what failed stands last."""
+    data = str.encode(text, "utf-8", "backslashreplace")
+    if len(data) <= limit:
+        return data.decode()
+    return "..." + data[3 - limit :].decode("utf-8", "ignore")

@@ -1,0 +1,164 @@
+"""What the host gives to a plugin: configuration, directories, a logger, and publishing.
+
+A plugin calls `context` wherever it needs one of them: at import, inside ``init_plugin()``, in
+operations and handlers.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from plugin_sdk.errors import (
+    ContextUnavailableError,
+    NotSerializableError,
+    PermissionDenied,
+    PluginStoppingError,
+)
+from plugin_sdk.events import check_event_type
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container
+    from typing import Any
+
+
+class Log:
+    """A logger with the methods everybody knows; each call is one entry of the host's log.
+
+    Written to stderr as ``LEVEL text``. `logging` from the standard library works as well, but
+    costs its import, which is most of a plugin's start.
+    """
+
+    __slots__ = ()
+
+    def debug(self, text: object, *values: object) -> None:
+        """Log what helps to find a fault."""
+        self._write("DEBUG", text, values)
+
+    def info(self, text: object, *values: object) -> None:
+        """Log what happened."""
+        self._write("INFO", text, values)
+
+    def warning(self, text: object, *values: object) -> None:
+        """Log what the operator should look at."""
+        self._write("WARNING", text, values)
+
+    def error(self, text: object, *values: object) -> None:
+        """Log what went wrong."""
+        self._write("ERROR", text, values)
+
+    def exception(self, text: object, *values: object) -> None:
+        """Log what went wrong, with the traceback of the exception that is being handled."""
+        import traceback
+
+        self._write("ERROR", text, values)
+        self._write("ERROR", traceback.format_exc().rstrip(), ())
+
+    def _write(self, level: str, text: object, values: tuple[object, ...]) -> None:
+        line = str(text)
+        if values:
+            try:
+                line = line % values
+            except (TypeError, ValueError):
+                line = f"{line} {values!r}"
+        stream = sys.stderr
+        if stream is not None:
+            # Continuation lines are indented, so that none of them can pass for an entry.
+            stream.write(f"{level} {line}\n" if "\n" not in line else _indented(level, line))
+
+
+def _indented(level: str, text: str) -> str:
+    return f"{level} " + "\n    ".join(text.splitlines()) + "\n"
+
+
+class Context:
+    """What one plugin has been given.
+
+    Attributes:
+        name: the plugin's identity.
+        config: its configuration, with the defaults of its schema filled in.
+        data_dir: path of its own directory, as str; what is written there outlives the process.
+        scratch_dir: path of a directory, as str, that is emptied when the plugin is unloaded.
+        log: a `Log`.
+    """
+
+    __slots__ = ("_publishable", "_send", "config", "data_dir", "log", "name", "scratch_dir")
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        config: dict[str, Any],
+        data_dir: str,
+        scratch_dir: str,
+        publishable: Container[str],
+        send: Callable[[str, bytes], None],
+    ) -> None:
+        self.name = name
+        self.config = config
+        self.data_dir = data_dir
+        self.scratch_dir = scratch_dir
+        self.log = Log()
+        self._publishable = publishable
+        self._send = send
+
+    def publish(self, event_type: str, data: Any = None) -> None:
+        """Publish an event; the host stamps its source and time.
+
+        Args:
+            event_type: one of the types granted to the plugin.
+            data: plain values, at most 256 KiB when packed.
+
+        Raises:
+            EventTypeError: the type is malformed.
+            PermissionDenied: the type is not granted.
+            NotSerializableError: the data cannot be carried.
+            PluginStoppingError: the plugin is being unloaded.
+        """
+        from plugin_sdk.wire.codec import pack
+        from plugin_sdk.wire.errors import LocalProtocolError, PayloadError
+        from plugin_sdk.wire.limits import MAX_EVENT_BYTES
+
+        plain = check_event_type(event_type)
+        if plain not in self._publishable:
+            text = (
+                f'{self.name} may not publish "{plain}". List it in plugin.json under '
+                f'permissions.publish ("publish": ["{plain}"]), sign the plugin again, and ask '
+                "the operator to grant it."
+            )
+            raise PermissionDenied(text)
+        try:
+            payload = pack(data, MAX_EVENT_BYTES)
+        except PayloadError as error:
+            text = f'the data of the event "{plain}" cannot be sent: {error}'
+            raise NotSerializableError(text) from None
+        try:
+            self._send(plain, payload)
+        except LocalProtocolError:
+            text = f'"{plain}" was not published: {self.name} is being unloaded'
+            raise PluginStoppingError(text) from None
+
+
+_current: Context | None = None
+
+
+def context() -> Context:
+    """Return the context of the plugin that this process runs.
+
+    Raises:
+        ContextUnavailableError: this process runs no plugin.
+    """
+    if _current is None:
+        text = (
+            "there is no plugin context here, because this code does not run inside a plugin's "
+            "process. In a unit test, wrap the call in `with plugin_sdk.testing.plugin_context():`."
+        )
+        raise ContextUnavailableError(text)
+    return _current
+
+
+def install_context(new: Context | None) -> Context | None:
+    """Make ``new`` what `context` returns, and return what it replaces."""
+    global _current
+    replaced, _current = _current, new
+    return replaced
