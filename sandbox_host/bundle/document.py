@@ -2,8 +2,7 @@
 
 RFC 8259 leaves open what a duplicate key, NaN or a number of a thousand digits means, and
 parsers that answer differently are how a reviewer and a machine come to read two different
-documents (CVE-2017-12635 began so). Everything it leaves open is refused here. Unlike
-`strict_json`, which reads the envelope, it knows fractions and says *where* the fault is.
+documents (CVE-2017-12635 began so). Everything it leaves open is refused here.
 """
 
 from __future__ import annotations

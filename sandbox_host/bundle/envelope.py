@@ -22,11 +22,12 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from sandbox_host.bundle.contents import ReadLimits, digest_of
+from sandbox_host.bundle.document import parse_document
 from sandbox_host.bundle.names import check_path, check_set, shown
 from sandbox_host.bundle.signature import SIGNATURE_BYTES, key_id
-from sandbox_host.bundle.strict_json import JsonFaultError, parse_strict, text_fault
 from sandbox_host.errors import BundleError, VerificationError
 from sandbox_host.model import identity_of
+from sandbox_host.reading import BadValueError
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
@@ -299,8 +300,8 @@ def _type_name(value: Any) -> str:
 
 def _json(data: bytes, where: str) -> Any:
     try:
-        return parse_strict(data, max_bytes=_LIMITS.envelope_bytes, max_depth=_MAX_DEPTH)
-    except JsonFaultError as error:
+        return parse_document(data, max_bytes=_LIMITS.envelope_bytes, max_depth=_MAX_DEPTH)
+    except BadValueError as error:
         raise _fault(where, str(error)) from error
 
 
@@ -325,9 +326,8 @@ def _list(value: Any, where: str) -> list[Any]:
 def _text(value: Any, where: str, most: int = 200) -> str:
     if type(value) is not str:
         raise _fault(where, f"expected text, got {_type_name(value)}")
-    fault = text_fault(value, most) or ("" if value else "empty")
-    if fault:
-        raise _fault(where, fault)
+    if not 0 < len(value) <= most:
+        raise _fault(where, f"expected 1 to {most} characters, got {len(value)}")
     return value
 
 

@@ -1,8 +1,23 @@
 """The trust store: whose signatures count, for which plugins, and until when.
 
 A TOML file that an operator can read and edit. Everything unknown in it is an error: a misspelt
-``not_after`` must not become a key that is valid for ever. See docs/security.md for an example;
-`sandbox_host.bundle.trust_edit` writes it.
+``not_after`` must not become a key that is valid for ever. `trust_edit` writes it.
+
+    [[key]]
+    id = "3475...c97e"                      # SHA-256 of the raw key; derived, never chosen
+    public = "iojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w="
+    label = "weather team"
+    roles = ["publisher"]                   # or "developer"
+    plugins = ["weather_*"]                 # patterns of plugin identities
+    not_after = 2027-01-01T00:00:00Z        # optional, as is not_before
+
+    [[revoked]]
+    key = "9f86...0a08"                     # or: bundle = its root digest
+    reason = "lost laptop"
+    date = 2026-01-31
+
+    [policy]
+    threshold = 1                           # the only one that this version can keep
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from sandbox_host.bundle.curve import (
     FIELD_PRIME,
     GROUP_ORDER,
@@ -11,7 +12,6 @@ from sandbox_host.bundle.curve import (
     is_neutral,
     multiply,
 )
-
 from tests.support.bundles import make_key
 
 BASE_POINT = bytes.fromhex("58" + "66" * 31)  # y = 4/5, RFC 8032 section 5.1

@@ -66,3 +66,13 @@ def test_unterminated_strings_take_linear_time(text):
 def test_size_is_checked_before_anything_else():
     with pytest.raises(BadValueError, match="expected at most 3 bytes, got 4"):
         parse_document(b"\xff\xff\xff\xff", max_bytes=3)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"[" * 1_000_000, b'{"a":' * 200_000, b'"' + b'\\"' * 500_000, b'""[' * 300_000],
+    ids=["arrays", "objects", "one endless string", "strings and brackets"],
+)
+def test_hostile_nesting_costs_neither_stack_nor_time(data: bytes) -> None:
+    with pytest.raises(BadValueError):
+        parse_document(data, max_bytes=len(data))

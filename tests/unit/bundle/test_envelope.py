@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from sandbox_host.bundle.envelope import (
     PREDICATE_TYPE,
     STATEMENT_TYPE,
@@ -24,7 +25,6 @@ from sandbox_host.bundle.envelope import (
     root_digest_of,
 )
 from sandbox_host.errors import VerificationError
-
 from tests.support.bundles import NOW, make_key
 
 KEY = make_key()
@@ -88,8 +88,7 @@ def test_a_known_root_digest() -> None:
     """If this changes, every signed bundle in the world becomes invalid."""
     files = list_files({"__init__.py": b"", "plugin.json": b"{}"})
     assert (
-        root_digest_of(files)
-        == "bf7429c88a1d28b9ca57ee82a7eba08ae2551a97005f5292fe6da9aa72552f71"
+        root_digest_of(files) == "bf7429c88a1d28b9ca57ee82a7eba08ae2551a97005f5292fe6da9aa72552f71"
     )
 
 
@@ -169,18 +168,18 @@ def test_envelopes_of_another_shape(edit: Callable[[dict[str, Any]], None], word
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "not JSON"),
+        (b"", "expected JSON"),
         (b"[]", "expected an object, got an array"),
         (ENVELOPE.rstrip(), "one form"),
         (b" " + ENVELOPE, "one form"),
         (ENVELOPE + b"\n", "one form"),
         (ENVELOPE.replace(b":", b": ", 1), "one form"),
         (ENVELOPE.replace(b"payloadType", b"payload\\u0054ype"), "one form"),
-        (ENVELOPE.replace(b"{", b'{"payload":"",', 1), "appears twice"),
-        (ENVELOPE.replace(b'"keyid"', b'"keyid":"","keyid"'), "appears twice"),
-        (b"\xef\xbb\xbf" + ENVELOPE, "not JSON"),
-        (b"[" * 100_000, "nested deeper"),
-        (b" " * (4 * 1024 * 1024 + 1), "bytes, more than"),
+        (ENVELOPE.replace(b"{", b'{"payload":"",', 1), "given twice"),
+        (ENVELOPE.replace(b'"keyid"', b'"keyid":"","keyid"'), "given twice"),
+        (b"\xef\xbb\xbf" + ENVELOPE, "byte order mark"),
+        (b"[" * 100_000, "nested levels"),
+        (b" " * (4 * 1024 * 1024 + 1), "expected at most"),
     ],
 )
 def test_envelopes_in_another_form(data: bytes, words: str) -> None:
@@ -209,12 +208,12 @@ FILE = {"path": "a.py", "sha256": "0" * 64, "size": 1}
         (_edit("predicate.builder", "x"), "unknown key 'builder'"),
         (_edit("predicate.schema", True), "predicate.schema: expected 1, got 'True'"),
         (_edit("predicate.schema", 2), "predicate.schema: expected 1, got '2'"),
-        (_edit("predicate.name", ""), "predicate.name: empty"),
-        (_edit("predicate.name", "x" * 65), "longer than 64"),
+        (_edit("predicate.name", ""), "predicate.name: expected 1 to 64 characters, got 0"),
+        (_edit("predicate.name", "x" * 65), "1 to 64 characters, got 65"),
         (_edit("predicate.name", "../weather"), "not an ASCII identifier"),
         (_edit("predicate.name", "\u212aelvin"), "not an ASCII identifier"),
         (_edit("predicate.version", 1), "predicate.version: expected text"),
-        (_edit("predicate.version", "\ud800"), "lone surrogate"),
+        (_edit("predicate.version", "\ud800"), "surrogate pair"),
         (_edit("predicate.plugin_api", ...), "missing key 'plugin_api'"),
         (_edit("predicate.created", "2026-01-31"), "predicate.created: expected a time"),
         (_edit("predicate.created", "2026-02-31T00:00:00Z"), "expected a time"),
@@ -240,7 +239,7 @@ FILE = {"path": "a.py", "sha256": "0" * 64, "size": 1}
         (_edit("predicate.files.0.path", "../../etc/passwd"), "files[0].path: the name"),
         (_edit("predicate.files.0.path", "/etc/passwd"), "files[0].path: the name"),
         (_edit("predicate.files.0.path", "main.pyc"), "byte-code cache"),
-        (_edit("predicate.files.0.path", "x\ud800"), "UTF-8"),
+        (_edit("predicate.files.0.path", "x\ud800"), "surrogate pair"),
         (_edit("predicate.files.0.path", 1), "expected text"),
         (_edit("predicate.files.0.sha256", "A" * 64), "64 lower-case"),
         (_edit("predicate.files.0.size", True), "files[0].size: expected an integer"),
@@ -260,11 +259,11 @@ def test_statements_of_another_shape(edit: Callable[[dict[str, Any]], None], wor
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        (b'"size":0', b'"size":0,"size":0', "appears twice"),
-        (b'"schema":1', b'"schema":1.0', "not an integer"),
+        (b'"size":0', b'"size":0,"size":0', "given twice"),
+        (b'"schema":1', b'"schema":1.0', "schema: expected 1"),
         (b'"size":0', b'"size":NaN', "NaN"),
         (b'"size":0', b'"size":99999999999999999999', "64 bits"),
-        (b'"schema":1', b'"schema":[[[[[[]]]]]]', "deeper"),
+        (b'"schema":1', b'"schema":[[[[[[]]]]]]', "nested levels"),
     ],
 )
 def test_statements_in_json_with_two_readings(old: bytes, new: bytes, words: str) -> None:

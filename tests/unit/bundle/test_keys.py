@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from sandbox_host.bundle.keys import (
     create_development_key,
     format_public_key,
@@ -21,7 +22,6 @@ from sandbox_host.bundle.keys import (
 from sandbox_host.bundle.trust import Revocation, TrustStore
 from sandbox_host.bundle.trust_edit import revoke
 from sandbox_host.errors import PassphraseError, TrustStoreError
-
 from tests.support.bundles import NOW, make_key
 
 KEY = make_key()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from sandbox_host.bundle.names import check_path, check_set, fold, shown
 from sandbox_host.errors import BundleError
 

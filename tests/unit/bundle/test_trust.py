@@ -6,13 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+
 from sandbox_host.bundle.trust import MAX_STORE_BYTES, TrustStore
 from sandbox_host.errors import TrustStoreError
-
 from tests.support.bundles import make_key, store_text
 
 KEY = make_key()
 GOOD = store_text(KEY, patterns=["weather_*", "sample"])
+ID = "a" * 64
 NEUTRAL = (1).to_bytes(32, "little")
 
 
@@ -82,7 +83,7 @@ def _weak(public: bytes) -> str:
         (GOOD.replace(KEY.key_id, "0" * 64), "key[0].id: expected " + KEY.key_id),
         (GOOD.replace(KEY.key_id, KEY.key_id.upper()), "key[0].id"),
         (GOOD.replace('public = "', 'public = "!'), "key[0].public: not base64"),
-        (GOOD.replace("=\"\nlabel", "\"\nlabel"), "key[0].public: not base64"),
+        (GOOD.replace('="\nlabel', '"\nlabel'), "key[0].public: not base64"),
         (_weak(NEUTRAL), "small order"),
         (_weak(bytes(31)), "31 bytes"),
         (_weak((2).to_bytes(32, "little")), "not a point"),
@@ -112,8 +113,7 @@ def _weak(public: bytes) -> str:
         ("[policy]\nthresold = 1\n", "policy.thresold"),
         ('[[revoked]]\nreason = "x"\ndate = 2026-01-01\n', "exactly one of key and bundle"),
         (
-            f'[[revoked]]\nkey = "{"a" * 64}"\nbundle = "{"a" * 64}"\nreason = "x"\n'
-            "date = 2026-01-01\n",
+            f'[[revoked]]\nkey = "{ID}"\nbundle = "{ID}"\nreason = "x"\ndate = 2026-01-01\n',
             "exactly one of key and bundle",
         ),
         (f'[[revoked]]\nkey = "{"a" * 64}"\ndate = 2026-01-01\n', "revoked[0].reason"),

@@ -6,10 +6,10 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from sandbox_host.bundle.trust import Revocation, TrustStore
 from sandbox_host.bundle.trust_edit import add_key, revoke
 from sandbox_host.errors import TrustStoreError
-
 from tests.support.bundles import NOW, make_key, store_text
 
 TODAY = dt.date(2026, 1, 31)
@@ -23,7 +23,12 @@ def path(tmp_path: Path) -> Path:
 def test_the_first_key_makes_the_store(path: Path) -> None:
     key = make_key()
     added = add_key(
-        path, key.public, 'A "quoted" \\ läbel', plugins=["a_*", "b"], not_after=NOW, not_before=None
+        path,
+        key.public,
+        'A "quoted" \\ läbel',
+        plugins=["a_*", "b"],
+        not_after=NOW,
+        not_before=None,
     )
     assert TrustStore.load(path).keys == {key.key_id: added}
     assert added.label == 'A "quoted" \\ läbel'

@@ -1,0 +1,85 @@
+"""Plugins from source text, signed with a test key, and hosts that trust it."""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sandbox_host import BlockingHost, BlockingPlugin, HostConfig
+from tests.support.bundles import make_key, signed_plugin, trust_store
+
+PRELUDE = """\
+from __future__ import annotations
+import ctypes, errno, os, signal, sys, threading, time
+from plugin_sdk import Model, context, on, operation
+"""
+"""What every `main.py` written by `Workshop.write` starts with."""
+
+BASICS = """
+@operation
+def echo(value=None):
+    return value
+
+@operation
+def pid():
+    return os.getpid()
+"""
+"""Two operations that many tests need."""
+
+Load = Callable[..., BlockingPlugin]
+
+
+class Workshop:
+    """Writes and signs plugins below one directory, and makes configurations that trust them.
+
+    Args:
+        root: a directory of the test's own.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.key = make_key()
+        self.trust_store = trust_store(root, self.key)
+        self.state_dir = root / "state"
+        self._numbers = itertools.count(1)
+
+    def config(self, **options: Any) -> HostConfig:
+        """Return a configuration; `options` are its fields."""
+        return HostConfig(
+            **{"trust_store": self.trust_store, "state_dir": self.state_dir} | options
+        )
+
+    def write(
+        self,
+        source: str = "",
+        *,
+        name: str = "sample",
+        files: Mapping[str, str | bytes] | None = None,
+        **manifest: Any,
+    ) -> Path:
+        """Write and sign a plugin whose ``main.py`` is `PRELUDE`, `BASICS` and `source`.
+
+        Args:
+            source: more of ``main.py``, dedented.
+            name: the plugin's name.
+            files: other files by path; one named ``main.py`` replaces the whole of it.
+            manifest: keys of plugin.json.
+        """
+        main = PRELUDE + BASICS + textwrap.dedent(source)
+        directory = self.root / "plugins" / str(next(self._numbers)) / name
+        return signed_plugin(directory, self.key, {"main.py": main, **(files or {})}, **manifest)
+
+    def loader(self, host: BlockingHost) -> Load:
+        """Return a function that takes what `write` takes and loads the result in ``host``."""
+
+        def load(source: str = "", **options: Any) -> BlockingPlugin:
+            return host.load(self.write(source, **options))
+
+        return load
+
+    def data_dir(self, identity: str) -> Path:
+        """Return where the host keeps a plugin's data."""
+        return self.state_dir / "data" / identity

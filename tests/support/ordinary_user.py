@@ -1,0 +1,100 @@
+"""Runs a module of the tests as an ordinary user, from tests that run as root.
+
+The environment's interpreter may lie where only root can read it; the system's can be started by
+everybody. It gets a copy of the packages under test and of what they import, in a directory that
+everybody can read.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+NOBODY = 65_534
+REPOSITORY = Path(__file__).parents[2]
+_PACKAGES = ("sandbox_host", "plugin_sdk", "tests")
+_DEPENDENCIES = (
+    *("msgpack", "pydantic", "pydantic_core", "annotated_types", "typing_extensions"),
+    *("typing_inspection", "cryptography", "cffi", "_cffi_backend", "psutil", "packaging"),
+)
+
+
+def why_not() -> str:
+    """Return why nothing can be run as an ordinary user here, or ""."""
+    if os.geteuid() != 0:
+        return "not root: all tests run as an ordinary user already"
+    if system_python() is None:
+        return f"no system interpreter of the version {sys.version_info[:2]}"
+    missing = [name for name in _DEPENDENCIES if importlib.util.find_spec(name) is None]
+    return f"not installed: {', '.join(missing)}" if missing else ""
+
+
+def system_python() -> Path | None:
+    """Return the system's interpreter of our version, for which the same wheels work."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for directory in ("/usr/bin", "/usr/local/bin"):
+        python = Path(directory, version)
+        if python.is_file() and str(python.resolve()).startswith("/usr/"):
+            return python
+    return None
+
+
+@contextmanager
+def readable_copy() -> Iterator[Path]:
+    """Yield a directory with ``tree`` (the copy) and ``own`` (the ordinary user's)."""
+    with tempfile.TemporaryDirectory(prefix="sandbox-host-test-") as name:
+        root = Path(name)
+        root.chmod(0o755)
+        tree, own = root / "tree", root / "own"
+        tree.mkdir(mode=0o755)
+        ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
+        for package in _PACKAGES:
+            shutil.copytree(REPOSITORY / package, tree / package, ignore=ignore)
+        for dependency in _DEPENDENCIES:
+            spec = importlib.util.find_spec(dependency)
+            assert spec is not None
+            assert spec.origin is not None
+            if spec.submodule_search_locations:
+                source = Path(spec.submodule_search_locations[0])
+                shutil.copytree(source, tree / dependency, ignore=ignore)
+            else:
+                shutil.copy(spec.origin, tree)
+        for path in (tree, *tree.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        own.mkdir(mode=0o700)
+        os.chown(own, NOBODY, NOBODY)
+        yield root
+
+
+def run_module(module: str, root: Path, *arguments: str, timeout: float) -> str:
+    """Run ``module`` of the copy as nobody, and return what it printed."""
+    python = system_python()
+    assert python is not None
+    own = str(root / "own")
+    done = subprocess.run(
+        [str(python), "-s", "-m", module, *arguments],
+        env={
+            "PYTHONPATH": str(root / "tree"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "HOME": own,
+            "PATH": "/usr/bin:/bin",
+            "LANG": "C.UTF-8",
+        },
+        cwd=own,
+        user=NOBODY,
+        group=NOBODY,
+        extra_groups=[],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
