@@ -1,0 +1,1 @@
+"""Days of weather into features: clean, derive, scale, encode."""

@@ -1,0 +1,1 @@
+"""Names a day's weather from its measurements: softmax regression in numpy."""
