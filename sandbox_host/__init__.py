@@ -12,6 +12,8 @@ This is the whole public API::
 
 from __future__ import annotations
 
+import logging
+
 from sandbox_host import errors
 from sandbox_host.config import HostConfig
 from sandbox_host.errors import SandboxHostError
@@ -37,5 +39,8 @@ __all__ = [
     "Usage",
     "errors",
 ]
+
+# A library says nothing on its own; the application decides where warnings go.
+logging.getLogger("sandbox_host").addHandler(logging.NullHandler())
 
 __version__ = "0.1.0"

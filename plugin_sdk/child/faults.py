@@ -95,8 +95,13 @@ class Faults:
             self._descriptor = None
 
     def _take_reserve(self) -> None:
+        """Take again what is missing of the reserve, if as much remains beside it.
+
+        A plugin that keeps all memory would else leave nothing to send the answer with.
+        """
         try:
             if self._memory is None:
+                bytes(2 * _RESERVE_BYTES)
                 self._memory = bytes(_RESERVE_BYTES)
             if self._descriptor is None:
                 self._descriptor = os.dup(0)

@@ -30,6 +30,7 @@ from sandbox_host.bundle.verify import verify
 from sandbox_host.errors import (
     AlreadyLoadedError,
     AttestationError,
+    ConfigError,
     ConfinementError,
     PluginError,
     PluginNotFoundError,
@@ -90,6 +91,11 @@ class HostCore:
         if self._opened:
             text = "A host is opened once; make another."
             raise UsageError(text)
+        environment = self.config.plugin_environment
+        if environment is not None and not environment.is_dir():
+            text = f"The plugin environment {environment} is no directory."
+            remedy = "Make it with `pip install --target`, or leave plugin_environment out."
+            raise ConfigError(text, remedy=remedy)
         backend = self._backend or select_backend()
         self._backend = backend
         self._policy = Policy.from_config(self.config)

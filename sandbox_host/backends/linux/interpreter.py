@@ -15,7 +15,7 @@ from typing import Final
 
 from sandbox_host.backends.linux.landlock import READ, READ_FILE, WRITE_FILE, Place
 
-_FOREIGN: Final = frozenset({"site-packages", "dist-packages", "test", "__pycache__"})
+_FOREIGN: Final = frozenset({"site-packages", "dist-packages", "test"})
 
 _SHARED: Final = (
     *("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64"),

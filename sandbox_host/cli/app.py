@@ -1,0 +1,162 @@
+"""The group of commands, and the one place where an error becomes a paragraph and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from sandbox_host.cli.exits import Exit, exit_for
+from sandbox_host.cli.output import PROGRAM, fail, library_notes
+from sandbox_host.errors import SandboxHostError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+DEBUG_VARIABLE: Final = "SANDBOX_HOST_DEBUG"
+"""Set to 1, an internal error shows its traceback."""
+
+COMMANDS: Final[Mapping[str, str]] = {
+    "new": "Write a new plugin that works.",
+    "keygen": "Make a signing key.",
+    "sign": "Sign a plugin.",
+    "verify": "Tell whether plugins are what a trusted key signed.",
+    "inspect": "Show what a plugin is and asks for, without trusting it.",
+    "trust": "Decide whose signatures count.",
+    "check": "Try a plugin in the sandbox, before it is signed.",
+    "run": "Run plugins until Ctrl-C.",
+    "call": "Run one operation of a plugin and print its result.",
+    "doctor": "Show what this machine offers to confine plugins.",
+}
+"""Each command's module in this package, and its line in the help."""
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module only when that command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"sandbox_host.cli.{cmd_name}")
+        found: click.Command = module.command
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    import sandbox_host
+
+    click.echo(f"{PROGRAM} {sandbox_host.__version__}")
+    ctx.exit()
+
+
+@click.group(cls=_LazyGroup, no_args_is_help=False)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+def cli() -> None:
+    """Run Python plugins that nobody vouches for: signed, confined, accounted for.
+
+    \b
+    Exit codes: 0 ok · 1 not verified, refused, or failed · 2 usage
+    3 unsigned · 4 signer not trusted, revoked, expired or out of scope
+    6 trust store, configuration or machine unusable · 7 internal error
+
+    \b
+    Example:
+      sandbox-host keygen --dev
+      sandbox-host new word_counter
+      sandbox-host check word_counter
+      sandbox-host sign word_counter
+      sandbox-host call word_counter count '"one two two"'
+    """
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; nothing is raised."""
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding lacks must not become an internal error.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        with library_notes():
+            code = _guarded(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_output()
+        return Exit.BROKEN_PIPE
+    except KeyboardInterrupt:
+        fail("interrupted.")
+        return Exit.INTERRUPTED
+    return code
+
+
+def _guarded(arguments: Sequence[str] | None) -> int:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        # Not `cli.main`, which has exit codes of its own for a closed pipe.
+        with cli.make_context(PROGRAM, given) as context:
+            result: Any = cli.invoke(context)
+    except click.exceptions.Exit as asked:
+        return asked.exit_code
+    except click.Abort:
+        fail("interrupted.")
+        return Exit.INTERRUPTED
+    except click.ClickException as error:
+        fail(_usage_text(error))
+        return Exit.USAGE
+    except SandboxHostError as error:
+        fail(str(error))
+        return exit_for(error)
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the last resort: a bug of ours
+        _internal_error(error)
+        return Exit.INTERNAL
+    return result if isinstance(result, int) else Exit.OK
+
+
+def _usage_text(error: click.ClickException) -> str:
+    """Return click's complaint in one line, with where the help is."""
+    text = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else PROGRAM
+    return f"{text} See `{path} --help`."
+
+
+def _internal_error(error: Exception) -> None:
+    if os.environ.get(DEBUG_VARIABLE) == "1":
+        import traceback
+
+        traceback.print_exception(error)
+    fail(
+        f"internal error: {type(error).__name__}: {error}. This is a fault of {PROGRAM}'s, not "
+        f"yours. Set {DEBUG_VARIABLE}=1 and run it again to see where; please report that."
+    )
+
+
+def _drop_output() -> None:
+    """Keep the interpreter from flushing into the closed pipe again when it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

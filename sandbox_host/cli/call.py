@@ -1,0 +1,91 @@
+"""``sandbox-host call``: one operation, its arguments and its result as JSON."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sandbox_host.cli.options import host_options, plugin_directory
+from sandbox_host.cli.output import no_library_notes, note, working
+from sandbox_host.errors import UsageError
+from sandbox_host.runtime.blocking import BlockingHost
+
+if TYPE_CHECKING:
+    from sandbox_host.cli.options import HostOptions
+
+
+# An unknown option is taken for an argument, so that -5 can be one.
+@click.command(
+    "call",
+    short_help="Run one operation of a plugin and print its result.",
+    context_settings={"ignore_unknown_options": True},
+)
+@plugin_directory
+@click.argument("operation")
+@click.argument("arguments", metavar="[JSON]...", nargs=-1)
+@click.option("--kw", "keywords", multiple=True, metavar="NAME=JSON", help="A keyword argument.")
+@click.option(
+    "--deadline",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="How long the call may take. Default: the plugin's own wall time limit.",
+)
+@host_options
+def command(
+    directory: Path,
+    operation: str,
+    arguments: tuple[str, ...],
+    keywords: tuple[str, ...],
+    deadline: float | None,
+    host: HostOptions,
+) -> None:
+    """Load the plugin in DIR, call OPERATION with JSON values, and print the result as JSON.
+
+    Text needs its own quotes: '"two words"'. Bytes in a result are shown as {"base64": ...}.
+
+    \b
+    Example:
+      sandbox-host call word_counter count '"one two two"'
+      sandbox-host call weather_source read --kw limit=3 --deadline 2
+    """
+    values = [_value(text, f"argument {place}") for place, text in enumerate(arguments, 1)]
+    named = dict(_keyword(text) for text in keywords)
+    # What the library would warn of is in the error that it raises, and in the plan's notes.
+    with no_library_notes(), BlockingHost(host.read()) as running:
+        with working(f"loading {directory}"):
+            plugin = running.load(directory)
+        for text in plugin.plan.notes:
+            note(f"note: {text}")
+        with working(f"calling {operation}"):
+            # Through a dict, so that a keyword may be called `deadline`.
+            result = plugin.call(operation, *values, **{"deadline": deadline, **named})
+    # ASCII only: what a plugin returned must not act on the terminal.
+    click.echo(json.dumps(result, default=_bytes))
+
+
+def _value(text: str, what: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        why = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+        raise UsageError(
+            f"{what}, {text[:80]!r}, is not a JSON value: {why}.",
+            remedy="Text needs quotes of its own, as in '\"two words\"'.",
+        ) from None
+
+
+def _keyword(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise UsageError(f"--kw {text[:80]!r} is not NAME=JSON.", remedy="Write --kw limit=3.")
+    return name, _value(value, f"--kw {name}")
+
+
+def _bytes(value: object) -> object:
+    if isinstance(value, bytes):
+        return {"base64": base64.b64encode(value).decode()}
+    raise TypeError(f"a {type(value).__name__} is no JSON value")

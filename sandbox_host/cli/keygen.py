@@ -1,0 +1,96 @@
+"""``sandbox-host keygen``: a private key, and what others need to trust it."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from pathlib import Path
+
+import click
+
+from sandbox_host.bundle.keys import (
+    PrivateKey,
+    create_development_key,
+    format_public_key,
+    generate_key,
+    save_private_key,
+)
+from sandbox_host.cli.options import FILE, HostOptions, passphrase_fd, trust_options
+from sandbox_host.cli.output import field, say
+from sandbox_host.cli.passphrase import ask_passphrase, read_passphrase
+from sandbox_host.config import default_config_dir
+from sandbox_host.errors import UsageError
+
+
+@click.command("keygen", short_help="Make a signing key.")
+@click.argument("path", type=FILE, required=False)
+@click.option("--dev", is_flag=True, help="Make and trust this user's development key.")
+@click.option("--no-passphrase", is_flag=True, help="Leave the key file unencrypted.")
+@passphrase_fd
+@trust_options
+def command(
+    path: Path | None,
+    dev: bool,
+    no_passphrase: bool,
+    passphrase_fd: int | None,
+    host: HostOptions,
+) -> None:
+    """Make an Ed25519 signing key in the new file PATH, mode 0600, in OpenSSH's format.
+
+    The passphrase is asked for on the terminal, or read with --passphrase-fd. What is printed is
+    for others: the key's id, to compare by another way, and the command that trusts it.
+
+    With --dev and without PATH: a key without a passphrase in the configuration directory, made
+    if there is none, and trusted on this machine only.
+
+    \b
+    Example:
+      sandbox-host keygen --dev
+      sandbox-host keygen release.key --passphrase-fd 3 3< passphrase.txt
+    """
+    if dev:
+        if path is not None or no_passphrase or passphrase_fd is not None:
+            raise UsageError(
+                "--dev makes the one development key, without a passphrase.",
+                remedy="Leave PATH and the passphrase options away, or leave --dev away.",
+            )
+        _development_key(host)
+        return
+    if path is None:
+        raise UsageError(
+            "keygen was not told where to write the key.",
+            remedy="Name a new file, or make a development key with --dev.",
+        )
+    if no_passphrase and passphrase_fd is not None:
+        raise UsageError(
+            "--no-passphrase and --passphrase-fd exclude each other.", remedy="Keep one of them."
+        )
+    key = generate_key()
+    save_private_key(key, path, _passphrase(passphrase_fd, no_passphrase=no_passphrase))
+    say(f"{path}: a new private key, mode 0600; keep it to yourself")
+    _tell(key, path.stem)
+
+
+def _passphrase(descriptor: int | None, *, no_passphrase: bool) -> bytes | None:
+    if no_passphrase:
+        return None
+    if descriptor is not None:
+        return read_passphrase(descriptor)
+    return ask_passphrase("Passphrase of the new key", confirm=True)
+
+
+def _development_key(host: HostOptions) -> None:
+    store = host.read().trust_store
+    made = create_development_key(default_config_dir(), store)
+    word = "made now, mode 0600" if made.created else "there already"
+    say(f"{made.path}: the development key ({word}); trusted in {made.trust_store}")
+    _tell(made.key, "development key")
+
+
+def _tell(key: PrivateKey, label: str) -> None:
+    public = base64.b64encode(key.public).decode()
+    field("key", key.key_id)
+    field("public", format_public_key(key.public))
+    field(
+        "trust", f"sandbox-host trust add {public} --label {shlex.quote(label)} --plugins 'PATTERN'"
+    )
