@@ -110,12 +110,28 @@ def _prepare_interpreter(trace_fd: int) -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]  # ours, both
     faulthandler.enable(file=2)
+    _keep_listings()
     # What says that a deadline has passed means nothing before there are operations.
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     if hasattr(faulthandler, "register"):
         # The host asks for the place with this signal before it ends a plugin that has exceeded a
         # budget. The handler is C: it answers even while native code holds the interpreter.
         faulthandler.register(signal.SIGUSR1, file=trace_fd, all_threads=True, chain=False)
+
+
+def _keep_listings() -> None:
+    """Keep what importlib knows of directories that were listed before the lock-down.
+
+    The standard library's own directory cannot be listed any more where the host's site-packages
+    lie in it. importlib takes that for an empty directory and would find nothing ever again.
+    """
+    for finder in sys.path_importer_cache.values():
+        if getattr(finder, "_path_cache", None):
+            finder.invalidate_caches = _nothing  # type: ignore[union-attr]
+
+
+def _nothing() -> None:
+    """Take the place of FileFinder.invalidate_caches."""
 
 
 def _load(channel: ChildChannel, order: LoadOrder, faults: Faults) -> LoadedPlugin | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from errno import EMFILE, ENFILE
+from mmap import mmap
 
 from plugin_sdk.wire.limits import MAX_ERROR_TEXT_BYTES
 
@@ -28,7 +29,12 @@ _MAX_CHAIN = 20
 
 # Address space that is given back before a MemoryError is described. Enough to import
 # `traceback`, which nothing else in the child needs. Never written to, so it costs no memory.
+# Mapped: what `bytes` frees may stay with the C library, where new arenas cannot get it.
 _RESERVE_BYTES = 4 * 1024 * 1024
+
+# Once memory has run out, the C library may keep what a plugin gave back. Then this much of *its*
+# memory is the reserve; `traceback` is imported by now.
+_SECOND_RESERVE_BYTES = 512 * 1024
 
 _CHILD_DIR = os.path.dirname(__file__) + os.sep
 
@@ -42,9 +48,24 @@ class Faults:
 
     def __init__(self, package_dir: str) -> None:
         self._prefix = os.path.join(package_dir, "")
-        self._memory: bytes | None = None
+        self._memory: mmap | bytes | None = None
         self._descriptor: int | None = None
-        self._take_reserve()
+        self.take_reserve()
+
+    def take_reserve(self) -> None:
+        """Take what is missing of the reserve, if as much remains beside it; called before a call.
+
+        A plugin that keeps all memory would else leave nothing to send the answer with.
+        """
+        if self._memory is not None and self._descriptor is not None:
+            return
+        try:
+            if self._descriptor is None:
+                self._descriptor = os.dup(0)
+        except OSError:
+            pass  # still exhausted: the next call tries again
+        if self._memory is None:
+            self._memory = _map_reserve() or _allocate_reserve()
 
     def describe(self, error: BaseException) -> tuple[str, dict[str, str]]:
         """Return a code, and ``{type, message, traceback, place}`` with every text capped.
@@ -56,9 +77,10 @@ class Faults:
         place = ""
         try:
             code = _code(error)
-            place = self._place(error)
             if code != EXCEPTION:
                 self._give_reserve()
+            place = self._place(error)
+            if code != EXCEPTION:
                 _clear_frames(error)
             return code, {
                 "type": _type_name(error),
@@ -70,7 +92,7 @@ class Faults:
             text = "an exception that could not be described"
             return code, {"type": "", "message": text, "traceback": "", "place": place}
         finally:
-            self._take_reserve()
+            self.take_reserve()
 
     def _place(self, error: BaseException) -> str:
         """Return ``"main.py:12 in predict"`` for the innermost frame of the plugin, or ``""``."""
@@ -82,31 +104,45 @@ class Faults:
             step = step.tb_next
         if innermost is not None:
             code = innermost.tb_frame.f_code
-            path = code.co_filename[len(prefix) :]
-            return head(f"{path}:{innermost.tb_lineno} in {code.co_name}", MAX_TYPE_BYTES)
+            return self._told(code.co_filename, innermost.tb_lineno, code.co_name)
         if isinstance(error, SyntaxError) and str(error.filename).startswith(prefix):
-            return head(f"{str(error.filename)[len(prefix) :]}:{error.lineno}", MAX_TYPE_BYTES)
+            return self._told(str(error.filename), error.lineno)
         return ""
 
+    def place_of(self, function: object) -> str:
+        """Return ``"main.py:12 in predict"`` for where a function of the plugin is defined."""
+        code = getattr(getattr(function, "__func__", function), "__code__", None)
+        path = getattr(code, "co_filename", "")
+        if code is None or not path.startswith(self._prefix):
+            return ""
+        return self._told(path, code.co_firstlineno, code.co_name)
+
+    def _told(self, path: str, line: int | None, function: str = "") -> str:
+        place = f"{path[len(self._prefix) :]}:{line}"
+        return head(f"{place} in {function}" if function else place, MAX_TYPE_BYTES)
+
     def _give_reserve(self) -> None:
+        # Freed with its last reference; a mapping is unmapped by that.
         self._memory = None
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _take_reserve(self) -> None:
-        """Take again what is missing of the reserve, if as much remains beside it.
 
-        A plugin that keeps all memory would else leave nothing to send the answer with.
-        """
-        try:
-            if self._memory is None:
-                bytes(2 * _RESERVE_BYTES)
-                self._memory = bytes(_RESERVE_BYTES)
-            if self._descriptor is None:
-                self._descriptor = os.dup(0)
-        except (MemoryError, OSError):
-            return  # still exhausted: the next fault tries again
+def _map_reserve() -> mmap | None:
+    try:
+        mmap(-1, 2 * _RESERVE_BYTES).close()
+        return mmap(-1, _RESERVE_BYTES)
+    except (MemoryError, OSError):
+        return None
+
+
+def _allocate_reserve() -> bytes | None:
+    try:
+        bytes(2 * _SECOND_RESERVE_BYTES)
+        return bytes(_SECOND_RESERVE_BYTES)
+    except MemoryError:
+        return None
 
 
 def text_of(error: BaseException) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import monotonic_ns
 
-from plugin_sdk.child.faults import EXCEPTION, Faults, head, raised_by_the_call
+from plugin_sdk.child.faults import EXCEPTION, MEMORY, Faults, head, raised_by_the_call
 from plugin_sdk.child.io import flush_output
 from plugin_sdk.errors import DeadlinePassed
 from plugin_sdk.events import Event
@@ -85,6 +85,7 @@ class Loop:
             OSError: the host is gone while an answer is sent.
         """
         while (message := self._channel.receive()) is not None:
+            self._faults.take_reserve()
             if isinstance(message, Call):
                 answer: Message = self._call(message)
             elif isinstance(message, Deliver):
@@ -116,14 +117,21 @@ class Loop:
         call.payload = b""
         if not _is_arguments(arguments):
             return _failure(call, BAD_ARGUMENTS, "the payload of a call is [list, dict]")
-        return self._run(call, operation, arguments)
+        try:
+            try:
+                return self._run(call, operation, arguments)
+            finally:
+                self._deadline_ns = 0
+        except DeadlinePassed as error:
+            # It came while the answer was being made; it cannot come again.
+            return self._raised(call, error)
 
     def _run(self, call: Call, operation: Operation, arguments: Any) -> Message:
         value = _NOTHING
         try:
             self._deadline_ns = call.deadline_ns
             value = operation(*arguments[0], **arguments[1])
-            self._deadline_ns = 0
+            self._deadline_ns = 0  # what is done is done: it may take its time to be sent
             arguments.clear()
             return Result(call.id, payload=pack(value))
         except PayloadTooLargeError as error:
@@ -137,14 +145,18 @@ class Loop:
                 return _failure(call, NOT_SERIALIZABLE, text)
             return self._raised(call, error)
         except BaseException as error:  # noqa: BLE001 - sys.exit() in an operation ends nothing
-            self._deadline_ns = 0
             # What is held here may be what used up the memory.
             value = None
             arguments.clear()
-            return self._raised(call, error)
+            return self._raised(call, error, operation)
 
-    def _raised(self, call: Call, error: BaseException) -> Message:
+    def _raised(
+        self, call: Call, error: BaseException, operation: Operation | None = None
+    ) -> Message:
         code, details = self._faults.describe(error)
+        if code == MEMORY and not details["place"] and operation is not None:
+            # There was no memory for a traceback either.
+            details["place"] = self._faults.place_of(operation)
         if code == EXCEPTION and isinstance(error, TypeError) and raised_by_the_call(error):
             code = BAD_ARGUMENTS
         elif isinstance(error, DeadlinePassed):

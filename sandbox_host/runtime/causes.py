@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from sandbox_host.backends.base import Exit
     from sandbox_host.budget.enforce import Excess
 
+OUT_OF_MEMORY_STATUS: Final = 74
+"""Exit status of a child that has no memory left between two operations; the plugin's word."""
+
 _CRASHES: Final = frozenset(
     {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
 )
@@ -48,6 +51,8 @@ def cause_of(
         return _by_signal(plugin, signal.SIGXCPU)
     if how.signal is not None:
         return _by_signal(plugin, how.signal)
+    if how.code == OUT_OF_MEMORY_STATUS:
+        return Cause.MEMORY, f"{plugin} kept all its memory and could not go on."
     if how.code is not None:
         return Cause.EXITED, f"{plugin} left by itself with exit status {how.code}."
     return Cause.UNKNOWN, f"{plugin} ended, and somebody else collected its exit status."

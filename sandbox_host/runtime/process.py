@@ -117,6 +117,7 @@ class PluginProcess:
         # An id must not be overtaken by a later one between its choice and its sending.
         self._sending = threading.Lock()
         self._ending: Ending | None = None
+        self._blamed: Pending | None = None
         self._kill_at = 0.0
         self._dump = bytearray()
         self._closed_pipe_at = 0.0
@@ -479,11 +480,16 @@ class PluginProcess:
         return Facts(sample.resident_bytes, sample.threads)
 
     def _running(self, oldest: Pending) -> Running:
+        started_at, deadline = oldest.sent_at, oldest.deadline
+        if oldest.is_delivery:
+            # Nobody waits for it, and its handlers are not to blame for what stood before them.
+            started_at = oldest.started_at or time.monotonic()
+            deadline = started_at + self.plan.limits.wall_seconds
         return Running(
             operation=oldest.operation,
             cpu_seconds=self._child.cpu_seconds() - oldest.cpu_at_start,
-            started_at=oldest.sent_at,
-            deadline=oldest.deadline,
+            started_at=started_at,
+            deadline=deadline,
             interrupted_at=oldest.interrupted_at,
         )
 
@@ -498,6 +504,7 @@ class PluginProcess:
             f"{f' in {excess.operation}' if excess.operation else ''}: "
             f"{excess.used:.4g} of {excess.limit:.4g} {excess.unit}."
         )
+        self._blamed = oldest
         self.end(Ending(excess.cause, text, excess))
 
     def broke_down(self, error: Exception) -> None:
@@ -509,7 +516,7 @@ class PluginProcess:
 
     def _finish(self) -> None:
         """The process is gone: take its last words, tell the cause, close everything."""
-        self.channel.pump()
+        self.channel.drain()
         for stream in (0, 1):
             self._take_output(stream, _DRAIN_BYTES)
         self._take_dump()
@@ -541,7 +548,7 @@ class PluginProcess:
         """Return the error for a call that will not be answered any more."""
         excess = self._ending.excess if self._ending else None
         place = place_in(bytes(self._dump), str(self.places.package_dir))
-        if excess is not None and excess.operation == pending.operation:
+        if excess is not None and pending is self._blamed:
             if excess.cause is Cause.DEADLINE:
                 return self._too_late(pending, ended=True, place=place)
             at = f" at {place}" if place else ""

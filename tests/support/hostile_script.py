@@ -1,4 +1,4 @@
-"""Runs every attack of `tests/hostile` without pytest: ``python -m tests.support.hostile_script DIR``.
+"""Runs every attack of `tests/hostile` without pytest; the argument is a directory for it.
 
 Prints one line of JSON: the user, and per attack what is wrong, "" where all is as it should be.
 """

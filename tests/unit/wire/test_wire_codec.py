@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import struct
+import tracemalloc
+from typing import Any
+
+import msgpack
+import pytest
+
+from plugin_sdk.wire.codec import pack, unpack
+from plugin_sdk.wire.errors import PayloadError, PayloadTooLargeError
+from plugin_sdk.wire.limits import (
+    MAX_CONTAINERS,
+    MAX_DEPTH,
+    MAX_ELEMENTS,
+    MAX_PAYLOAD_BYTES,
+)
+
+MIB = 1024 * 1024
+
+
+class Array:
+    """What numpy's arrays and scalars look like to the codec."""
+
+    def __init__(self, plain: Any) -> None:
+        self._plain = plain
+
+    def tolist(self) -> Any:
+        return self._plain
+
+
+def array_of(count: int) -> bytes:
+    return b"\xdd" + struct.pack(">I", count)
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        False,
+        0,
+        -(2**63),
+        2**64 - 1,
+        1.5,
+        float("inf"),
+        "",
+        "Zürich ☃ 🌦",
+        b"",
+        bytes(range(256)),
+        [],
+        {},
+        [[1, 2], {"a": {"b": [None]}}],
+        {"": 1, "ключ": 2},
+        "x" * 70_000,
+        b"\x90" * 70_000,
+        list(range(70_000)),
+        {str(number): number for number in range(70_000)},
+    ],
+    ids=lambda value: f"{type(value).__name__}-{str(value)[:12]}",
+)
+def test_a_value_comes_back_equal(value: Any) -> None:
+    back = unpack(pack(value))
+    assert back == value
+    assert type(back) is type(value)
+
+
+def test_tuples_arrays_and_buffers_become_plain() -> None:
+    value = {"tuple": (1, 2), "array": Array([[1.0], [2.0]]), "buffer": bytearray(b"x")}
+    assert unpack(pack(value)) == {"tuple": [1, 2], "array": [[1.0], [2.0]], "buffer": b"x"}
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({1, 2}, "cannot carry a set"),
+        (object(), "cannot carry a object"),
+        ({1: "a"}, "key 1; keys must be str"),
+        ([{"a": {b"k": 1}}], "keys must be str"),
+        (2**64, "cannot carry an int outside"),
+        ("\ud800", "cannot carry this value"),
+        (nested(MAX_DEPTH + 2), "nested deeper"),
+        ((item for item in ()), "cannot carry a generator"),
+    ],
+    ids=["set", "object", "key", "bytes key", "int", "surrogate", "depth", "generator"],
+)
+def test_what_cannot_be_carried_is_told_at_the_sender(value: Any, told: str) -> None:
+    with pytest.raises(PayloadError, match=told):
+        pack(value)
+
+
+def test_a_cycle_is_refused() -> None:
+    cycle: list[Any] = []
+    cycle.append(cycle)
+    with pytest.raises(PayloadError, match="nested deeper"):
+        pack(cycle)
+
+
+def test_a_value_that_is_too_large_says_how_large() -> None:
+    with pytest.raises(PayloadTooLargeError) as caught:
+        pack(b"x" * 200, max_bytes=100)
+    assert (caught.value.size, caught.value.limit) == (202, 100)
+    with pytest.raises(PayloadTooLargeError):
+        unpack(b"\xc0" * 101, max_bytes=100)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xc1",
+        b"\x92\x01",
+        b"\xa5abc",
+        b"\xc4\x05ab",
+        b"\xda\x01",
+        b"\xdd\x00",
+        b"\x01\x01",
+        b"\xa2\xff\xfe",
+        b"\xcb\x00",
+        b"\x81\xa1a",
+        array_of(2**32 - 1),
+        b"\xdf\xff\xff\xff\xff",
+    ],
+    ids=lambda data: data.hex() or "empty",
+)
+def test_malformed_payloads_are_refused(data: bytes) -> None:
+    with pytest.raises(PayloadError):
+        unpack(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        msgpack.packb(msgpack.Timestamp(2**62, 0)),
+        msgpack.packb(msgpack.ExtType(5, b"x")),
+        b"\xd6\xff\xff\xff\xff\xff",
+        b"\xc7\x00\x01",
+    ],
+    ids=lambda data: data.hex(),
+)
+def test_extension_types_are_refused(data: bytes) -> None:
+    with pytest.raises(PayloadError):
+        unpack(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"\x82\xa1a\x01\xa1a\x02", "same key twice"),
+        (b"\x81\xc4\x01a\x01", "not a str"),
+        (b"\x81\x01\x01", "map key"),
+        (b"\x81\x90\x01", "map key"),
+    ],
+    ids=["twice", "bytes", "int", "list"],
+)
+def test_keys_are_distinct_text(data: bytes, told: str) -> None:
+    with pytest.raises(PayloadError, match=told):
+        unpack(data)
+
+
+def test_the_deepest_lawful_value_travels_and_one_more_does_not() -> None:
+    deepest = nested(MAX_DEPTH + 1)
+    assert unpack(pack(deepest)) == deepest
+    with pytest.raises(PayloadError):
+        unpack(msgpack.packb(nested(MAX_DEPTH + 2)))
+
+
+BOMBS = {
+    "empty containers": array_of(MAX_PAYLOAD_BYTES - 5) + b"\x80" * (MAX_PAYLOAD_BYTES - 5),
+    "too many containers": array_of(MAX_CONTAINERS) + b"\x90" * MAX_CONTAINERS,
+    "small negative numbers": array_of(MAX_PAYLOAD_BYTES - 5) + b"\xe0" * (MAX_PAYLOAD_BYTES - 5),
+    "one element too many": array_of(MAX_ELEMENTS) + b"\x01" * MAX_ELEMENTS,
+    "declared, never sent": array_of(900_000) * 31 + b"\x01" * 900_000,
+    "depth": b"\x91" * 100_000 + b"\x01",
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_payload_that_would_grow_is_refused_before_it_does(name: str) -> None:
+    data = BOMBS[name]
+    tracemalloc.start()
+    try:
+        with pytest.raises(PayloadError):
+            unpack(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The fast test for suspicious bytes makes one copy at most; nothing is built.
+    assert peak < len(data) + 16 * MIB
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        array_of(MAX_CONTAINERS - 1) + b"\x80" * (MAX_CONTAINERS - 1),
+        array_of(MAX_ELEMENTS - 1) + b"\xe0" * (MAX_ELEMENTS - 1),
+    ],
+    ids=["containers", "numbers"],
+)
+def test_the_worst_lawful_payload_stays_near_a_hundred_mebibytes(data: bytes) -> None:
+    tracemalloc.start()
+    try:
+        unpack(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 110 * MIB
