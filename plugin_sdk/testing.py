@@ -2,7 +2,7 @@
 
 **This is no sandbox.** The plugin's code runs with everything the test may do: nothing is signed,
 confined, limited or killed. It shows that the functions compute what they should. How the plugin
-fares under confinement is shown by ``sandbox-host test`` and by the fixture of
+fares under confinement is shown by ``sandbox-host check`` and by the fixture of
 ``sandbox_host.testing``, which run it in the real sandbox.
 
 ::

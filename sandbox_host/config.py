@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from plugin_sdk.wire.limits import MAX_OUTSTANDING
 from sandbox_host.errors import ConfigError
 from sandbox_host.model import MIB, Layer, Limits, Permissions
 from sandbox_host.reading import (
@@ -175,7 +176,6 @@ class HostConfig(BaseModel):
         stop_timeout_seconds: for draining and ``cleanup()``.
         sweep_seconds: how often the watchdog looks at memory, CPU time and descriptors.
         log_bytes: size at which a plugin's log file is cut.
-        max_payload_bytes: the largest argument or result of a call.
         max_outstanding_calls: per plugin; more are refused with `BackpressureError`.
         event_queue: events that may wait for one slow subscriber.
         health_check_interval: milliseconds between health checks (document A's unit).
@@ -216,11 +216,7 @@ class HostConfig(BaseModel):
         default=0.02, ge=0.001, le=10
     )
     log_bytes: Annotated[int, _bytes("log_bytes")] = Field(default=16 * MIB, ge=4_096, le=2**40)
-    # The upper bound is the wire's: a frame's length is 32 bits, and both sides hold it whole.
-    max_payload_bytes: Annotated[int, _bytes("max_payload_bytes")] = Field(
-        default=8 * MIB, ge=65_536, le=1_024 * MIB
-    )
-    max_outstanding_calls: int = Field(default=1_024, ge=1, le=65_536)
+    max_outstanding_calls: int = Field(default=MAX_OUTSTANDING, ge=1, le=MAX_OUTSTANDING)
     event_queue: int = Field(default=256, ge=1, le=65_536)
     health_check_interval: float = Field(default=30_000.0, ge=10, le=86_400_000)
     plugin_directory: Path | None = None

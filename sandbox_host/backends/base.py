@@ -110,9 +110,7 @@ class Backend(Protocol):
     def offers(self) -> tuple[LayerReport, ...]:
         """Return what this machine offers, layer by layer, found out by trying."""
 
-    def start(
-        self, plan: SandboxPlan, places: Places, timeout: float, max_payload_bytes: int
-    ) -> tuple[Child, Receipt]:
+    def start(self, plan: SandboxPlan, places: Places, timeout: float) -> tuple[Child, Receipt]:
         """Start a confined child that has imported nothing of the plugin.
 
         Blocks for at most ``timeout`` seconds.

@@ -61,8 +61,7 @@ def command(
         for text in plugin.plan.notes:
             note(f"note: {text}")
         with working(f"calling {operation}"):
-            # Through a dict, so that a keyword may be called `deadline`.
-            result = plugin.call(operation, *values, **{"deadline": deadline, **named})
+            result = plugin.call(operation, *values, deadline=deadline, **named)
     # ASCII only: what a plugin returned must not act on the terminal.
     click.echo(json.dumps(result, default=_bytes))
 
@@ -82,6 +81,11 @@ def _keyword(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
         raise UsageError(f"--kw {text[:80]!r} is not NAME=JSON.", remedy="Write --kw limit=3.")
+    if name == "deadline":
+        raise UsageError(
+            "--kw cannot pass an argument called deadline: that is the host's own.",
+            remedy="Pass it by its place, or mean --deadline SECONDS.",
+        )
     return name, _value(value, f"--kw {name}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -82,10 +83,12 @@ def _stop_on_signal() -> Iterator[_Stop]:
     stop = _Stop()
     before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
 
-    def ask(number: int, _frame: object) -> None:
+    def ask(_number: int, _frame: object) -> None:
+        if stop.asked:
+            # Whoever asks twice does not want to wait. The kernel ends the plugins with this
+            # process, and the next host removes what it leaves.
+            os._exit(Exit.INTERRUPTED)
         stop.asked = True
-        # Whoever asks twice does not want to wait for the plugins.
-        signal.signal(number, signal.default_int_handler)
 
     for number in _STOP_SIGNALS:
         signal.signal(number, ask)

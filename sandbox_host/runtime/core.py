@@ -44,7 +44,7 @@ from sandbox_host.observe.journal import Journal
 from sandbox_host.runtime import answers
 from sandbox_host.runtime.causes import Ending
 from sandbox_host.runtime.interface import check_ready
-from sandbox_host.runtime.keeper import Keeper
+from sandbox_host.runtime.keeper import IDLE_SECONDS, Keeper
 from sandbox_host.runtime.lifecycle import ENDED
 from sandbox_host.runtime.process import PluginProcess
 from sandbox_host.runtime.workspace import Workspace, remove_tree
@@ -197,9 +197,7 @@ class HostCore:
         identity = plan.identity
         places = self._places(identity, stage.stage(bundle, self._workspace.bundles))
         try:
-            child, receipt = self._backend.start(
-                plan, places, self.config.start_timeout_seconds, self.config.max_payload_bytes
-            )
+            child, receipt = self._backend.start(plan, places, self.config.start_timeout_seconds)
         except (ConfinementError, AttestationError) as error:
             _log.error("%s", error)
             self._journal.append("start_failed", identity, f"[{error.code}] {error.message}")
@@ -208,7 +206,7 @@ class HostCore:
         except BaseException:
             self._remove_places(places)
             raise
-        pace = f"every {self.config.sweep_seconds * 1e3:g} ms"
+        pace = f"every {self.config.sweep_seconds * 1e3:g} ms (idle: {IDLE_SECONDS * 1e3:g} ms)"
         watched = f"memory, CPU time, threads and deadlines, {pace}"
         watchdog = LayerReport(Layer.WATCHDOG, LayerStatus.ACTIVE, watched)
         process = PluginProcess(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import LocalProtocolError, PayloadError, PayloadTooLargeError
-from plugin_sdk.wire.limits import MAX_EVENT_BYTES
+from plugin_sdk.wire.limits import MAX_EVENT_BYTES, MAX_PAYLOAD_BYTES
 from plugin_sdk.wire.messages import Call, Deliver, Failure, Handled, Load, Publish, Stop
 from sandbox_host.backends.base import Exit
 from sandbox_host.budget.enforce import Excess, Facts, Running, judge
@@ -125,7 +125,7 @@ class PluginProcess:
             child.connection,
             child.receive_fd,
             child.send_fd,
-            max_unsent_bytes=2 * config.max_payload_bytes,
+            max_unsent_bytes=2 * MAX_PAYLOAD_BYTES,
             on_message=self._on_message,
             on_answered=self._on_answered,
             on_broken=self._on_broken,
@@ -277,7 +277,7 @@ class PluginProcess:
 
     def _pack(self, operation: str, value: Any) -> bytes:
         try:
-            return codec.pack(value, self._config.max_payload_bytes)
+            return codec.pack(value)
         except PayloadTooLargeError as error:
             text = f"The arguments of {self.identity}.{operation} are too large: {error}."
             raise MessageTooLargeError(text, plugin=self.identity) from None

@@ -32,7 +32,7 @@ def test_defaults_grant_nothing(monkeypatch, tmp_path):
     assert config.ceilings == Limits()
     assert config.grants == {}
     assert config.accept_missing == frozenset()
-    assert (config.log_bytes, config.max_payload_bytes) == (16 * MIB, 8 * MIB)
+    assert config.log_bytes == 16 * MIB
     assert (config.start_timeout_seconds, config.stop_timeout_seconds) == (30.0, 5.0)
     assert (config.sweep_seconds, config.max_outstanding_calls, config.event_queue) == (
         0.02,

@@ -38,9 +38,7 @@ class LinuxBackend:
         """Return what this machine offers, layer by layer."""
         return probe.offers(self._machine)
 
-    def start(
-        self, plan: SandboxPlan, places: Places, timeout: float, max_payload_bytes: int
-    ) -> tuple[Child, Receipt]:
+    def start(self, plan: SandboxPlan, places: Places, timeout: float) -> tuple[Child, Receipt]:
         """Start a confined, attested child that has imported nothing of the plugin.
 
         Raises:
@@ -49,7 +47,7 @@ class LinuxBackend:
                 ``timeout`` seconds; it was killed.
         """
         try:
-            child = spawn(places, max_payload_bytes)
+            child = spawn(places)
         except OSError as error:
             text = f"The process for {plan.identity} could not be started: {error}."
             raise ConfinementError(text, layer="process") from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import resource
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox_host.backends.linux.interpreter import interpreter_places
@@ -127,7 +128,7 @@ def _granted(path: str) -> Place:
         text = f"The granted path {path} does not exist or leads through a link to {real}."
         remedy = "Grant the real path."
         raise ConfinementError(text, layer=Layer.LANDLOCK, remedy=remedy)
-    if real == "/" or real.startswith(_NEVER_GRANTED):
+    if real == "/" or any(Path(real).is_relative_to(kernel) for kernel in _NEVER_GRANTED):
         text = f"The granted path {path} cannot be granted: it shows the kernel, not files."
         raise ConfinementError(text, layer=Layer.LANDLOCK, remedy="Remove it from the grants.")
     return Place(real, READ, is_directory=os.path.isdir(real))

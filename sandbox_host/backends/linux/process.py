@@ -48,16 +48,16 @@ def _renew_spawner() -> None:
 os.register_at_fork(after_in_child=_renew_spawner)
 
 
-def spawn(places: Places, max_payload_bytes: int) -> LinuxChild:
+def spawn(places: Places) -> LinuxChild:
     """Start an unconfined, trusted child that waits for its lock-down.
 
     Raises:
         OSError: the process or its pipes could not be made.
     """
-    return _spawner.submit(_spawn, places, max_payload_bytes).result()
+    return _spawner.submit(_spawn, places).result()
 
 
-def _spawn(places: Places, max_payload_bytes: int) -> LinuxChild:
+def _spawn(places: Places) -> LinuxChild:
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
 
         def pipe() -> tuple[int, int]:
@@ -92,7 +92,7 @@ def _spawn(places: Places, max_payload_bytes: int) -> LinuxChild:
             raise
         ours.pop_all()
         keep = [their_in, their_out, tr]
-        connection = Connection(HOST, max_payload_bytes)
+        connection = Connection(HOST)
         return LinuxChild(process, connection, receive, send, (out, err), trace, exit_fd, keep)
 
 
