@@ -117,7 +117,7 @@ class Context:
         """
         from plugin_sdk.wire.codec import pack
         from plugin_sdk.wire.errors import LocalProtocolError, PayloadError
-        from plugin_sdk.wire.limits import MAX_EVENT_BYTES
+        from plugin_sdk.wire.limits import EVENT
 
         plain = check_event_type(event_type)
         if plain not in self._publishable:
@@ -128,7 +128,7 @@ class Context:
             )
             raise PermissionDenied(text)
         try:
-            payload = pack(data, MAX_EVENT_BYTES)
+            payload = pack(data, EVENT)
         except PayloadError as error:
             text = f'the data of the event "{plain}" cannot be sent: {error}'
             raise NotSerializableError(text) from None

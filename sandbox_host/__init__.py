@@ -8,18 +8,25 @@ This is the whole public API::
 
 `SandboxHost.blocking` is the same without asyncio. Every error derives from `SandboxHostError`; see
 `sandbox_host.errors` for the tree.
+
+A name is imported when it is first used (PEP 562): ``sandbox-host --help`` and every pytest run,
+which loads `sandbox_host.testing`, must not pay for the whole host.
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
+from typing import TYPE_CHECKING, Any
 
 from sandbox_host import errors
-from sandbox_host.config import HostConfig
 from sandbox_host.errors import SandboxHostError
-from sandbox_host.model import Cause, Event, Layer, Limits, Permissions, Receipt, State, Usage
-from sandbox_host.runtime.blocking import BlockingHost, BlockingPlugin
-from sandbox_host.runtime.host import EventStream, Plugin, SandboxHost
+
+if TYPE_CHECKING:
+    from sandbox_host.config import HostConfig
+    from sandbox_host.model import Cause, Event, Layer, Limits, Permissions, Receipt, State, Usage
+    from sandbox_host.runtime.blocking import BlockingHost, BlockingPlugin
+    from sandbox_host.runtime.host import EventStream, Plugin, SandboxHost
 
 __all__ = [
     "BlockingHost",
@@ -44,3 +51,23 @@ __all__ = [
 logging.getLogger("sandbox_host").addHandler(logging.NullHandler())
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "config": ("HostConfig",),
+    "model": ("Cause", "Event", "Layer", "Limits", "Permissions", "Receipt", "State", "Usage"),
+    "runtime.blocking": ("BlockingHost", "BlockingPlugin"),
+    "runtime.host": ("EventStream", "Plugin", "SandboxHost"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

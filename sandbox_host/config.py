@@ -174,12 +174,12 @@ class HostConfig(BaseModel):
         accept_missing: layers that this operator knowingly does without.
         start_timeout_seconds: from spawn to ready.
         stop_timeout_seconds: for draining and ``cleanup()``.
-        sweep_seconds: how often the watchdog looks at memory, CPU time and descriptors.
+        sweep_seconds: how often the watchdog looks at memory, CPU time, threads and deadlines.
         log_bytes: size at which a plugin's log file is cut.
         max_outstanding_calls: per plugin; more are refused with `BackpressureError`.
         event_queue: events that may wait for one slow subscriber.
         health_check_interval: milliseconds between health checks (document A's unit).
-        plugin_directory: where plugins are discovered, or None.
+        plugin_directory: where ``sandbox-host run`` discovers plugins, or None.
         performance_thresholds: document A's.
         auto_discovery, load_on_startup, enable_profiling, enable_monitoring, metrics_collection:
             document A's; read and kept, nothing in this version acts on them yet.

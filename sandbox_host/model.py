@@ -107,7 +107,9 @@ class Permissions:
         write: absolute paths it may write.
         network: ``host:port`` entries it may connect to.
         env: names of environment variables it may see.
-        native_code: it may bring shared objects and map code from memory.
+        native_code: it may bring shared objects and make code in memory. Without it, code can
+            still be mapped from a file that the plugin wrote: what native code can *do* is held
+            by Landlock and seccomp, with this permission or without.
         subprocess: it may start programs.
     """
 

@@ -22,6 +22,7 @@ _PLAIN_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 _QUANTITY: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]{1,3})")
 _MAX_QUANTITY_LENGTH: Final = 32
 _MAX_KEYS_SHOWN: Final = 24
+_CUT: Final = "..."
 
 _BYTE_UNITS: Final[Mapping[str, int]] = {
     "B": 1,
@@ -73,15 +74,27 @@ def quoted(text: str, limit: int = 60) -> str:
     return json.dumps(text) if len(text) <= limit else json.dumps(text[:limit]) + "..."
 
 
-def escaped(text: str, limit: int) -> str:
+def escaped(text: str, limit: int, *, keep: str = "", keep_end: bool = False) -> str:
     r"""Return hostile text on one line and without control characters, cut to `limit` characters.
 
     What a terminal or a log would act on stands there as its escape, such as ``\x1b``.
+
+    Args:
+        text: anything that somebody else wrote.
+        limit: the most characters of the result; "..." stands for what was cut off.
+        keep: characters that pass all the same, such as ``"\n\t"`` in a traceback.
+        keep_end: cut off the beginning, not the end: a traceback's last lines say most.
     """
-    kept = "".join(
-        c if is_printable(c) else c.encode("unicode_escape").decode() for c in text[:limit]
+    part = text[-limit:] if keep_end and limit else text[:limit]
+    shown = "".join(
+        c if c in keep or is_printable(c) else c.encode("unicode_escape").decode() for c in part
     )
-    return kept if len(kept) <= limit and len(text) <= limit else kept[: max(0, limit - 3)] + "..."
+    if len(shown) <= limit and len(text) <= limit:
+        return shown
+    room = max(0, limit - len(_CUT))
+    if keep_end:
+        return _CUT + shown[len(shown) - min(room, len(shown)) :]
+    return shown[:room] + _CUT
 
 
 def describe(value: object) -> str:

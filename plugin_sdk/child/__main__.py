@@ -60,6 +60,8 @@ def run(arguments: list[str]) -> int:
     in_fd, out_fd, trace_fd, host_pid = (int(argument) for argument in arguments)
     # 1. The channel. An interrupt typed at the terminal is for the host, which ends its plugins.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The host's mask is inherited; with it, a deadline or a question for the place would wait.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for descriptor in (in_fd, out_fd, trace_fd):
         os.set_inheritable(descriptor, False)
     channel = ChildChannel(in_fd, out_fd)

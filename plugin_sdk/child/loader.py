@@ -11,6 +11,7 @@ from plugin_sdk.child.interface import LoadError, find_hooks, find_interface
 from plugin_sdk.context import Context, install_context
 from plugin_sdk.wire.codec import pack
 from plugin_sdk.wire.errors import PayloadError
+from plugin_sdk.wire.limits import METADATA
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from plugin_sdk.child.interface import Interface, Operation
-
-# What get_metadata() may return: a description, not a channel for data.
-MAX_METADATA_BYTES = 64 * 1024
 
 _RESERVED = frozenset({"plugin_sdk", "msgpack"})
 
@@ -216,7 +214,7 @@ def _metadata(get_metadata: Operation) -> dict[str, Any]:
         text = f"get_metadata() returned {_shown(answer)}; it must return a dict."
         raise LoadError("metadata", text)
     try:
-        pack(answer, MAX_METADATA_BYTES)
+        pack(answer, METADATA)
     except PayloadError as error:
         text = f"get_metadata() returned a dict that cannot be sent: {error}"
         raise LoadError("metadata", text) from None

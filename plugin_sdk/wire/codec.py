@@ -12,16 +12,13 @@ import struct
 import msgpack
 
 from plugin_sdk.wire.errors import PayloadError, PayloadTooLargeError
-from plugin_sdk.wire.limits import (
-    MAX_CONTAINERS,
-    MAX_DEPTH,
-    MAX_ELEMENTS,
-    MAX_PAYLOAD_BYTES,
-)
+from plugin_sdk.wire.limits import VALUE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from plugin_sdk.wire.limits import Bounds
 
 # First bytes that open a container, or an extension, by the msgpack specification.
 _CONTAINERS = bytes([*range(0x80, 0xA0), *range(0xDC, 0xE0)])
@@ -54,10 +51,10 @@ def _plain(value: Any) -> Any:
     raise PayloadError(text)
 
 
-def _check_keys(value: Any, depth: int = 0) -> None:
+def _check_keys(value: Any, most: int, depth: int = 0) -> None:
     """Refuse non-str keys and deep nesting at the sender, where the line of code is known."""
-    if depth > MAX_DEPTH:
-        text = f"cannot carry a value nested deeper than {MAX_DEPTH} levels"
+    if depth > most:
+        text = f"cannot carry a value nested deeper than {most} levels"
         raise PayloadError(text)
     if isinstance(value, dict):
         for key, item in value.items():
@@ -65,22 +62,22 @@ def _check_keys(value: Any, depth: int = 0) -> None:
                 text = f"cannot carry a dict with the key {key!r:.80}; keys must be str"
                 raise PayloadError(text)
             if isinstance(item, (dict, list, tuple)):
-                _check_keys(item, depth + 1)
+                _check_keys(item, most, depth + 1)
     elif isinstance(value, (list, tuple)):
         for item in value:
             if isinstance(item, (dict, list, tuple)):
-                _check_keys(item, depth + 1)
+                _check_keys(item, most, depth + 1)
 
 
-def pack(value: Any, max_bytes: int = MAX_PAYLOAD_BYTES) -> bytes:
-    """Return ``value`` as msgpack bytes.
+def pack(value: Any, bounds: Bounds = VALUE) -> bytes:
+    """Return ``value`` as msgpack bytes that `unpack` accepts under the same bounds.
 
     Raises:
         PayloadError: the value has a type, key or depth that the wire does not carry.
-        PayloadTooLargeError: the result has more than ``max_bytes`` bytes.
+        PayloadTooLargeError: the result exceeds one of the bounds.
     """
     if isinstance(value, (dict, list, tuple)):
-        _check_keys(value)
+        _check_keys(value, bounds.depth)
     try:
         data = msgpack.packb(value, default=_plain, use_bin_type=True)
     except PayloadError:
@@ -88,24 +85,26 @@ def pack(value: Any, max_bytes: int = MAX_PAYLOAD_BYTES) -> bytes:
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         text = f"cannot carry this value: {error}"
         raise PayloadError(text) from None
-    if len(data) > max_bytes:
-        text = f"value of {len(data)} bytes; at most {max_bytes} can be carried in one message"
-        raise PayloadTooLargeError(text, size=len(data), limit=max_bytes)
+    if len(data) > bounds.max_bytes:
+        text = f"value of {len(data)} bytes; at most {bounds.max_bytes} can be carried at once"
+        raise PayloadTooLargeError(text, size=len(data), limit=bounds.max_bytes)
+    if len(data) > bounds.elements or _openings(data) > bounds.containers:
+        _scan(data, bounds)
     return bytes(data)
 
 
-def unpack(data: bytes, max_bytes: int = MAX_PAYLOAD_BYTES) -> Any:
+def unpack(data: bytes, bounds: Bounds = VALUE) -> Any:
     """Return the value in ``data``.
 
     Raises:
         PayloadError: malformed bytes, an extension type, a key that is not a str or comes twice.
         PayloadTooLargeError: more bytes, elements, containers or depth than the limits allow.
     """
-    if len(data) > max_bytes:
-        text = f"payload of {len(data)} bytes; {max_bytes} are allowed"
-        raise PayloadTooLargeError(text, size=len(data), limit=max_bytes)
-    if _looks_suspicious(data):
-        _scan(data)
+    if len(data) > bounds.max_bytes:
+        text = f"payload of {len(data)} bytes; {bounds.max_bytes} are allowed"
+        raise PayloadTooLargeError(text, size=len(data), limit=bounds.max_bytes)
+    if _looks_suspicious(data, bounds):
+        _scan(data, bounds)
     try:
         return msgpack.unpackb(
             data, raw=False, use_list=True, strict_map_key=True, object_pairs_hook=_distinct
@@ -130,19 +129,23 @@ def _distinct(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
     return result
 
 
-def _looks_suspicious(data: bytes) -> bool:
+def _looks_suspicious(data: bytes, bounds: Bounds) -> bool:
     """Tell whether ``data`` might break a limit, at the speed of C.
 
-    Bytes that *could* open a container are counted wherever they stand: never too few, so a
-    payload with a handful of them needs no scan, and most small messages are of that kind. An
-    element takes at least one byte, so a payload of few bytes has few elements.
+    A payload with a handful of bytes that could open a container needs no scan, and most small
+    messages are of that kind. An element takes at least one byte, so few bytes are few elements.
     """
-    if len(data) > MAX_ELEMENTS or len(data.translate(None, _FORBIDDEN)) != len(data):
+    if len(data) > bounds.elements or len(data.translate(None, _FORBIDDEN)) != len(data):
         return True
-    return len(data) - len(data.translate(None, _CONTAINERS)) > MAX_DEPTH
+    return _openings(data) > min(bounds.depth, bounds.containers)
 
 
-def _scan(data: bytes) -> None:
+def _openings(data: bytes) -> int:
+    """Count the bytes that *could* open a container, wherever they stand: never too few."""
+    return len(data) - len(data.translate(None, _CONTAINERS))
+
+
+def _scan(data: bytes, bounds: Bounds) -> None:
     """Walk the payload without building it, counting elements, containers and depth."""
     position, end, elements, containers = 0, len(data), 0, 0
     open_items = [1]  # items still to come, per open container; the payload itself at the bottom
@@ -165,9 +168,9 @@ def _scan(data: bytes) -> None:
             continue
         containers += 1
         open_items.append(items)
-        _check("containers", containers, MAX_CONTAINERS)
-        _check("levels of nesting", len(open_items) - 2, MAX_DEPTH)
-        _check("elements", elements + items, MAX_ELEMENTS)
+        _check("containers", containers, bounds.containers)
+        _check("levels of nesting", len(open_items) - 2, bounds.depth)
+        _check("elements", elements + items, bounds.elements)
         if items > end - position:
             raise PayloadError(_TRUNCATED)
     if position != end:

@@ -42,8 +42,34 @@ MAX_CONTAINERS = 200_000
 # eight million of the former were seen to decode to 343 MiB. This bounds a payload to about 100.
 MAX_ELEMENTS = 1_000_000
 
+# What get_metadata() may return: a description, not a channel for data.
+MAX_METADATA_BYTES = 64 * 1024
+
+# The same for one event, which every subscriber's queue may hold many of: decoded, it takes
+# less than 2 MiB. One level less, because an event travels inside an object of the host's.
+MAX_EVENT_DEPTH = MAX_DEPTH - 1
+MAX_EVENT_CONTAINERS = 4_000
+MAX_EVENT_ELEMENTS = 32_000
+
 # Text of a remote error: enough for a deep traceback, too little to fill a log.
 MAX_ERROR_TEXT_BYTES = 16 * 1024
 
 # What one read asks the kernel for: the default capacity of a pipe.
 READ_BYTES = 64 * 1024
+
+
+class Bounds:
+    """What one packed value may take: bytes, nesting, containers, elements of all kinds."""
+
+    __slots__ = ("containers", "depth", "elements", "max_bytes")
+
+    def __init__(self, max_bytes: int, depth: int, containers: int, elements: int) -> None:
+        self.max_bytes = max_bytes
+        self.depth = depth
+        self.containers = containers
+        self.elements = elements
+
+
+VALUE = Bounds(MAX_PAYLOAD_BYTES, MAX_DEPTH, MAX_CONTAINERS, MAX_ELEMENTS)
+EVENT = Bounds(MAX_EVENT_BYTES, MAX_EVENT_DEPTH, MAX_EVENT_CONTAINERS, MAX_EVENT_ELEMENTS)
+METADATA = Bounds(MAX_METADATA_BYTES, MAX_EVENT_DEPTH, MAX_EVENT_CONTAINERS, MAX_EVENT_ELEMENTS)

@@ -22,7 +22,8 @@ HOST = "host"
 PLUGIN = "plugin"
 
 
-def _is_name(value: object) -> bool:
+def is_name(value: object) -> bool:
+    """Tell whether this can name an operation or an event type on the wire."""
     # Printable: it ends up in terminals and logs. That excludes lone surrogates as well, which
     # have no encoding.
     return (
@@ -133,7 +134,7 @@ class Failed(Message):
 
     __slots__ = ("code",)
     number, sender = 5, PLUGIN
-    fields = (("code", _is_name),)
+    fields = (("code", is_name),)
     code: str
 
 
@@ -146,7 +147,7 @@ class Call(Message):
 
     __slots__ = ("deadline_ns", "id", "operation")
     number, sender = 6, HOST
-    fields = (("id", _is_id), ("operation", _is_name), ("deadline_ns", _is_count))
+    fields = (("id", _is_id), ("operation", is_name), ("deadline_ns", _is_count))
     id: int
     operation: str
     deadline_ns: int
@@ -166,7 +167,7 @@ class Failure(Message):
 
     __slots__ = ("code", "id")
     number, sender = 8, PLUGIN
-    fields = (("id", _is_id), ("code", _is_name))
+    fields = (("id", _is_id), ("code", is_name))
     id: int
     code: str
 
@@ -176,7 +177,7 @@ class Deliver(Message):
 
     __slots__ = ("event_type", "id")
     number, sender = 9, HOST
-    fields = (("id", _is_id), ("event_type", _is_name))
+    fields = (("id", _is_id), ("event_type", is_name))
     id: int
     event_type: str
 
@@ -196,7 +197,7 @@ class Publish(Message):
 
     __slots__ = ("event_type",)
     number, sender = 11, PLUGIN
-    fields = (("event_type", _is_name),)
+    fields = (("event_type", is_name),)
     event_type: str
 
 

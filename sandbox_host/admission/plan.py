@@ -4,15 +4,15 @@ The steps, numbered again in `admit`:
 
 1. The plugin is enabled, by plugin.json or the operator.
 2. Its plugin API, and the ``core_framework`` it depends on, are this host's.
-3. It brings no native code that it did not request.
-4. Every permission it requests is available and granted; no limit it names is above the ceiling.
-5. Its configuration, with the operator's laid over it, meets its schema.
-6. Every required layer of confinement is offered, or its absence accepted by name.
+3. Every permission it requests is available and granted; no limit it names is above the ceiling.
+4. Its configuration, with the operator's laid over it, meets its schema.
+5. Every required layer of confinement is offered, or its absence accepted by name.
+
+That it brings no native code that it did not request is a rule of bundles, kept at verification.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import InitVar, dataclass
 from types import MappingProxyType
@@ -26,7 +26,7 @@ from sandbox_host.admission.policy import (
     limit_differences,
     permission_differences,
 )
-from sandbox_host.bundle.config_schema import ENABLED, validate_config
+from sandbox_host.bundle.config_schema import validate_config
 from sandbox_host.bundle.plugin_json import api_range, split_dependency
 from sandbox_host.errors import AdmissionError, ConfigError, ConfinementError, PluginDisabledError
 from sandbox_host.model import PLUGIN_API_VERSION, Layer, Limits, Manifest, Permissions
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from sandbox_host.bundle.verify import VerifiedBundle
 
 CORE_FRAMEWORK: Final = "core_framework"
-_NATIVE_FILE: Final = re.compile(r".*\.(?:so(?:\.[0-9]+)*|dylib|dll|pyd)", re.IGNORECASE)
 _TOKEN: Final = object()
 
 
@@ -117,16 +116,6 @@ def _check_api(manifest: Manifest) -> None:
             )
 
 
-def _check_native(manifest: Manifest, files: Collection[str]) -> None:
-    native = [name for name in files if _NATIVE_FILE.fullmatch(name)]
-    if native and not manifest.permissions.native_code:
-        raise AdmissionError(
-            f"Plugin {manifest.identity} is not admitted: it brings native code "
-            f"({quoted(native[0])}) and does not request it.",
-            remedy='Put "permissions": {"native_code": true} into plugin.json and sign it again.',
-        )
-
-
 def _effective_config(manifest: Manifest, policy: Policy) -> dict[str, Any]:
     overrides = policy.overrides(manifest.identity)
     path = f"plugin_config.{manifest.identity}" if overrides else "config"
@@ -193,23 +182,21 @@ def admit(
     """
     manifest = bundle.manifest
     # 1. Enabled, before anything else is asked of a plugin that is not to run. Anything but a bool
-    #    is left for step 5, which says so.
-    if policy.overrides(manifest.identity).get(ENABLED, manifest.enabled) is False:
+    #    is left for step 4, which says so.
+    if not policy.enables(manifest):
         raise PluginDisabledError(
             f"Plugin {manifest.identity} is disabled: config.enabled is false.",
             remedy=f"To enable it: [plugin_config.{manifest.identity}] enabled = true.",
         )
     # 2. The plugin API.
     _check_api(manifest)
-    # 3. Native code in its files.
-    _check_native(manifest, bundle.files.keys())
-    # 4. Requested x granted, every difference at once.
+    # 3. Requested x granted, every difference at once.
     differences = permission_differences(manifest, policy) + limit_differences(manifest, policy)
     if differences:
         raise _refusal(manifest, differences)
-    # 5. Configuration.
+    # 4. Configuration.
     config = _effective_config(manifest, policy)
-    # 6. Layers.
+    # 5. Layers.
     layers, missing = _layers(manifest, policy, offered, required)
     return SandboxPlan(
         identity=manifest.identity,

@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from sandbox_host.bundle.config_schema import ENABLED
 from sandbox_host.model import HOST_EVENTS, Layer, Limits, Manifest, Permissions
 from sandbox_host.terms import LIMIT_KEYS
 
@@ -103,6 +104,13 @@ class Policy:
         for pattern in sorted(matching, key=lambda p: (p == identity, len(p), p)):
             merged.update(self.plugin_config[pattern])
         return merged
+
+    def enables(self, manifest: Manifest) -> bool:
+        """Tell whether a plugin is to run, by plugin.json or else by the operator's word.
+
+        Only false disables: what else the operator may have written there, its schema refuses.
+        """
+        return self.overrides(manifest.identity).get(ENABLED, manifest.enabled) is not False
 
 
 def _union(lists: Iterable[tuple[str, ...]]) -> tuple[str, ...]:

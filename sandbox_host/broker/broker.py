@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
-from plugin_sdk.wire import codec
-from plugin_sdk.wire.errors import PayloadError
-from plugin_sdk.wire.limits import MAX_EVENT_BYTES
+from sandbox_host.broker.packed import PackedEvent
 from sandbox_host.broker.queues import Subscription
 from sandbox_host.broker.topics import check_type
-from sandbox_host.errors import UsageError
-from sandbox_host.model import Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-_ENVELOPE_BYTES: Final = 512
-"""Room for source, time and number beside the data."""
+    Deliver = Callable[[PackedEvent], None]
 
 
 class Broker:
@@ -31,26 +26,22 @@ class Broker:
     def __init__(self, clock: Callable[[], float], queue_limit: int) -> None:
         self._clock = clock
         self._queue_limit = queue_limit
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._next_id = 1
-        self._subscriptions: set[Subscription] = set()
-        self._handlers: dict[str, dict[str, Callable[[Event, bytes], bool]]] = {}
-        self.published = 0
-        self.undelivered = 0
+        self._subscriptions: dict[Subscription, None] = {}
+        self._handlers: dict[str, list[Deliver]] = {}
 
-    def register(
-        self, plugin: str, types: Iterable[str], deliver: Callable[[Event, bytes], bool]
-    ) -> None:
+    def register(self, types: Iterable[str], deliver: Deliver) -> None:
         """Deliver these types to a plugin's handlers from now on."""
         with self._lock:
             for event_type in types:
-                self._handlers.setdefault(event_type, {})[plugin] = deliver
+                self._handlers.setdefault(event_type, []).append(deliver)
 
-    def unregister(self, plugin: str) -> None:
+    def unregister(self, deliver: Deliver) -> None:
         """Deliver nothing to the plugin any more."""
         with self._lock:
-            for handlers in self._handlers.values():
-                handlers.pop(plugin, None)
+            for event_type, handlers in list(self._handlers.items()):
+                self._handlers[event_type] = [d for d in handlers if d != deliver]
 
     def subscribe(self, types: Iterable[str]) -> Subscription:
         """Return a subscription that gets these types, or all, from this moment on.
@@ -61,37 +52,34 @@ class Broker:
         wanted = frozenset(check_type(event_type) for event_type in types)
         subscription = Subscription(wanted, self._queue_limit, self._forget)
         with self._lock:
-            self._subscriptions.add(subscription)
+            self._subscriptions[subscription] = None
         return subscription
 
     def _forget(self, subscription: Subscription) -> None:
         with self._lock:
-            self._subscriptions.discard(subscription)
+            self._subscriptions.pop(subscription, None)
 
-    def publish(self, event_type: str, data: Any, source: str) -> Event:
-        """Stamp an event and hand it out.
+    def publish(self, event_type: str, data: bytes, source: str) -> PackedEvent:
+        """Stamp an event and hand it out, in the same order to everybody.
 
         Args:
             event_type: its type; that ``source`` may publish it has been checked.
-            data: what `plugin_sdk.wire.codec` carries.
+            data: packed, and checked against the wire's bounds for events.
             source: identity of a plugin, or "host".
 
         Raises:
-            UsageError: the type is malformed, or the data cannot be carried.
+            UsageError: the type is malformed.
         """
         check_type(event_type)
+        # Held while it is handed out: nobody sees a later event first. Nothing below blocks.
         with self._lock:
-            event = Event(event_type, data, self._clock(), source, self._next_id)
+            event = PackedEvent(event_type, data, self._clock(), source, self._next_id)
             self._next_id += 1
-            handlers = list(self._handlers.get(event_type, {}).values())
-            subscriptions = [s for s in self._subscriptions if not s.types or event_type in s.types]
-        payload = _pack(event)
-        self.published += 1
-        for deliver in handlers:
-            if not deliver(event, payload):
-                self.undelivered += 1
-        for subscription in subscriptions:
-            subscription.put(event)
+            for deliver in self._handlers.get(event_type, ()):
+                deliver(event)
+            for subscription in self._subscriptions:
+                if not subscription.types or event_type in subscription.types:
+                    subscription.put(event)
         return event
 
     def close(self) -> None:
@@ -101,19 +89,3 @@ class Broker:
             self._handlers.clear()
         for subscription in subscriptions:
             subscription.close()
-
-
-def _pack(event: Event) -> bytes:
-    try:
-        return codec.pack(
-            {
-                "data": event.data,
-                "timestamp": event.timestamp,
-                "source": event.source,
-                "id": event.id,
-            },
-            MAX_EVENT_BYTES + _ENVELOPE_BYTES,
-        )
-    except PayloadError as error:
-        text = f"The data of the event {event.type} cannot be carried: {error}."
-        raise UsageError(text) from None

@@ -11,8 +11,14 @@ from sandbox_host.model import Cause
 if TYPE_CHECKING:
     from sandbox_host.model import Limits
 
+IDLE_SHARE: Final = 0.1
+"""What a plugin may use of one CPU while nothing was asked of it, in the long run."""
+
 INTERRUPT_GRACE_SECONDS: Final = 0.25
 """How long an operation past its deadline has to end by itself before its plugin is ended."""
+
+
+BACKGROUND: Final = "background threads"
 
 
 class Step(enum.Enum):
@@ -58,6 +64,35 @@ class Excess:
     used: float
     unit: str
     operation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """The time since the plugin's last operation ended, or since this was last begun anew.
+
+    Attributes:
+        since: reading of the monotonic clock.
+        cpu_at_start: the plugin's CPU clock then, in seconds.
+    """
+
+    since: float
+    cpu_at_start: float
+
+
+def judge_idle(limits: Limits, idle: Idle, cpu_seconds: float, now: float) -> Excess | None:
+    """Return the excess of threads that go on while nothing is asked of the plugin, or None.
+
+    They may use what one operation may, in a window ten times as long; see `begin_anew`.
+    """
+    used = cpu_seconds - idle.cpu_at_start
+    if used <= limits.cpu_seconds or begin_anew(limits, idle, now):
+        return None
+    return Excess(Step.END, Cause.CPU, "cpu", limits.cpu_seconds, used, "seconds", BACKGROUND)
+
+
+def begin_anew(limits: Limits, idle: Idle, now: float) -> bool:
+    """Tell whether the window of idle time is over, and a new one begins."""
+    return now - idle.since > limits.cpu_seconds / IDLE_SHARE
 
 
 def judge(

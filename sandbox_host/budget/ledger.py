@@ -24,7 +24,6 @@ class Ledger:
         self._descriptors_peak = 0
         self._threads_peak = 0
         self._failures = 0
-        self._excesses: dict[str, int] = {}
 
     def sampled(self, *, cpu: float, resident_peak: int, descriptors: int, threads: int) -> None:
         """Take a look at the process: peaks grow, the CPU clock moves on."""
@@ -41,16 +40,6 @@ class Ledger:
             metrics = self._operations.setdefault(operation, OperationMetrics())
             metrics.record(wall_seconds, failed=failed)
             self._failures += failed
-
-    def exceeded(self, budget: str) -> None:
-        """Count an excess of a budget."""
-        with self._lock:
-            self._excesses[budget] = self._excesses.get(budget, 0) + 1
-
-    def excesses(self) -> Mapping[str, int]:
-        """Return how often each budget was exceeded."""
-        with self._lock:
-            return dict(self._excesses)
 
     def operations(self) -> Mapping[str, OperationMetrics]:
         """Return the account by operation."""

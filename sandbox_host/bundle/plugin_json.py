@@ -66,10 +66,17 @@ _MAX_VERSION: Final = 64
 _MAX_LINE: Final = 256
 _MAX_DESCRIPTION: Final = 2_000
 
-RESERVED_IDENTITIES: Final = frozenset(
-    {"host", "plugin_sdk", "sandbox_host", "msgpack", "main", "plugin"}
-)
-"""Names that mean something else already: an event's source, a module inside the child."""
+RESERVED_IDENTITIES: Final = sys.stdlib_module_names | {
+    "host",
+    "main",
+    "msgpack",
+    "numpy",
+    "plugin",
+    "plugin_sdk",
+    "sandbox_host",
+}
+"""Names that mean something else already: an event's source, or a module that the plugin's own
+process imports, in front of which a plugin called so would stand."""
 
 _ACCESS_CAPABILITIES: Final[Mapping[str, tuple[str, str]]] = {
     "file_system_access": ("read", "paths under permissions.read or permissions.write"),
@@ -83,12 +90,9 @@ def _read_name(value: object, path: str) -> str:
     identity = identity_of(name)
     if keyword.iskeyword(identity) or keyword.issoftkeyword(identity):
         raise BadValueError(path, f"expected another name, {describe(name)} is a Python keyword")
-    if identity in sys.stdlib_module_names:
-        raise BadValueError(
-            path, f"expected another name, {describe(name)} is a module of Python's own library"
-        )
     if identity in RESERVED_IDENTITIES:
-        raise BadValueError(path, f"expected another name, {describe(name)} is reserved")
+        which = " as a module of Python's own" if identity in sys.stdlib_module_names else ""
+        raise BadValueError(path, f"expected another name, {describe(name)} is reserved{which}")
     return name
 
 

@@ -6,23 +6,14 @@ One function, so that nobody can sign what every host would refuse.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping
 from typing import Final
 
 from sandbox_host.bundle.contents import MANIFEST_NAME, PACKAGE_FILE
 from sandbox_host.bundle.names import check_path, check_set, shown
 from sandbox_host.bundle.plugin_json import parse_manifest
-from sandbox_host.errors import BundleError, ManifestError
+from sandbox_host.errors import BundleError
 from sandbox_host.model import Manifest
-
-RESERVED_NAMES: Final = sys.stdlib_module_names | {
-    "plugin_sdk",
-    "sandbox_host",
-    "msgpack",
-    "numpy",
-}
-"""Modules that the plugin's process imports by name; a plugin called so would stand in front."""
 
 _SHARED_OBJECT: Final = re.compile(r".*\.(?:so(?:\.[0-9.]+)?|pyd|dll|dylib|sl)", re.DOTALL)
 _MAGIC: Final = (
@@ -45,7 +36,7 @@ def check_contents(files: Mapping[str, bytes]) -> Manifest:
     Raises:
         BundleError: a name is refused, a required file is missing, or native code comes without
             the permission for it.
-        ManifestError: plugin.json is not acceptable, or its name is taken.
+        ManifestError: plugin.json is not acceptable.
     """
     for path in files:
         check_path(path)
@@ -60,12 +51,6 @@ def check_contents(files: Mapping[str, bytes]) -> Manifest:
                 remedy="Add it at the root (`sandbox-host new` shows a complete plugin).",
             )
     manifest = parse_manifest(files[MANIFEST_NAME])
-    if manifest.identity in RESERVED_NAMES:
-        raise ManifestError(
-            f"plugin.json: name: {shown(manifest.identity)} is the name of a module that the "
-            "plugin's own process imports.",
-            remedy="Choose another name.",
-        )
     if not manifest.permissions.native_code:
         _refuse_native(files)
     return manifest

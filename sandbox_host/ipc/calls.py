@@ -25,7 +25,6 @@ class Pending:
         sent_at: reading of the monotonic clock when it was sent.
         started_at: the same when it became the plugin's oldest unanswered message; 0.0 before.
         cpu_at_start: the plugin's CPU clock at that moment, in seconds.
-        bytes_out: size of its payload.
         answer: the plugin's answer, or the error; None before it is finished.
     """
 
@@ -34,7 +33,6 @@ class Pending:
         "_event",
         "_lock",
         "answer",
-        "bytes_out",
         "cpu_at_start",
         "deadline",
         "finished_at",
@@ -58,7 +56,6 @@ class Pending:
         self.finished_at = 0.0
         self.interrupted_at = 0.0
         self.cpu_at_start = 0.0
-        self.bytes_out = 0
         self.answer: Message | Exception | None = None
         self._lock = threading.Lock()
         self._event: threading.Event | None = None
@@ -83,7 +80,10 @@ class Pending:
         return True
 
     def on_done(self, callback: Callable[[Pending], object]) -> None:
-        """Call ``callback`` when it is finished, or now; from whichever thread finishes it."""
+        """Call ``callback`` when it is finished, or now; from whichever thread finishes it.
+
+        It must not raise: who finishes a call has others to finish.
+        """
         with self._lock:
             if self.answer is None:
                 self._callback = callback

@@ -1,13 +1,12 @@
-"""Leader and followers: the caller that holds the read lock reads for all who wait.
+"""Leader and followers: the caller that leads reads for all who wait.
 
-A thread that always reads would cost every call two wake-ups. Instead, a caller that finds the read
-lock free becomes the leader: it polls for up to 50 µs, yielding the CPU in between, and then
-blocks; what it reads for others it hands to them. A leader that is done passes the lead on. When
-nobody waits in a thread (events, asyncio), ``watch`` asks the keeper to call `pump` as soon as
-something arrives.
+A thread that always reads would cost every call two wake-ups. Instead, a caller that finds nobody
+reading becomes the leader: it polls for up to 50 µs, yielding the CPU in between, and then blocks;
+what it reads for others it hands to them. A leader that is done passes the lead on. When nobody
+waits in a thread (events, asyncio), ``watch`` asks the keeper to call `pump` as soon as something
+arrives.
 
-Writes never block: what the pipe does not take is kept, up to a bound, and flushed when it does.
-Two full pipes would deadlock otherwise.
+Writes never block (`outbox`). A plugin that floods is not read for a while (`pace`).
 """
 
 from __future__ import annotations
@@ -16,9 +15,10 @@ import os
 import select
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from plugin_sdk.wire.errors import RemoteProtocolError
+from plugin_sdk.wire.errors import LocalProtocolError, RemoteProtocolError
 from plugin_sdk.wire.limits import READ_BYTES
 from plugin_sdk.wire.messages import (
     Failed,
@@ -29,6 +29,8 @@ from plugin_sdk.wire.messages import (
     Result,
     Stopped,
 )
+from sandbox_host.ipc.outbox import Outbox
+from sandbox_host.ipc.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,9 +47,9 @@ SESSION_ID: Final = 0
 _BY_ID: Final = (Result, Failure, Handled)
 _ANSWERS: Final = (*_BY_ID, Ready, Failed, Stopped)
 
-_FOLLOW_SECONDS: Final = 1.0
-_READS_PER_PUMP: Final = 16
-"""So that one plugin that floods cannot keep the keeper to itself: 1 MiB, then the next one."""
+_FOLLOW_SECONDS: Final = 0.5
+_LEAVING_SECONDS: Final = 5.0
+_READS_AT_THE_END: Final = 64
 
 
 class Channel:
@@ -60,7 +62,8 @@ class Channel:
         max_unsent_bytes: how much may wait for a plugin that does not read.
         on_message: takes messages that answer nothing: a publish.
         on_answered: takes each pending that the plugin answered, before its caller gets it.
-        on_broken: takes the reason when the stream ended (None) or broke the protocol.
+        on_broken: takes the reason when the stream ended (None) or broke the protocol, and any
+            other exception when reading was cut off in the host itself.
         watch: asks the keeper to `pump` when there is something to read (or room to write).
     """
 
@@ -73,22 +76,26 @@ class Channel:
         max_unsent_bytes: int,
         on_message: Callable[[Message], None],
         on_answered: Callable[[Pending, Message], None],
-        on_broken: Callable[[RemoteProtocolError | None], None],
+        on_broken: Callable[[BaseException | None], None],
         watch: Callable[[bool], None],
     ) -> None:
         self._connection = connection
         self._receive_fd = receive_fd
         self._send_fd = send_fd
-        self._max_unsent_bytes = max_unsent_bytes
+        self._outbox = Outbox(send_fd, max_unsent_bytes)
         self._on_message = on_message
         self._on_answered = on_answered
         self._on_broken = on_broken
         self._watch = watch
-        self._unsent = bytearray()
+        self._pace = Pace()
         self._pending: dict[int, Pending] = {}
+        self._inbox: deque[tuple[Pending | None, Message]] = deque()
         self._state = threading.Lock()
-        self._reading = threading.Lock()
+        # Who reads: at most one entry, the thread's ident. `setdefault` on a dict is atomic, and,
+        # unlike a lock, a thread that KeyboardInterrupt threw out of here finds itself in it again.
+        self._leader: dict[str, int] = {}
         self._broken = False
+        self._closed = False
         self.bytes_in = 0
         self.bytes_out = 0
 
@@ -109,152 +116,163 @@ class Channel:
 
     def has_room(self, size: int) -> bool:
         """Tell whether ``size`` bytes more may be kept for a plugin that does not read."""
-        return not self._unsent or len(self._unsent) + size <= self._max_unsent_bytes
+        return self._outbox.has_room(size)
+
+    # -- sending ----------------------------------------------------------------------------
 
     def send(self, message: Message, pending: Pending | None = None) -> bool:
-        """Send without blocking; return False if the channel is broken.
+        """Send without blocking; return False if the channel has been closed.
+
+        Where the stream has ended and the reason is not known yet, nothing is sent, and ``pending``
+        is finished with the reason by `close`.
 
         Raises:
             LocalProtocolError: the message is not allowed now, or breaks a limit.
         """
         with self._state:
-            if self._broken:
+            if self._closed:
                 return False
-            self._connection.send(message)
             if pending is not None:
                 self._pending[pending.id] = pending
-            data = self._connection.data_to_send()
-            self.bytes_out += len(data)
-            if self._unsent:
-                self._unsent += data
-            else:
-                self._write(data)
-            must_flush = bool(self._unsent)
-        if must_flush:
+            if not self._broken:
+                self._write(message, pending)
+            unsent = bool(self._outbox)
+        if unsent:
             self._watch(True)
         return True
 
-    def _write(self, data: bytes | bytearray) -> int:
-        """Write what the pipe takes and keep the rest; return how much it took."""
+    def _write(self, message: Message, pending: Pending | None) -> None:
         try:
-            written = os.write(self._send_fd, data)
-        except BlockingIOError:
-            written = 0
-        except OSError:
-            return len(data)  # the plugin is gone: its end of the stream says so to the reader
-        if written < len(data):
-            self._unsent += data[written:]
-        return written
+            self._connection.send(message)
+            data = self._connection.data_to_send()
+            self.bytes_out += len(data)
+            self._outbox.write(data)
+        except LocalProtocolError:
+            if pending is not None:
+                del self._pending[pending.id]
+            raise
+        except BaseException as error:
+            # KeyboardInterrupt: nobody knows how much of the message is on its way.
+            self._broken = True
+            self._on_broken(error)
+            raise
 
     def _flush(self) -> bool:
         """Try to write what was kept; return True while something is left."""
         with self._state:
-            if self._unsent and not self._broken:
-                data, self._unsent = bytes(self._unsent), bytearray()
-                self._write(data)
-            return bool(self._unsent)
+            if not self._broken:
+                self._outbox.flush()
+            return bool(self._outbox)
+
+    # -- waiting ----------------------------------------------------------------------------
 
     def wait(self, pending: Pending) -> None:
         """Block until ``pending`` is finished, leading or following.
 
-        The wait ends: whoever enforces deadlines finishes every pending in time.
+        It ends because every pending has a deadline, and the keeper finishes it by then.
         """
         waiter: threading.Event | None = None
         while not pending.done():
-            if not self._broken and self._reading.acquire(blocking=False):
-                try:
-                    self._lead(pending)
-                finally:
-                    self._reading.release()
-                    self._pass_on()
-            elif waiter is None:
-                # Registered before the lock is tried again: a leader that lets go in between
+            if not self._broken and self._lead(pending):
+                continue
+            if waiter is None:
+                # Registered before the lead is tried again: a leader that lets go in between
                 # sees this waiter when it passes the lead on.
                 waiter = pending.register_waiter()
-            else:
-                waiter.wait(_FOLLOW_SECONDS)
-                if not pending.done():
-                    waiter.clear()
+                continue
+            waiter.wait(_FOLLOW_SECONDS)
+            if not pending.done():
+                waiter.clear()
 
     def poll_briefly(self, pending: Pending) -> None:
         """Read for up to 50 µs, for a caller that must not block; then have the keeper watch."""
-        if not pending.done() and self._reading.acquire(blocking=False):
-            try:
-                until = time.perf_counter() + POLL_SECONDS
-                while not pending.done() and not self._broken:
-                    if not self._read_once() and time.perf_counter() > until:
-                        break
+        until = time.perf_counter() + POLL_SECONDS
+
+        def poll() -> None:
+            while not (pending.done() or self._broken) and time.perf_counter() < until:
+                if not self._read_once():
                     os.sched_yield()
-            finally:
-                self._reading.release()
-                self._pass_on()
+
         if not pending.done():
-            self._watch(bool(self._unsent))
+            self._as_leader(poll)
+        if not pending.done():
+            self._watch(bool(self._outbox))
 
     def pump(self) -> None:
-        """Read and write what is possible now, for the keeper; nothing if somebody leads."""
+        """Write and read once what is possible now, for the keeper; nothing if somebody leads."""
         if self._flush():
             self._watch(True)
-        if self._reading.acquire(blocking=False):
-            try:
-                for _ in range(_READS_PER_PUMP):
-                    if self._broken or not self._read_once():
-                        break
-            finally:
-                self._reading.release()
+        if not self._broken:
+            self._as_leader(self._read_once)
+
+    def _as_leader(self, read: Callable[[], object]) -> bool:
+        """Run ``read`` if nobody else reads; return False if somebody does."""
+        me = threading.get_ident()
+        try:
+            if self._leader.setdefault("thread", me) != me:
+                return False
+            self._hand_out()
+            read()
+            return True
+        finally:
+            if self._leader.get("thread") == me:
+                self._leader.clear()
                 self._pass_on()
 
-    def drain(self) -> None:
-        """Read what the plugin left in the pipe when it ended, after whoever reads now.
+    def _lead(self, pending: Pending) -> bool:
+        return self._as_leader(lambda: self._read_until(pending))
 
-        Must come before `close`: an answer that was sent just before the end is an answer. The
-        pipe holds less than is read here, and a leader meets the end of the stream at once.
-        """
-        with self._reading:
-            for _ in range(_READS_PER_PUMP):
-                if self._broken or not self._read_once():
-                    break
-
-    def _lead(self, pending: Pending) -> None:
-        poller = select.poll()
+    def _read_until(self, pending: Pending) -> None:
         until = time.perf_counter() + POLL_SECONDS
-        while not pending.done() and not self._broken:
+        while not (pending.done() or self._broken):
             if self._read_once():
                 continue
             if time.perf_counter() < until:
                 os.sched_yield()
-                continue
-            left = self._flush()
+            else:
+                self._block()
+
+    def _block(self) -> None:
+        """Wait in the kernel until there is something to do, or half a second has passed."""
+        unsent = self._flush()
+        pause = self._pace.wait(time.monotonic())
+        poller = select.poll()
+        if not pause:
             poller.register(self._receive_fd, select.POLLIN)
-            poller.register(self._send_fd, select.POLLOUT if left else 0)
-            poller.poll(_FOLLOW_SECONDS * 1000)
+        if unsent:
+            poller.register(self._send_fd, select.POLLOUT)
+        poller.poll(min(pause or _FOLLOW_SECONDS, _FOLLOW_SECONDS) * 1_000)
+
+    # -- reading ----------------------------------------------------------------------------
 
     def _read_once(self) -> bool:
         """Read one chunk and hand out what is in it; False if there was nothing to read."""
+        if self._pace.wait(time.monotonic()):
+            return False
         try:
             data = os.read(self._receive_fd, READ_BYTES)
         except BlockingIOError:
             return False
         except OSError:
             data = b""
-        answered, others, violation = self._receive(data)
-        now = time.monotonic()
-        for pending, message in answered:
-            self._on_answered(pending, message)
-            pending.finish(message, now)
-        for message in others:
-            self._on_message(message)
+        reason: BaseException | None = None
+        try:
+            self._receive(data)
+        except RemoteProtocolError as error:
+            reason = error
+        except BaseException as error:
+            # KeyboardInterrupt between two bytes: what the plugin says next cannot be trusted to
+            # be understood. It is not the plugin's fault, and is told so.
+            self._broken = True
+            self._on_broken(error)
+            raise
+        self._hand_out()
         if self._broken:
-            self._on_broken(violation)
+            self._on_broken(reason)
         return bool(data)
 
-    def _receive(
-        self, data: bytes
-    ) -> tuple[list[tuple[Pending, Message]], list[Message], RemoteProtocolError | None]:
-        """Feed the connection; return answers, other messages, and what broke the protocol."""
-        violation: RemoteProtocolError | None = None
-        answered: list[tuple[Pending, Message]] = []
-        others: list[Message] = []
+    def _receive(self, data: bytes) -> None:
+        """Feed the connection and put what came out into the inbox."""
         with self._state:
             self.bytes_in += len(data)
             try:
@@ -262,37 +280,85 @@ class Channel:
                     self._connection.receive_data(data)
                 else:
                     self._connection.receive_eof()
-            except RemoteProtocolError as error:
-                violation = error
-            for message in self._connection.events_received():
-                number = message.id if isinstance(message, _BY_ID) else SESSION_ID
-                if isinstance(message, _ANSWERS) and number in self._pending:
-                    answered.append((self._pending.pop(number), message))
-                else:
-                    others.append(message)
-            if violation is not None or not data:
+                    self._broken = True
+            except RemoteProtocolError:
                 self._broken = True
-        return answered, others, violation
+                raise
+            finally:
+                unasked = 0
+                for message in self._connection.events_received():
+                    pending = None
+                    if isinstance(message, _ANSWERS):
+                        number = message.id if isinstance(message, _BY_ID) else SESSION_ID
+                        pending = self._pending.pop(number, None)
+                    unasked += pending is None
+                    self._inbox.append((pending, message))
+                self._pace.take(unasked, time.monotonic())
+
+    def _hand_out(self) -> None:
+        """Give everything in the inbox to whom it belongs.
+
+        An entry leaves the inbox after it was given: a KeyboardInterrupt in between gives it twice,
+        which does no harm, rather than never, which would leave its caller waiting.
+        """
+        while self._inbox:
+            try:
+                self._give(*self._inbox[0])
+            except Exception:
+                self._inbox.popleft()
+                raise
+            self._inbox.popleft()
+
+    def _give(self, pending: Pending | None, message: Message) -> None:
+        if pending is None:
+            self._on_message(message)
+            return
+        self._on_answered(pending, message)
+        pending.finish(message, time.monotonic())
 
     def _pass_on(self) -> None:
         """Give the lead to somebody who waits in a thread, or else to the keeper."""
         with self._state:
             waiting = list(self._pending.values())
         if waiting and not any(pending.nudge() for pending in waiting):
-            self._watch(bool(self._unsent))
+            self._watch(bool(self._outbox))
 
-    def close(self, answer: Callable[[Pending], Exception]) -> None:
+    # -- the end ----------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Read what the plugin left in the pipe when it ended.
+
+        Must come before `close`: an answer that was sent just before the end is an answer.
+        """
+
+        def read() -> None:
+            for _ in range(_READS_AT_THE_END):
+                if self._broken or not self._read_once():
+                    break
+
+        self._pace = Pace()  # what is in the pipe now is all there will ever be
+        until = time.monotonic() + _LEAVING_SECONDS
+        while not self._broken and not self._as_leader(read) and time.monotonic() < until:
+            time.sleep(0.001)  # whoever leads meets the end of the stream at once
+
+    def close(self, answer: Callable[[Pending], Exception]) -> bool:
         """Finish everything unanswered with an error, for good.
 
-        When it returns, no thread reads or writes the descriptors any more, and none will: they
-        may be closed, and their numbers used again.
+        Returns:
+            True when no thread reads or writes the descriptors any more, and none will: they may
+            be closed, and their numbers used again. False if a leader did not leave.
         """
         with self._state:
-            self._broken = True
+            self._broken = self._closed = True
             pendings, self._pending = list(self._pending.values()), {}
-            self._unsent.clear()
+            self._outbox.clear()
         now = time.monotonic()
         for pending in pendings:
             pending.finish(answer(pending), now)
-        # A leader sees the end of the stream at once: the process has been reaped. Never released.
-        self._reading.acquire()
+        until = now + _LEAVING_SECONDS
+        while self._leader.setdefault("thread", -1) not in {-1, threading.get_ident()}:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.001)
+        self._leader["thread"] = -1
+        return True

@@ -7,7 +7,7 @@ decides anything.
 from __future__ import annotations
 
 from sandbox_host.observe.journal import Journal, JournalEntry, JournalFault, verify_journal
-from sandbox_host.observe.metrics import LatencyHistogram, OperationMetrics, PluginMetrics
+from sandbox_host.observe.metrics import LatencyHistogram, OperationMetrics
 
 __all__ = [
     "Journal",
@@ -15,6 +15,5 @@ __all__ = [
     "JournalFault",
     "LatencyHistogram",
     "OperationMetrics",
-    "PluginMetrics",
     "verify_journal",
 ]

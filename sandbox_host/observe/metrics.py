@@ -13,9 +13,6 @@ _BUCKETS_PER_DECADE: Final = 24
 _DECADES: Final = 10
 _BUCKETS: Final = _DECADES * _BUCKETS_PER_DECADE + 1
 
-MAX_OPERATIONS: Final = 256
-OTHER_OPERATIONS: Final = "(other)"
-
 
 class LatencyHistogram:
     """Durations from a microsecond to some hours, in buckets that grow by 10 per cent.
@@ -110,24 +107,3 @@ class OperationMetrics:
     def error_rate(self) -> float:
         """Failures per call, from 0 to 1."""
         return self.failures / self.count if self.count else 0.0
-
-
-class PluginMetrics:
-    """All operations of one plugin, and their sum.
-
-    The number of names is bounded: past 256 of them the rest is counted as "(other)".
-    """
-
-    __slots__ = ("operations", "overall")
-
-    def __init__(self) -> None:
-        self.operations: dict[str, OperationMetrics] = {}
-        self.overall = OperationMetrics()
-
-    def record(self, operation: str, seconds: float, *, failed: bool = False) -> None:
-        """Count one call of `operation` that took `seconds`."""
-        if operation not in self.operations and len(self.operations) >= MAX_OPERATIONS:
-            operation = OTHER_OPERATIONS
-        metrics = self.operations.setdefault(operation, OperationMetrics())
-        metrics.record(seconds, failed=failed)
-        self.overall.record(seconds, failed=failed)

@@ -7,7 +7,11 @@ import os
 from pathlib import Path
 from typing import Final
 
+from sandbox_host.errors import ConfigError
+from sandbox_host.reading import escaped
+
 _TAIL_BYTES: Final = 64 * 1024
+_MAX_LINE_LENGTH: Final = 8_000
 
 
 class PluginLog:
@@ -19,6 +23,9 @@ class PluginLog:
     Args:
         path: the file; its directory exists and is ours.
         limit_bytes: size at which a new file is started.
+
+    Raises:
+        ConfigError: the file cannot be written.
     """
 
     def __init__(self, path: Path, limit_bytes: int) -> None:
@@ -31,7 +38,12 @@ class PluginLog:
 
     def _open(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._file = os.open(self.path, flags, 0o600)
+        try:
+            self._file = os.open(self.path, flags, 0o600)
+        except OSError as error:
+            text = f"The log {self.path} cannot be written: {error.strerror}."
+            remedy = "Remove what stands there, or name another state directory."
+            raise ConfigError(text, remedy=remedy) from None
         self._size = os.fstat(self._file).st_size
 
     def write(self, data: bytes) -> None:
@@ -43,7 +55,7 @@ class PluginLog:
             if self._size + len(data) > self._limit_bytes and self._size:
                 self._rotate()
             self._size += os.write(self._file, data)
-        except OSError:
+        except (OSError, ConfigError):
             self.lost_bytes += len(data)
 
     def _rotate(self) -> None:
@@ -53,17 +65,14 @@ class PluginLog:
         self._open()
 
     def tail(self, lines: int) -> list[str]:
-        """Return the last lines, control characters escaped."""
+        """Return the last lines, at most 8,000 characters of each, control characters escaped."""
         try:
             with self.path.open("rb") as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
                 text = file.read(_TAIL_BYTES).decode("utf-8", "replace")
         except OSError:
             return []
-        return [
-            "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-            for line in text.splitlines()[-lines:]
-        ]
+        return [escaped(line, _MAX_LINE_LENGTH) for line in text.splitlines()[-lines:]]
 
     def close(self) -> None:
         """Close the file."""

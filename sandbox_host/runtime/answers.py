@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import PayloadError, PayloadTooLargeError
@@ -16,7 +16,14 @@ from sandbox_host.errors import (
     OperationError,
     PluginError,
 )
-from sandbox_host.model import Limits
+from sandbox_host.model import Cause
+from sandbox_host.reading import escaped
+
+if TYPE_CHECKING:
+    from sandbox_host.admission.plan import SandboxPlan
+    from sandbox_host.backends.base import Sample
+    from sandbox_host.budget.enforce import Excess
+    from sandbox_host.ipc.calls import Pending
 
 _MAX_MESSAGE: Final = 2_000
 _MAX_TRACEBACK: Final = 16_000
@@ -34,20 +41,23 @@ def clean(value: object, limit: int, *, keep: str = "") -> str:
     that pass all the same, such as "\\n" in a traceback.
     """
     text = value if isinstance(value, str) else ""
-    if len(text) > limit:
-        text = "…" + text[-limit:]
-    return "".join(
-        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
-    )
+    return escaped(text, limit, keep=keep, keep_end=True)
 
 
-def value_of(plugin: str, operation: str, answer: Message) -> Any:
+def value_of(plan: SandboxPlan, pending: Pending, answer: Message, sample: Sample | None) -> Any:
     """Return the value of an answered call.
+
+    Args:
+        plan: the plugin's.
+        pending: the call.
+        answer: what came.
+        sample: what the host saw of the process when a failure came, or None.
 
     Raises:
         PluginError: the operation failed; the class says how.
         BadAnswerError: the answer breaks the protocol.
     """
+    plugin, operation = plan.identity, pending.operation
     try:
         payload = codec.unpack(answer.payload)
     except PayloadTooLargeError as error:
@@ -61,24 +71,48 @@ def value_of(plugin: str, operation: str, answer: Message) -> Any:
     if not isinstance(answer, Failure) or not isinstance(payload, dict):
         text = f"{type(answer).__name__} is no answer to a call"
         raise BadAnswerError(text)
-    raise failure(plugin, operation, answer.code, payload)
+    raise _failure(plan, pending, answer.code, payload, sample)
 
 
-def failure(plugin: str, operation: str, code: str, told: dict[str, Any]) -> PluginError:
+def _failure(
+    plan: SandboxPlan, pending: Pending, code: str, told: dict[str, Any], sample: Sample | None
+) -> PluginError:
     """Return the error for a failure that the plugin reported with ``code``."""
+    plugin, what = plan.identity, f"{plan.identity}.{pending.operation}"
     message = clean(told.get("message"), _MAX_MESSAGE)
-    what = f"{plugin}.{operation}"
-    simple = {
-        "no-such-operation": (NoSuchOperationError, f"{plugin}: {message}."),
-        "not-serializable": (NotSerializableError, f"{message}."),
-        "message-too-large": (MessageTooLargeError, f"{message}."),
-    }
-    if code in simple:
-        kind, text = simple[code]
-        return kind(text, plugin=plugin)
     place = clean(told.get("place"), _MAX_PLACE)
-    type_name = clean(told.get("type"), 200)
     at = f" at {place}" if place else ""
+    if code in _SIMPLE:
+        return _SIMPLE[code](f"{plugin}: {message}.", plugin=plugin)
+    if code in {"deadline-passed", "interrupted"}:
+        waited = code == "deadline-passed"
+        now = pending.finished_at
+        return too_late(plugin, pending, now, ended=False, place=place, waited=waited)
+    if code == "descriptors":
+        return BudgetExceededError(
+            f"{what} ran out of file descriptors{at}: {plan.limits.descriptors} may be open.",
+            plugin=plugin,
+            budget=code,
+            limit=plan.limits.descriptors,
+            used=sample.descriptors if sample else None,
+            unit="descriptors",
+            place=place,
+            ended=False,
+            remedy='Close what is no longer needed, or raise "limits": {"descriptors": …}.',
+        )
+    if code == "memory":
+        return BudgetExceededError(
+            f"{what} ran out of memory{at}: the budget is {plan.limits.memory_bytes} bytes.",
+            plugin=plugin,
+            budget=code,
+            limit=plan.limits.memory_bytes,
+            used=sample.resident_bytes if sample else None,
+            unit="bytes",
+            place=place,
+            ended=False,
+            remedy='Work in smaller pieces, or raise "limits": {"memory": …}.',
+        )
+    type_name = clean(told.get("type"), _MAX_PLACE)
     return OperationError(
         f"{what} raised {type_name or 'an error'}{at}: {message}",
         plugin=plugin,
@@ -87,62 +121,65 @@ def failure(plugin: str, operation: str, code: str, told: dict[str, Any]) -> Plu
     )
 
 
-def excess_of(
-    plugin: str, operation: str, code: str, told: dict[str, Any], limits: Limits, used: float | None
-) -> BudgetExceededError | None:
-    """Return the budget that a reported failure is about, or None if it is about none.
-
-    Args:
-        plugin: the plugin's identity.
-        operation: what was called.
-        code: the failure's code.
-        told: the failure's payload.
-        limits: the budgets in force.
-        used: what the host itself saw of the resource, or None.
-    """
-    place = clean(told.get("place"), _MAX_PLACE)
-    at = f" at {place}" if place else ""
-    what = f"{plugin}.{operation}"
-    if code == "descriptors":
-        return BudgetExceededError(
-            f"{what} ran out of file descriptors{at}: {limits.descriptors} may be open.",
-            plugin=plugin,
-            budget="descriptors",
-            limit=limits.descriptors,
-            used=used,
-            unit="descriptors",
-            place=place,
-            ended=False,
-            remedy='Close what is no longer needed, or raise "limits": {"descriptors": …}.',
-        )
-    if code == "memory":
-        return BudgetExceededError(
-            f"{what} ran out of memory{at}: the budget is {limits.memory_bytes} bytes.",
-            plugin=plugin,
-            budget="memory",
-            limit=limits.memory_bytes,
-            used=used,
-            unit="bytes",
-            place=place,
-            ended=False,
-            remedy='Work in smaller pieces, or raise "limits": {"memory": …}.',
-        )
-    return None
+_SIMPLE: Final = {
+    "no-such-operation": NoSuchOperationError,
+    "not-serializable": NotSerializableError,
+    "message-too-large": MessageTooLargeError,
+}
 
 
 def too_late(
-    plugin: str, operation: str, allowed: float, used: float, *, ended: bool, place: str, why: str
+    plugin: str,
+    pending: Pending,
+    now: float,
+    *,
+    ended: bool,
+    place: str = "",
+    waited: bool | None = None,
 ) -> DeadlineExceededError:
-    """Return the error of a call that missed its deadline."""
+    """Return the error of a call that missed its deadline.
+
+    Args:
+        plugin: the plugin's identity.
+        pending: the call.
+        now: reading of the monotonic clock.
+        ended: the plugin was ended for it.
+        place: where it stood, as far as is known.
+        waited: it never ran; None looks at whether it was started.
+    """
+    never_ran = not pending.started_at if waited is None else waited
+    why = "waited for its turn" if never_ran else "took too long"
     at = f" at {place}" if place else ""
     end = "its plugin was ended" if ended else "the plugin goes on"
+    allowed = pending.deadline - pending.sent_at
+    missed = f"missed its deadline of {allowed:.3g} s"
     return DeadlineExceededError(
-        f"{plugin}.{operation} {why}{at} and missed its deadline of {allowed:.3g} s; {end}.",
+        f"{plugin}.{pending.operation} {why}{at} and {missed}; {end}.",
         plugin=plugin,
         budget="wall_time",
         limit=allowed,
-        used=used,
+        used=now - pending.sent_at,
         unit="seconds",
         place=place,
         ended=ended,
+    )
+
+
+def exceeded(
+    plugin: str, pending: Pending, excess: Excess, place: str, now: float
+) -> BudgetExceededError:
+    """Return the error of the call whose plugin was ended for an excess."""
+    if excess.cause is Cause.DEADLINE:
+        return too_late(plugin, pending, now, ended=True, place=place)
+    at = f" at {place}" if place else ""
+    return BudgetExceededError(
+        f"{plugin}.{pending.operation} exceeded the budget {excess.budget}{at}: "
+        f"{excess.used:.4g} of {excess.limit:.4g} {excess.unit}; its plugin was ended.",
+        plugin=plugin,
+        budget=excess.budget,
+        limit=excess.limit,
+        used=excess.used,
+        unit=excess.unit,
+        place=place,
+        remedy=f'Raise "limits" in plugin.json, or find out why {pending.operation} needs so much.',
     )

@@ -72,4 +72,5 @@ def _by_signal(plugin: str, number: int) -> tuple[Cause, str]:
     if number == signal.SIGKILL:
         text = f"{plugin} was killed by {name}, and not by this host: an operator, or the kernel."
         return Cause.KILLED, text
-    return Cause.KILLED, f"{plugin} was ended by {name}, which this host did not send."
+    text = f"{plugin} was ended by {name}, which this host did not send: itself, or an operator."
+    return Cause.KILLED, text

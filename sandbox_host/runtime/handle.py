@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
+
+from plugin_sdk.wire.messages import is_name
+from sandbox_host.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,4 +84,10 @@ class PluginView:
     ) -> Pending:
         allowed = self._process.plan.limits.wall_seconds
         seconds = allowed if deadline is None else min(deadline, allowed)
-        return self._process.begin(operation, arguments, keywords, seconds)
+        if not math.isfinite(seconds) or (deadline is not None and math.isnan(deadline)):
+            text = f"A deadline is a number of seconds from now, not {deadline!r:.40}."
+            raise UsageError(text)
+        if not is_name(operation):
+            text = f"{operation!r:.80} cannot be the name of an operation."
+            raise UsageError(text, remedy="`operations` lists those that there are.")
+        return self._process.begin(operation, arguments, keywords, max(0.0, seconds))

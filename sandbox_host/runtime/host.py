@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any, Self
 
 from sandbox_host.config import HostConfig
@@ -154,7 +155,11 @@ async def _finished(pending: Pending) -> None:
         if not future.done():  # it is, when the caller's task was cancelled
             future.set_result(None)
 
-    pending.on_done(lambda _: loop.call_soon_threadsafe(resolve))
+    def tell(_: Pending) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+            loop.call_soon_threadsafe(resolve)
+
+    pending.on_done(tell)
     await future
 
 
@@ -165,6 +170,7 @@ class EventStream:
         self._subscription = subscription
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed = asyncio.Event()
+        self._woken = False
         subscription.on_change(self._wake)
 
     @property
@@ -173,7 +179,11 @@ class EventStream:
         return self._subscription.dropped
 
     def _wake(self) -> None:
-        if self._loop is not None and not self._loop.is_closed():
+        # One wake is on its way until it has been answered, however many events come meanwhile.
+        if self._loop is None or self._woken:
+            return
+        self._woken = True
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._changed.set)
 
     def __aiter__(self) -> Self:
@@ -183,6 +193,7 @@ class EventStream:
         self._loop = asyncio.get_running_loop()
         while True:
             self._changed.clear()
+            self._woken = False
             if (event := self._subscription.take()) is not None:
                 return event
             if self._subscription.closed:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("sandbox_host")
 
 IDLE_SECONDS: Final = 0.05
-"""Pace of the sweep while no plugin works: background threads of a plugin are bounded by it."""
+"""Pace of the sweep while no plugin works: threads that a plugin left running are judged at it."""
 
 
 class Kept(Protocol):
@@ -120,9 +120,13 @@ class Keeper:
             timeout = max(0.0, self._next_sweep - time.monotonic())
             for descriptor, _ in self._epoll.poll(timeout):
                 self._serve(descriptor)
-            now = time.monotonic()
-            if now >= self._next_sweep:
-                self._next_sweep = now + self._sweep(now)
+                self._sweep_if_due()  # also in between: many that talk must not hide one that hogs
+            self._sweep_if_due()
+
+    def _sweep_if_due(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_sweep:
+            self._next_sweep = now + self._sweep(now)
 
     def _serve(self, descriptor: int) -> None:
         if descriptor == self._wake_read:

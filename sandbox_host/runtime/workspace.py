@@ -40,11 +40,7 @@ class Workspace:
         try:
             for path in (state_dir, *(state_dir / name for name in ("data", "logs", "run"))):
                 _private_directory(path)
-            _remove_abandoned(state_dir / "run")
-            self.run_dir = state_dir / "run" / f"{os.getpid()}-{secrets.token_hex(4)}"
-            self.run_dir.mkdir(mode=0o700)
-            self._lock = os.open(self.run_dir / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._make_run_dir(state_dir / "run")
             for name in ("bundles", "scratch", "sdk"):
                 (self.run_dir / name).mkdir(mode=0o700)
             self.canary = self.run_dir / "canary"
@@ -54,6 +50,22 @@ class Workspace:
             text = f"The state directory {state_dir} cannot be used: {error}."
             remedy = "Name another with HostConfig(state_dir=…), on a disk with room."
             raise ConfigError(text, remedy=remedy) from error
+
+    def _make_run_dir(self, run: Path) -> None:
+        """Make and lock the run directory, and remove those whose lock nobody holds.
+
+        One host at a time: a directory that was just made and is not locked yet looks abandoned.
+        """
+        gate = os.open(run, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            _remove_abandoned(run)
+            self.run_dir = run / f"{os.getpid()}-{secrets.token_hex(4)}"
+            self.run_dir.mkdir(mode=0o700)
+            self._lock = os.open(self.run_dir / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.close(gate)
 
     @property
     def bundles(self) -> Path:

@@ -92,8 +92,6 @@ def compile_plan(
         keep: the child's descriptors above standard error.
     """
     return {
-        "platform": "linux",
-        "host_pid": os.getpid(),
         "rlimits": [[number, value] for number, value in rlimits(plan.limits).items()],
         "keep": keep,
         "landlock": _landlock(plan, places, machine) if Layer.LANDLOCK in plan.layers else None,

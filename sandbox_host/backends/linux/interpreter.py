@@ -23,7 +23,8 @@ _SHARED: Final = (
     *("/etc/ld.so.cache", "/etc/localtime", "/usr/share/zoneinfo"),
     *("/usr/lib/ssl/openssl.cnf", "/etc/ssl/openssl.cnf", "/etc/pki/tls/openssl.cnf"),
 )
-_DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/urandom", "/dev/random")
+# Without /dev/zero: mapped shared, it is memory that the resident size does not show.
+_DEVICES: Final = ("/dev/null", "/dev/full", "/dev/urandom", "/dev/random")
 
 
 @functools.cache
@@ -60,7 +61,11 @@ def _readable(path: Path) -> list[Place]:
     return [
         Place(entry.path, READ, is_directory=entry.is_dir())
         for entry in entries
-        if not _is_foreign(entry.name) and (entry.is_dir() or entry.is_file())
+        # A link is no place: the rule would be about what it leads to, wherever that is. What it
+        # leads to inside the directory has a rule of its own.
+        if not _is_foreign(entry.name)
+        and not entry.is_symlink()
+        and (entry.is_dir() or entry.is_file())
     ]
 
 

@@ -79,7 +79,8 @@ class Rule:
     errno: int = errno.EPERM
 
 
-_PROT_WRITE, _PROT_EXEC, _MAP_ANONYMOUS = 2, 4, 0x20
+_PROT_WRITE, _PROT_EXEC = 2, 4
+_MAP_SHARED, _MAP_ANONYMOUS = 1, 0x20  # MAP_SHARED_VALIDATE is 3 and has the same bit
 _AF_UNIX, _SOCK_STREAM, _SOCK_TYPE_BITS, _SOL_SOCKET = 1, 1, 0xF, 1
 
 # VM, FS, FILES, SIGHAND, THREAD, SYSVSEM, SETTLS, PARENT_SETTID, CHILD_CLEARTID: what a C library
@@ -96,8 +97,13 @@ _IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5451, 0x5450)
 # kill the host), F_NOTIFY, F_SETLEASE (both watch others) and F_SETPIPE_SZ (pins kernel memory).
 _FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 9, 11, 16, 36, 37, 38, 1030, 1032, 1034)
 
-# SO_REUSEADDR, TYPE, ERROR, SNDBUF, RCVBUF, KEEPALIVE, RCVTIMEO, SNDTIMEO. No SO_ATTACH_FILTER.
-_SOCKOPT = (2, 3, 4, 7, 8, 9, 20, 21)
+# SO_REUSEADDR, TYPE, ERROR, KEEPALIVE, RCVTIMEO, SNDTIMEO. No SO_SNDBUF and SO_RCVBUF, which pin
+# kernel memory that no budget sees; no SO_ATTACH_FILTER.
+_SOCKOPT = (2, 3, 4, 9, 20, 21)
+
+# What a process may send itself. Not SIGKILL, SIGSTOP, SIGXCPU and SIGSYS: they would tell the host
+# of a cause that is not the true one. 32 is how a C library cancels a thread.
+_OWN_SIGNALS = (0, 1, 2, 3, 6, 10, 12, 13, 14, 15, 17, 18, 23, 28, 32)
 
 _FILE_OWNERSHIP = (
     *("chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat"),
@@ -110,7 +116,7 @@ def rules(*, own_pid: int, native_code: bool, truncate_by_path: bool) -> dict[st
 
     Args:
         own_pid: the plugin's process, the only one it may signal.
-        native_code: granted: memory may be executable although no file is behind it.
+        native_code: granted: memory may become executable although no file is behind it.
         truncate_by_path: Landlock (ABI 3) rules on truncation; otherwise the call is refused.
     """
     no_exec = Arg(2, (0,), _PROT_EXEC)
@@ -122,17 +128,24 @@ def rules(*, own_pid: int, native_code: bool, truncate_by_path: bool) -> dict[st
         "socketpair": Rule(((Arg(0, (_AF_UNIX,)), Arg(1, (_SOCK_STREAM,), _SOCK_TYPE_BITS)),)),
         "sendto": Rule(((Arg(4, (0,), wide=True),),)),
         "setsockopt": Rule(((Arg(1, (_SOL_SOCKET,)), Arg(2, _SOCKOPT)),)),
-        "kill": Rule(((Arg(0, (own_pid,)),),)),
-        "tgkill": Rule(((Arg(0, (own_pid,)),),)),
+        "kill": Rule(((Arg(0, (own_pid,)), Arg(1, _OWN_SIGNALS)),)),
+        "tgkill": Rule(((Arg(0, (own_pid,)), Arg(2, _OWN_SIGNALS)),)),
+        # With FALLOC_FL_KEEP_SIZE, RLIMIT_FSIZE is not looked at (fallocate(2)): plain mode only.
+        "fallocate": Rule(((Arg(1, (0,)),),)),
         "prlimit64": Rule(((Arg(0, (0,)), Arg(2, (0,), wide=True)),)),
         "prctl": Rule(((Arg(0, _PRCTL),),)),
         "ioctl": Rule(((Arg(1, _IOCTL),),), errno.ENOTTY),
         "fcntl": Rule(((Arg(1, _FCNTL),),)),
     }
-    if not native_code:
-        # Loading a shared object maps a file read-execute; code made in memory needs one of these.
-        file_backed = (Arg(2, (0,), _PROT_WRITE), Arg(3, (0,), _MAP_ANONYMOUS))
-        table["mmap"] = Rule(((no_exec,), file_backed))
+    # Shared anonymous memory outlives MADV_DONTNEED, unseen by the resident size: private only.
+    file_backed, private = Arg(3, (0,), _MAP_ANONYMOUS), Arg(3, (0,), _MAP_SHARED)
+    if native_code:
+        table["mmap"] = Rule(((file_backed,), (private,)))
+    else:
+        # Loading a shared object maps a file read-execute; making code in memory needs more. Code
+        # in a file of the plugin's own can still be mapped: see docs/security.md, honest limits.
+        loaded = (Arg(2, (0,), _PROT_WRITE), file_backed)
+        table["mmap"] = Rule(((no_exec, file_backed), (no_exec, private), loaded))
         table["mprotect"] = Rule(((no_exec,),))
     if not truncate_by_path:
         table["truncate"] = Rule()

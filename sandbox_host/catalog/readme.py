@@ -1,0 +1,107 @@
+"""The README that holds the live manifest, as a file: read, rewritten and replaced in one step.
+
+The file is the operator's, but plugins come from directories that others write to: a link in its
+place is refused, never followed, so that no other file can be made to be rewritten.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from sandbox_host.catalog.manifest import rewrite_manifest
+from sandbox_host.errors import ConfigError
+from sandbox_host.model import MIB
+
+MAX_README_BYTES: Final = MIB
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+# Without O_NONBLOCK a FIFO of that name would hold the host for ever.
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_MODE: Final = 0o666
+"""Of a new README, before the umask; a replaced one keeps its mode."""
+
+
+def update_readme(
+    path: Path,
+    active: Mapping[str, Mapping[str, Any]],
+    disabled: Mapping[str, Mapping[str, Any]],
+    updated: datetime,
+) -> None:
+    """Bring the manifest in a README up to date; a missing README is made.
+
+    Who reads it meanwhile sees the old text or the new. Of two hosts that keep the same file the
+    last one counts.
+
+    Args:
+        path: the README, UTF-8, of at most 1 MiB; its last component must not be a symbolic link.
+        active: by plugin name, what to say of each; JSON values.
+        disabled: the same for those that are discovered and disabled.
+        updated: when this was true, with its zone.
+
+    Raises:
+        ConfigError: it is a link, no regular file, too large, not UTF-8, or cannot be written.
+    """
+    try:
+        parent = os.open(path.parent, _DIRECTORY)
+        try:
+            data, mode = _read(parent, path)
+            text = rewrite_manifest(data.decode(), active, disabled, updated)
+            _replace(parent, path.name, text.encode(), mode)
+        finally:
+            os.close(parent)
+    except UnicodeDecodeError:
+        raise _unusable(path, "is not UTF-8") from None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _unusable(path, "is a symbolic link, which is not followed") from None
+        raise _unusable(path, f"cannot be read or replaced: {error.strerror}") from None
+
+
+def _unusable(path: Path, problem: str) -> ConfigError:
+    return ConfigError(
+        f"The plugin manifest cannot be kept in {path}, because it {problem}.",
+        remedy=f"Name a README in UTF-8 of at most {MAX_README_BYTES} bytes that you may write, in "
+        "a directory that you may write.",
+    )
+
+
+def _read(parent: int, path: Path) -> tuple[bytes, int | None]:
+    """Return the README's bytes and mode; none and None where there is no README yet."""
+    try:
+        descriptor = os.open(path.name, _READ, dir_fd=parent)
+    except FileNotFoundError:
+        return b"", None
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise _unusable(path, "is not a regular file")
+        data = file.read(MAX_README_BYTES + 1)
+    if len(data) > MAX_README_BYTES:
+        raise _unusable(path, f"is larger than {MAX_README_BYTES} bytes")
+    return data, stat.S_IMODE(status.st_mode)
+
+
+def _replace(parent: int, name: str, data: bytes, mode: int | None) -> None:
+    temporary = f".{name[:64]}.{secrets.token_hex(8)}"
+    descriptor = os.open(temporary, _CREATE, _NEW_MODE, dir_fd=parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            if mode is not None:
+                os.fchmod(descriptor, mode)
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=parent)
+        raise

@@ -1,0 +1,77 @@
+"""What a plugin's process says beside the protocol: its output, and where it stands."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from sandbox_host.budget.place import MAX_DUMP_BYTES, place_in
+
+if TYPE_CHECKING:
+    from sandbox_host.backends.base import Child
+    from sandbox_host.observe.plugin_log import PluginLog
+
+STDOUT: Final = "stdout"
+STDERR: Final = "stderr"
+TRACE: Final = "trace"
+
+_READ_BYTES: Final = 64 * 1024
+_LAST_BYTES: Final = 4 * 1024 * 1024
+
+
+class Output:
+    """Takes a child's standard streams into its log, and its stack dump into memory.
+
+    Args:
+        child: whose descriptors are read; they never block.
+        log: where the streams go.
+    """
+
+    def __init__(self, child: Child, log: PluginLog) -> None:
+        self.log = log
+        self._descriptors = {
+            STDOUT: child.log_fds[0],
+            STDERR: child.log_fds[1],
+            TRACE: child.trace_fd,
+        }
+        self._dump = bytearray()
+
+    def descriptors(self) -> dict[int, str]:
+        """Return what is to be watched, with the role that `take` gets."""
+        return {descriptor: role for role, descriptor in self._descriptors.items()}
+
+    def take(self, role: str) -> bool:
+        """Read once; False at the end of the stream."""
+        try:
+            data = os.read(self._descriptors[role], _READ_BYTES)
+        except BlockingIOError:
+            return True
+        self._keep(role, data)
+        return bool(data)
+
+    def drain(self) -> None:
+        """Take the last words of a process that has ended, up to 4 MiB of each stream."""
+        for role, descriptor in self._descriptors.items():
+            for _ in range(_LAST_BYTES // _READ_BYTES):
+                try:
+                    data = os.read(descriptor, _READ_BYTES)
+                except BlockingIOError:
+                    break
+                if not data:
+                    break
+                self._keep(role, data)
+
+    def _keep(self, role: str, data: bytes) -> None:
+        if role == TRACE:
+            # Only the start of the dumps is looked at; the rest is read and dropped.
+            self._dump += data[: MAX_DUMP_BYTES - len(self._dump)]
+        else:
+            self.log.write(data)
+
+    def has_place(self) -> bool:
+        """Tell whether a stack dump has come."""
+        return bool(self._dump)
+
+    def place(self, package_dir: str) -> str:
+        """Return where the plugin's code stood when it was asked, or ""."""
+        return place_in(bytes(self._dump), package_dir)

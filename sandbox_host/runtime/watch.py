@@ -1,0 +1,102 @@
+"""Looks at one plugin, again and again, and says what is wrong with it. Acting is its process's.
+
+The keeper calls `look`; facts come from the child, verdicts from `budget.enforce`.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from sandbox_host.budget.enforce import Excess, Facts, Idle, Running, begin_anew, judge, judge_idle
+
+if TYPE_CHECKING:
+    from sandbox_host.backends.base import Child
+    from sandbox_host.budget.ledger import Ledger
+    from sandbox_host.ipc.calls import Pending
+    from sandbox_host.model import Limits
+
+MAX_BLIND_LOOKS: Final = 3
+"""A process that has just ended cannot be looked at until its end is noticed: this often."""
+
+
+class Watch:
+    """The watchdog's memory of one plugin.
+
+    Args:
+        child: the process.
+        limits: its budgets.
+        ledger: where peaks are written down.
+    """
+
+    def __init__(self, child: Child, limits: Limits, ledger: Ledger) -> None:
+        self._child = child
+        self._limits = limits
+        self._ledger = ledger
+        self._blind = 0
+        self._idle: Idle | None = None
+
+    @property
+    def hidden(self) -> bool:
+        """The process lives, and cannot be looked at: its main thread left while others go on.
+
+        The kernel shows such a process as dead, without memory or threads, so that it would run
+        on without a budget.
+        """
+        return self._blind > MAX_BLIND_LOOKS
+
+    def start(self, pending: Pending) -> None:
+        """Start the clocks of the operation that the plugin works on now."""
+        pending.cpu_at_start = self._child.cpu_seconds()
+        pending.started_at = time.monotonic()
+        if pending.is_delivery:
+            pending.sent_at = pending.started_at
+            pending.deadline = pending.started_at + self._limits.wall_seconds
+        self._idle = None
+
+    def sample(self) -> Facts | None:
+        """Look at the process and write down its peaks; None if it cannot be looked at."""
+        sample = self._child.sample()
+        if sample is None:
+            return None
+        self._ledger.sampled(
+            cpu=sample.cpu_seconds,
+            resident_peak=sample.resident_peak_bytes,
+            descriptors=sample.descriptors,
+            threads=sample.threads,
+        )
+        return Facts(sample.resident_bytes, sample.threads)
+
+    def look(self, oldest: Pending | None, now: float) -> Excess | None:
+        """Return the gravest excess, or None.
+
+        Args:
+            oldest: what the plugin works on, or None.
+            now: reading of the monotonic clock.
+        """
+        facts = self.sample()
+        self._blind = 0 if facts is not None else self._blind + 1
+        running = self._running(oldest) if oldest is not None else None
+        return judge(self._limits, facts, running, now) or self._look_idle(oldest, now)
+
+    def _running(self, oldest: Pending) -> Running:
+        started_at, deadline = oldest.sent_at, oldest.deadline
+        if oldest.is_delivery:
+            # Nobody waits for it, and its handlers are not to blame for what stood before them.
+            started_at = oldest.started_at or time.monotonic()
+            deadline = started_at + self._limits.wall_seconds
+        return Running(
+            operation=oldest.operation,
+            cpu_seconds=self._child.cpu_seconds() - oldest.cpu_at_start,
+            started_at=started_at,
+            deadline=deadline,
+            interrupted_at=oldest.interrupted_at,
+        )
+
+    def _look_idle(self, oldest: Pending | None, now: float) -> Excess | None:
+        if oldest is not None:
+            return None
+        cpu = self._child.cpu_seconds()
+        if self._idle is None or begin_anew(self._limits, self._idle, now):
+            self._idle = Idle(now, cpu)
+        return judge_idle(self._limits, self._idle, cpu, now)
