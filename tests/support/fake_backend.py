@@ -170,8 +170,9 @@ class FakeChild:
 
     def ask_for_stacks(self) -> None:
         """Write the peer's dump where the host looks for it."""
-        if self.peer.dump and self.peer.exit is None:
-            os.write(self.peer.trace, self.peer.dump)
+        with contextlib.suppress(OSError):  # it may be ending at this moment
+            if self.peer.dump and self.peer.exit is None:
+                os.write(self.peer.trace, self.peer.dump)
 
     def interrupt(self) -> None:
         """Tell the script."""
@@ -230,14 +231,12 @@ class FakeBackend:
             if layer is not Layer.WATCHDOG
         )
 
-    def start(
-        self, plan: SandboxPlan, places: Places, timeout: float, max_payload_bytes: int
-    ) -> tuple[FakeChild, Receipt]:
+    def start(self, plan: SandboxPlan, places: Places, timeout: float) -> tuple[FakeChild, Receipt]:
         """Start the script in a thread, after a handshake in memory."""
         if self._refuses or timeout <= 0:
             text = f"The child of {plan.identity} did not report its lock-down."
             raise ConfinementError(text, layer="process")
-        host, plugin = Connection(HOST, max_payload_bytes), Connection(PLUGIN)
+        host, plugin = Connection(HOST), Connection(PLUGIN)
         host.send(Confine(PROTOCOL_VERSION, payload=pack({})))
         plugin.receive_data(host.data_to_send())
         plugin.events_received()
@@ -279,8 +278,15 @@ def ready(*operations: str, handles: tuple[str, ...] = (), **more: Any) -> Ready
 
 
 def become_ready(peer: Peer, *operations: str, **more: Any) -> None:
-    """Take `Load` and answer that all is well."""
-    assert isinstance(peer.receive(), Load)
+    """Take `Load` and answer that all is well.
+
+    Raises:
+        PeerEndedError: the host closed its end instead.
+    """
+    message = peer.receive()
+    if message is None:
+        raise PeerEndedError
+    assert isinstance(message, Load)
     peer.send(ready(*operations, **more))
 
 

@@ -11,6 +11,7 @@ from sandbox_host.reading import (
     at,
     check_keys,
     describe,
+    escaped,
     parse_bytes,
     parse_seconds,
     quoted,
@@ -94,6 +95,28 @@ def test_no_duration(value):
 )
 def test_described(value, text):
     assert describe(value) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "shown"),
+    [
+        ("plain \u00e9 \u6f22", {}, "plain \u00e9 \u6f22"),
+        ("\x1b[2J\n\u202e\ud800", {}, r"\x1b[2J\n\u202e\ud800"),
+        ("a\n\tb\x07", {"keep": "\n\t"}, "a\n\tb\\x07"),
+        ("x" * 30, {}, "x" * 30),
+        ("b" + "x" * 29 + "e", {}, "b" + "x" * 26 + "..."),
+        ("b" + "x" * 29 + "e", {"keep_end": True}, "..." + "x" * 26 + "e"),
+        ("\x1b" * 29 + "e", {}, r"\x1b" * 6 + r"\x1" + "..."),
+        ("\x1b" * 29 + "e", {"keep_end": True}, "..." + "1b" + r"\x1b" * 6 + "e"),
+        ("", {"keep_end": True}, ""),
+    ],
+)
+def test_hostile_text_as_it_is_shown(text, options, shown):
+    assert escaped(text, 30, **options) == shown
+
+
+def test_no_room_for_text():
+    assert escaped("abc", 0) == escaped("abc", 0, keep_end=True) == "..."
 
 
 def test_paths():

@@ -130,22 +130,6 @@ def test_another_plugin_api(keys, path):
     assert f"plugin.json: {path}: " in caught.value.message
 
 
-@pytest.mark.parametrize("name", ["fast.so", "lib/x.so.1.2", "x.PYD", "a.dylib", "b.dll"])
-def test_native_code_must_be_requested(name):
-    with pytest.raises(AdmissionError, match="brings native code") as caught:
-        plan(name)
-    assert name in caught.value.message
-    policy = Policy(grants={"sample": Permissions(native_code=True)})
-    with pytest.raises(AdmissionError, match="does not request it"):
-        plan(name, policy=policy)
-    granted = plan(name, policy=policy, permissions={"native_code": True})
-    assert granted.permissions.native_code
-
-
-def test_names_that_only_look_native():
-    assert plan("so.py", "data.so.txt", "also").permissions == Permissions()
-
-
 def test_a_missing_layer():
     offered = ALL - {Layer.LANDLOCK, Layer.SECCOMP}
     with pytest.raises(ConfinementError) as caught:

@@ -148,7 +148,7 @@ def test_tampering_is_told_apart(
     assert "sandbox-host sign" in text
 
 
-def test_the_first_difference_is_named_and_the_others_counted(tmp_path: Path) -> None:
+def test_the_first_differenceis_named_and_the_others_counted(tmp_path: Path) -> None:
     directory = signed_plugin(tmp_path / "sample", KEY, FILES)
     for tamper in (_change_a_byte, _remove, _add):
         tamper(directory)

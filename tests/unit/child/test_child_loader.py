@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from plugin_sdk.child.interface import LoadError
-from plugin_sdk.child.loader import MAX_METADATA_BYTES, LoadedPlugin, load
+from plugin_sdk.child.loader import LoadedPlugin, load
 from plugin_sdk.context import context
 from plugin_sdk.wire.codec import pack, unpack
+from plugin_sdk.wire.limits import MAX_METADATA_BYTES
 from tests.support.child_session import HOOKS, order_for, write_package
 
 

@@ -6,13 +6,7 @@ import math
 
 import pytest
 
-from sandbox_host.observe.metrics import (
-    MAX_OPERATIONS,
-    OTHER_OPERATIONS,
-    LatencyHistogram,
-    OperationMetrics,
-    PluginMetrics,
-)
+from sandbox_host.observe.metrics import LatencyHistogram, OperationMetrics
 
 
 def test_quantiles_of_known_samples():
@@ -60,15 +54,3 @@ def test_an_operation():
     assert (metrics.count, metrics.failures, metrics.error_rate) == (4, 1, 0.25)
     assert (metrics.total_seconds, metrics.avg_seconds) == (8.0, 2.0)
     assert (metrics.min_seconds, metrics.max_seconds) == (1.0, 3.0)
-
-
-def test_the_number_of_operations_is_bounded():
-    metrics = PluginMetrics()
-    for number in range(MAX_OPERATIONS + 50):
-        metrics.record(f"operation_{number}", 1.0, failed=number % 2 == 1)
-    assert len(metrics.operations) == MAX_OPERATIONS + 1
-    assert metrics.operations[OTHER_OPERATIONS].count == 50
-    assert metrics.overall.count == MAX_OPERATIONS + 50
-    assert metrics.overall.failures == (MAX_OPERATIONS + 50) // 2
-    metrics.record("operation_0", 1.0)
-    assert metrics.operations["operation_0"].count == 2

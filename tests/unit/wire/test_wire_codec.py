@@ -14,6 +14,7 @@ from plugin_sdk.wire.limits import (
     MAX_DEPTH,
     MAX_ELEMENTS,
     MAX_PAYLOAD_BYTES,
+    Bounds,
 )
 
 MIB = 1024 * 1024
@@ -103,12 +104,15 @@ def test_a_cycle_is_refused() -> None:
         pack(cycle)
 
 
+SMALL = Bounds(max_bytes=100, depth=4, containers=10, elements=50)
+
+
 def test_a_value_that_is_too_large_says_how_large() -> None:
     with pytest.raises(PayloadTooLargeError) as caught:
-        pack(b"x" * 200, max_bytes=100)
+        pack(b"x" * 200, SMALL)
     assert (caught.value.size, caught.value.limit) == (202, 100)
     with pytest.raises(PayloadTooLargeError):
-        unpack(b"\xc0" * 101, max_bytes=100)
+        unpack(b"\xc0" * 101, SMALL)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,61 @@
+"""Fixtures that need a host, and what a test can demand of the machine it runs on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sandbox_host import BlockingHost, Layer, SandboxHost
+from sandbox_host.backends.select import select_backend
+from sandbox_host.errors import ConfinementError
+from sandbox_host.model import LayerStatus
+from tests.support.host import Load, Workshop
+
+REQUIRED = "SANDBOX_HOST_REQUIRED_LAYERS"
+"""Layers that the machine must have, by name, or "all": a test that lacks one fails, not skips."""
+
+
+def _missing(wanted: frozenset[Layer]) -> list[Layer]:
+    try:
+        offers = select_backend().offers()
+    except ConfinementError:
+        return sorted(wanted)
+    active = {offer.layer for offer in offers if offer.status is LayerStatus.ACTIVE}
+    return sorted(wanted - active - {Layer.WATCHDOG})
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, or fail, a test whose layers of confinement this machine does not offer."""
+    marker = item.get_closest_marker("needs")
+    if marker is None:
+        return
+    missing = _missing(frozenset(Layer(name) for name in marker.args) or frozenset(Layer))
+    if not missing:
+        return
+    text = f"this machine lacks {', '.join(missing)}"
+    required = os.environ.get(REQUIRED, "").split(",")
+    if "all" in required or set(missing) & set(required):
+        pytest.fail(f"{text}, which {REQUIRED} demands", pytrace=False)
+    pytest.skip(text)
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Workshop:
+    """Where a test writes its plugins."""
+    return Workshop(tmp_path)
+
+
+@pytest.fixture
+def host(workshop: Workshop) -> Iterator[BlockingHost]:
+    """A blocking host that trusts the workshop's key."""
+    with SandboxHost.blocking(workshop.config()) as opened:
+        yield opened
+
+
+@pytest.fixture
+def load(workshop: Workshop, host: BlockingHost) -> Load:
+    """Write, sign and load a plugin from the source of its ``main.py``: `Workshop.write`."""
+    return workshop.loader(host)

@@ -1,0 +1,115 @@
+"""What a plugin can import: the standard library, itself, the plugin environment; nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sandbox_host import SandboxHost
+from sandbox_host.errors import ManifestError, OperationError, StartError
+from tests.support.host import Load, Workshop
+
+pytestmark = pytest.mark.needs("landlock", "seccomp")
+
+IMPORTER = """
+import importlib
+
+@operation
+def import_all(names):
+    failed = {}
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except BaseException as error:
+            failed[name] = repr(error)
+    return failed
+
+@operation
+def origin(name):
+    return importlib.import_module(name).__file__
+
+@operation
+def forget():
+    importlib.invalidate_caches()
+"""
+USUAL = [
+    *("argparse", "array", "asyncio", "base64", "bisect", "calendar", "collections", "contextlib"),
+    *("copy", "csv", "ctypes", "dataclasses", "datetime", "decimal", "difflib", "email.message"),
+    *("enum", "fractions", "functools", "gzip", "hashlib", "heapq", "html.parser", "http.client"),
+    *("inspect", "io", "itertools", "json", "logging", "lzma", "math", "multiprocessing"),
+    *("pathlib", "pickle", "platform", "queue", "random", "re", "secrets", "shutil", "socket"),
+    *("sqlite3", "ssl", "statistics", "string", "struct", "subprocess", "tempfile", "textwrap"),
+    *("threading", "traceback", "typing", "unittest.mock", "urllib.request", "uuid", "zipfile"),
+    *("xml.etree.ElementTree", "zlib", "zoneinfo"),
+]
+
+
+def test_standard_library(load: Load) -> None:
+    assert load(IMPORTER).call("import_all", USUAL) == {}
+
+
+def test_standard_library_after_the_caches_were_forgotten(load: Load) -> None:
+    """The directory of the library may not be listed inside; what was found stays found."""
+    plugin = load(IMPORTER)
+    plugin.call("forget")
+    assert plugin.call("import_all", USUAL) == {}
+
+
+def test_nothing_of_the_hosts_is_there(load: Load) -> None:
+    hosts = [
+        "cryptography",
+        "pydantic",
+        "psutil",
+        "click",
+        "rich",
+        "pytest",
+        "sandbox_host",
+        "tests",
+    ]
+    failed = load(IMPORTER).call("import_all", hosts)
+    assert set(failed) == set(hosts)
+    assert all(text.startswith("ModuleNotFoundError") for text in failed.values())
+
+
+def test_plugin_environment(workshop: Workshop) -> None:
+    environment = workshop.root / "environment"
+    (environment / "wheel_of_ours").mkdir(parents=True)
+    (environment / "wheel_of_ours" / "__init__.py").write_text("ANSWER = 42\n")
+    source = IMPORTER + "\nfrom wheel_of_ours import ANSWER\n"
+    with SandboxHost.blocking(workshop.config(plugin_environment=environment)) as host:
+        plugin = host.load(workshop.write(source))
+        assert Path(plugin.call("origin", "wheel_of_ours")).is_relative_to(environment)
+    with SandboxHost.blocking(workshop.config()) as host:
+        with pytest.raises(StartError, match="wheel_of_ours"):
+            host.load(workshop.write(source))
+
+
+def test_plugin_environment_comes_after_the_standard_library(workshop: Workshop) -> None:
+    environment = workshop.root / "environment"
+    environment.mkdir()
+    (environment / "json.py").write_text("raise SystemExit('shadowed')")
+    (environment / "plugin_sdk.py").write_text("raise SystemExit('shadowed')")
+    with SandboxHost.blocking(workshop.config(plugin_environment=environment)) as host:
+        plugin = host.load(workshop.write(IMPORTER))
+        assert not Path(plugin.call("origin", "json")).is_relative_to(environment)
+        assert plugin.call("import_all", ["json", "plugin_sdk"]) == {}
+
+
+def test_plugins_do_not_see_each_other(host: object, load: Load) -> None:
+    load(name="neighbour")
+    plugin = load(IMPORTER + "\n@operation\ndef neighbour():\n    from neighbour import main\n")
+    with pytest.raises(OperationError, match="ModuleNotFoundError"):
+        plugin.call("neighbour")
+
+
+@pytest.mark.parametrize("name", ["json", "plugin_sdk", "msgpack", "os"])
+def test_name_of_a_module_that_is_there_already(workshop: Workshop, name: str) -> None:
+    with pytest.raises(ManifestError, match=f"plugin.json: name: .*{name}"):
+        workshop.write(name=name)
+
+
+def test_no_byte_code_is_written(load: Load) -> None:
+    plugin = load(files={"helper.py": "", "sub/__init__.py": ""})
+    copy = plugin._process.places.package_dir
+    assert [path.name for path in copy.rglob("*") if path.name == "__pycache__"] == []

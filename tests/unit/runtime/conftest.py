@@ -1,0 +1,47 @@
+"""A host whose plugins are scripts in threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandbox_host import BlockingHost, BlockingPlugin, SandboxHost
+from tests.support.fake_backend import FakeBackend, Script
+from tests.support.host import Workshop
+
+Scripted = Callable[..., tuple[BlockingHost, BlockingPlugin]]
+OpenHost = Callable[..., BlockingHost]
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Workshop:
+    return Workshop(tmp_path)
+
+
+@pytest.fixture
+def open_host(workshop: Workshop) -> Iterator[OpenHost]:
+    """Open a host whose children run a script; keywords are fields of its configuration."""
+    with ExitStack() as stack:
+
+        def opened(script: Script, **options: Any) -> BlockingHost:
+            config = workshop.config(**{"stop_timeout_seconds": 0.5} | options)
+            return stack.enter_context(SandboxHost.blocking(config, backend=FakeBackend(script)))
+
+        yield opened
+
+
+@pytest.fixture
+def scripted(workshop: Workshop, open_host: OpenHost) -> Scripted:
+    """Load a plugin that runs a script; return its host and it."""
+
+    def loaded(
+        script: Script, *, manifest: dict[str, Any] | None = None, **options: Any
+    ) -> tuple[BlockingHost, BlockingPlugin]:
+        host = open_host(script, **options)
+        return host, host.load(workshop.write(**(manifest or {})))
+
+    return loaded

@@ -1,0 +1,76 @@
+"""A plugin's answers as values and errors; its text is shown, never obeyed."""
+
+from __future__ import annotations
+
+import pytest
+
+from sandbox_host.budget.enforce import Excess, Step
+from sandbox_host.errors import DeadlineExceededError
+from sandbox_host.ipc.calls import Pending
+from sandbox_host.model import Cause
+from sandbox_host.runtime.answers import clean, exceeded, too_late
+
+
+def call(*, started: bool = True) -> Pending:
+    """Return a call that was sent at 100 s and had one second."""
+    pending = Pending(1, "predict", 101.0, 100.0)
+    pending.started_at = 100.0 if started else 0.0
+    return pending
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain", "plain"),
+        ("\x1b[2J", "\\x1b[2J"),
+        ("a\r\nb", "a\\r\\nb"),
+        ("\x00", "\\x00"),
+        ("\u202eevil", "\\u202eevil"),
+        ("\ud800", "\\ud800"),
+        ("é \U0001f600", "é \U0001f600"),
+        (None, ""),
+        (3, ""),
+        (b"bytes", ""),
+        (["list"], ""),
+    ],
+)
+def test_clean(text: object, shown: str) -> None:
+    assert clean(text, 100) == shown
+
+
+def test_clean_keeps_what_it_is_told_to() -> None:
+    assert clean("a\n\tb\r", 100, keep="\n\t") == "a\n\tb\\r"
+
+
+def test_clean_is_bounded_and_keeps_the_end() -> None:
+    assert clean("x" * 50 + "end", 10) == "...xxxxend"
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_too_late(ended: bool) -> None:
+    error = too_late("sample", call(), 101.5, ended=ended, place="main.py:3 in f")
+    assert (error.budget, error.limit, error.used, error.unit) == ("wall_time", 1.0, 1.5, "seconds")
+    assert (error.ended, error.place) == (ended, "main.py:3 in f")
+    assert "sample.predict took too long at main.py:3 in f" in str(error)
+    assert ("goes on" in str(error)) is not ended
+
+
+@pytest.mark.parametrize(("started", "waited"), [(False, None), (True, True)])
+def test_too_late_in_line(started: bool, waited: bool | None) -> None:
+    error = too_late("sample", call(started=started), 102.0, ended=False, waited=waited)
+    assert "waited for its turn" in str(error)
+
+
+def test_exceeded() -> None:
+    excess = Excess(Step.END, Cause.CPU, "cpu", 1.0, 1.25, "seconds", "predict")
+    error = exceeded("sample", call(), excess, "main.py:3 in f", 101.5)
+    assert (error.budget, error.limit, error.used, error.unit) == ("cpu", 1.0, 1.25, "seconds")
+    assert (error.ended, error.place) == (True, "main.py:3 in f")
+    assert "limits" in error.remedy
+
+
+def test_exceeded_deadline_is_a_late_call() -> None:
+    excess = Excess(Step.END, Cause.DEADLINE, "wall_time", 1.0, 1.25, "seconds", "predict")
+    error = exceeded("sample", call(), excess, "", 101.5)
+    assert isinstance(error, DeadlineExceededError)
+    assert error.ended
