@@ -80,9 +80,11 @@ def test_plugin_environment(workshop: Workshop) -> None:
     with SandboxHost.blocking(workshop.config(plugin_environment=environment)) as host:
         plugin = host.load(workshop.write(source))
         assert Path(plugin.call("origin", "wheel_of_ours")).is_relative_to(environment)
-    with SandboxHost.blocking(workshop.config()) as host:
-        with pytest.raises(StartError, match="wheel_of_ours"):
-            host.load(workshop.write(source))
+    with (
+        SandboxHost.blocking(workshop.config()) as host,
+        pytest.raises(StartError, match="wheel_of_ours"),
+    ):
+        host.load(workshop.write(source))
 
 
 def test_plugin_environment_comes_after_the_standard_library(workshop: Workshop) -> None:
