@@ -65,7 +65,7 @@ def _names(manifest: Manifest, values: list[Any]) -> tuple[str, ...]:
     good = [v for v in values if isinstance(v, str) and 0 < len(v) <= _MAX_NAME and v.isprintable()]
     if len(good) != len(values) or len(good) > _MAX_OPERATIONS:
         raise _malformed(manifest, f"its names are not up to {_MAX_OPERATIONS} short texts")
-    return tuple(good)
+    return tuple(dict.fromkeys(good))  # a type told twice would be delivered twice
 
 
 def _check_metadata(manifest: Manifest, metadata: Any) -> None:

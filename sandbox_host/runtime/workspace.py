@@ -142,9 +142,10 @@ def remove_tree(root: Path) -> None:
     neither recursion nor more than two descriptors. What cannot be removed is left.
     """
     with contextlib.suppress(OSError):
+        if stat.S_ISDIR(root.lstat().st_mode):
+            root.chmod(0o700)  # before it is opened: its own mode may forbid that
         top = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            os.fchmod(top, 0o700)
             waiting = os.listdir(top)
             number = 0
             while waiting:
