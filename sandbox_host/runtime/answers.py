@@ -8,15 +8,17 @@ from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import PayloadError, PayloadTooLargeError
 from plugin_sdk.wire.messages import Failure, Message, Result
 from sandbox_host.errors import (
+    BackpressureError,
     BudgetExceededError,
     DeadlineExceededError,
     MessageTooLargeError,
     NoSuchOperationError,
     NotSerializableError,
     OperationError,
+    PluginEndedError,
     PluginError,
 )
-from sandbox_host.model import Cause
+from sandbox_host.model import Cause, State
 from sandbox_host.reading import escaped
 
 if TYPE_CHECKING:
@@ -183,3 +185,32 @@ def exceeded(
         place=place,
         remedy=f'Raise "limits" in plugin.json, or find out why {pending.operation} needs so much.',
     )
+
+
+def told_to_operator(plugin: str, excess: Excess) -> str:
+    """Return one sentence on an excess, for the log and the journal."""
+    where = f" in {excess.operation}" if excess.operation else ""
+    measure = f"{excess.used:.4g} of {excess.limit:.4g} {excess.unit}"
+    return f"{plugin} exceeded its budget {excess.budget}{where}: {measure}."
+
+
+def too_much(plugin: str, outstanding: int) -> BackpressureError:
+    """Return the error of a call for which there is no room."""
+    text = f"{plugin} has {outstanding} calls and deliveries outstanding and takes no more now."
+    remedy = "Wait for answers before you send more."
+    return BackpressureError(text, plugin=plugin, remedy=remedy)
+
+
+def not_running(plugin: str, state: State, cause: Cause | None, why: str) -> PluginEndedError:
+    """Return the error of a call to a plugin that takes none."""
+    if cause is None:
+        text = f"{plugin} is {state} and takes no calls."
+        return PluginEndedError(text, plugin=plugin, cause=Cause.UNLOADED)
+    text = f"{plugin} is not running: {why}"
+    return PluginEndedError(text, plugin=plugin, cause=cause, remedy="Load it again.")
+
+
+def unanswered(plugin: str, pending: Pending, cause: Cause, why: str) -> PluginEndedError:
+    """Return the error of a call that will not be answered any more."""
+    text = f"{plugin}.{pending.operation} was not answered: {why}"
+    return PluginEndedError(text, plugin=plugin, cause=cause, remedy="Load it again.")

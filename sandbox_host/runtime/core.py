@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
 import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,35 +16,23 @@ from typing import TYPE_CHECKING, Any, Final
 from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import PayloadError
 from plugin_sdk.wire.limits import EVENT
-from plugin_sdk.wire.messages import Ready
-from sandbox_host.admission.plan import admit
-from sandbox_host.admission.policy import Policy
-from sandbox_host.backends.base import Places
 from sandbox_host.backends.select import select_backend
 from sandbox_host.broker.broker import Broker
 from sandbox_host.broker.topics import may_publish
 from sandbox_host.bundle import stage
-from sandbox_host.bundle.reader import read_directory
-from sandbox_host.bundle.trust import TrustStore
-from sandbox_host.bundle.verify import verify
 from sandbox_host.errors import (
     AlreadyLoadedError,
-    AttestationError,
     ConfigError,
-    ConfinementError,
-    PluginError,
     PluginNotFoundError,
-    RefusedError,
     SandboxHostError,
-    StartError,
     UsageError,
 )
-from sandbox_host.model import Cause, Event, Layer, LayerReport, LayerStatus, State, identity_of
+from sandbox_host.model import Cause, Event, State, identity_of
 from sandbox_host.observe.journal import Journal
 from sandbox_host.runtime import answers
 from sandbox_host.runtime.causes import Ending
-from sandbox_host.runtime.interface import check_ready
-from sandbox_host.runtime.keeper import IDLE_SECONDS, Keeper
+from sandbox_host.runtime.keeper import Keeper
+from sandbox_host.runtime.launch import Launcher
 from sandbox_host.runtime.lifecycle import ENDED
 from sandbox_host.runtime.process import PluginProcess
 from sandbox_host.runtime.workspace import Workspace, remove_tree
@@ -54,11 +40,8 @@ from sandbox_host.runtime.workspace import Workspace, remove_tree
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from plugin_sdk.wire.messages import Message
-    from sandbox_host.admission.plan import SandboxPlan
-    from sandbox_host.backends.base import Backend, Child
+    from sandbox_host.backends.base import Backend
     from sandbox_host.broker.queues import Subscription
-    from sandbox_host.bundle.verify import VerifiedBundle
     from sandbox_host.config import HostConfig
 
 _log = logging.getLogger("sandbox_host")
@@ -117,8 +100,7 @@ class HostCore:
             text = f"The plugin environment {environment} is no directory."
             remedy = "Make it with `pip install --target`, or leave plugin_environment out."
             raise ConfigError(text, remedy=remedy)
-        self._backend = self._backend or select_backend()
-        self._policy = Policy.from_config(self.config)
+        backend = self._backend or select_backend()
         with contextlib.ExitStack() as made:
             self._workspace = Workspace(self.config.state_dir)
             made.callback(self._workspace.close)
@@ -129,6 +111,9 @@ class HostCore:
             made.callback(self._broker.close)
             self._keeper = Keeper(self.config.sweep_seconds)
             made.callback(self._keeper.close)
+            self._launcher = Launcher(
+                self.config, backend, self._workspace, self._keeper, self._journal
+            )
             self._closing_steps = made.pop_all()
         self._opened = self._accepting = True
         _open_hosts.add(self)
@@ -191,17 +176,14 @@ class HostCore:
             PluginError: it was admitted, and did not become ready.
         """
         self._check_open()
-        directory = Path(path)
-        try:
-            bundle = self._verify(directory)
-            plan = self._admit(bundle)
-        except (RefusedError, ConfinementError) as error:
-            self._journal.append("refused", detail=f"{directory}: [{error.code}] {error.message}")
-            raise
+        plan, bundle = self._launcher.admit(Path(path))
         with self._reserved(plan.identity):
-            process = self._start(plan, bundle)
+            process = self._launcher.start(plan, bundle, self)
+            with self._lock:
+                self._plugins[plan.identity] = process
             try:
-                self._become_ready(process)
+                self._launcher.become_ready(process)
+                self._register(process)
                 layers = ", ".join(process.receipt.active)
                 detail = f"pid {process.receipt.pid}, layers {layers}"
                 self._journal.append("started", plan.identity, detail)
@@ -210,26 +192,6 @@ class HostCore:
                 raise
         self._tell("plugin_loaded", {"plugin": plan.identity})
         return process
-
-    def _verify(self, directory: Path) -> VerifiedBundle:
-        contents = read_directory(directory)
-        trust = TrustStore.load(self.config.trust_store)
-        return verify(contents, trust, datetime.now(UTC))
-
-    def _admit(self, bundle: VerifiedBundle) -> SandboxPlan:
-        assert self._backend is not None  # noqa: S101 - open() set it
-        offers = self._backend.offers()
-        offered = {offer.layer for offer in offers if offer.status is LayerStatus.ACTIVE}
-        plan = admit(bundle, self._policy, frozenset(offered | {Layer.WATCHDOG}), frozenset(Layer))
-        self._journal.append(
-            "admitted", plan.identity, f"root {plan.root_digest}, key {plan.key_id}"
-        )
-        for layer in plan.accepted_missing:
-            _log.warning("%s runs without %s, as the operator accepted", plan.identity, layer)
-            self._journal.append("layer_missing", plan.identity, layer)
-        for note in plan.notes:
-            _log.warning("%s: %s", plan.identity, note)
-        return plan
 
     @contextlib.contextmanager
     def _reserved(self, identity: str) -> Iterator[None]:
@@ -248,45 +210,12 @@ class HostCore:
             with self._lock:
                 self._starting.discard(identity)
 
-    def _start(self, plan: SandboxPlan, bundle: VerifiedBundle) -> PluginProcess:
-        """Return the plugin's process, confined, attested and watched; nothing imported yet."""
-        assert self._backend is not None  # noqa: S101 - open() set it
-        identity = plan.identity
-        with contextlib.ExitStack() as undo:
-            package_dir = stage.stage(bundle, self._workspace.bundles)
-            undo.callback(stage.remove, package_dir)
-            places = self._places(identity, package_dir)
-            undo.callback(remove_tree, places.scratch_dir)
-            try:
-                timeout = self.config.start_timeout_seconds
-                child, receipt = self._backend.start(plan, places, timeout)
-            except (ConfinementError, AttestationError) as error:
-                _log.error("%s", error)
-                self._journal.append("start_failed", identity, f"[{error.code}] {error.message}")
-                raise
-            undo.callback(_end_child, child)
-            process = PluginProcess(
-                plan,
-                places,
-                child,
-                replace(receipt, layers=(*receipt.layers, self._watchdog())),
-                keeper=self._keeper,
-                config=self.config,
-                log_path=self._workspace.log_path(identity),
-                on_publish=self._published,
-                on_handler_error=self._handler_failed,
-                on_ended=self._ended,
-            )
-            undo.pop_all()
-        with self._lock:
-            self._plugins[identity] = process
-        return process
-
-    def _watchdog(self) -> LayerReport:
-        pace, idle = self.config.sweep_seconds * 1e3, IDLE_SECONDS * 1e3
-        watched = "memory, CPU time, threads and deadlines"
-        detail = f"{watched}, every {pace:g} ms (idle: {idle:g} ms)"
-        return LayerReport(Layer.WATCHDOG, LayerStatus.ACTIVE, detail)
+    def _register(self, process: PluginProcess) -> None:
+        """Deliver to its handlers what they handle, unless it has ended meanwhile."""
+        handles = process.interface.handles if process.interface else ()
+        self._broker.register(handles, process.deliver)
+        if process.ended.is_set():  # it unregistered before it was registered
+            self._broker.unregister(process.deliver)
 
     def _give_up(self, process: PluginProcess, error: BaseException) -> None:
         """End a plugin that did not become ready, and forget it."""
@@ -299,43 +228,6 @@ class HostCore:
                 del self._plugins[identity]
         with contextlib.suppress(SandboxHostError):
             self._journal.append("start_failed", identity, str(error)[:500])
-
-    def _places(self, identity: str, package_dir: Path) -> Places:
-        from_config = self.config.python
-        return Places(
-            python=from_config or _base_python(),
-            sdk_dir=self._workspace.sdk_dir,
-            package_dir=package_dir,
-            data_dir=self._workspace.data_dir(identity),
-            scratch_dir=self._workspace.scratch_dir(identity),
-            canary=self._workspace.canary,
-            plugin_environment=self.config.plugin_environment,
-        )
-
-    def _become_ready(self, process: PluginProcess) -> None:
-        plan, places = process.plan, process.places
-        environment = places.plugin_environment
-        order = {
-            "identity": plan.identity,
-            "package_dir": str(places.package_dir),
-            "sys_path": [str(environment)] if environment else [],
-            "config": dict(plan.config),
-            "data_dir": str(places.data_dir),
-            "scratch_dir": str(places.scratch_dir),
-            "events": list(plan.manifest.events),
-            "publish": list(plan.permissions.publish),
-        }
-        answer = process.load(order, self.config.start_timeout_seconds)
-        payload = _start_payload(plan.identity, answer)
-        if not isinstance(answer, Ready):
-            raise _start_error(plan.identity, payload)
-        interface = check_ready(plan.manifest, payload)
-        for warning in interface.warnings:
-            _log.warning("%s: %s", plan.identity, warning)
-        process.ready(interface)
-        self._broker.register(interface.handles, process.deliver)
-        if process.ended.is_set():  # it unregistered before it was registered
-            self._broker.unregister(process.deliver)
 
     def get(self, name: str) -> PluginProcess:
         """Return the plugin of that name, in whichever spelling; it may have ended.
@@ -400,7 +292,8 @@ class HostCore:
         self._check_open()
         return self._broker.subscribe(types)
 
-    def _published(self, process: PluginProcess, event_type: str, payload: bytes) -> None:
+    def published(self, process: PluginProcess, event_type: str, payload: bytes) -> None:
+        """Hand out what a plugin published, if it may; end it if it went around the check."""
         identity = process.identity
         if not may_publish(event_type, process.plan.permissions.publish):
             # The SDK refuses this inside; a plugin that gets here went around it.
@@ -415,7 +308,8 @@ class HostCore:
             text = f"{identity} broke the protocol: {answers.clean(str(error), 300)}."
             process.end(Ending(Cause.PROTOCOL_VIOLATION, text))
 
-    def _handler_failed(self, process: PluginProcess, event_type: str, report: Any) -> None:
+    def handler_failed(self, process: PluginProcess, event_type: str, report: Any) -> None:
+        """Write it down, and publish ``error_occurred`` unless that is what was handled."""
         errors = report.get("errors") if isinstance(report, dict) else None
         first = errors[0] if isinstance(errors, list) and errors else {}
         told = first if isinstance(first, dict) else {}
@@ -425,7 +319,7 @@ class HostCore:
             data = {"plugin": process.identity, "event": event_type, "message": message}
             self._tell("error_occurred", data)
 
-    def _ended(self, process: PluginProcess) -> None:
+    def ended(self, process: PluginProcess) -> None:
         """A process is gone, from whatever cause. Called by the keeper."""
         identity = process.identity
         self._broker.unregister(process.deliver)
@@ -443,34 +337,3 @@ class HostCore:
             self._journal.append(event, identity, f"{process.cause}: {process.cause_text}")
         except SandboxHostError as error:
             _log.error("%s", error)
-
-
-def _end_child(child: Child) -> None:
-    child.kill()
-    if child.wait(_DYING_SECONDS) is not None:
-        child.close()
-
-
-def _start_payload(identity: str, answer: Message) -> Any:
-    try:
-        return codec.unpack(answer.payload)
-    except PayloadError as error:
-        text = f"{identity} described itself in a way that is not understood: {error}."
-        raise StartError(text, plugin=identity) from None
-
-
-def _start_error(identity: str, payload: Any) -> PluginError:
-    told = payload if isinstance(payload, dict) else {}
-    message = answers.clean(told.get("message"), 1_000) or "no reason given"
-    place = answers.clean(told.get("place"), 300)
-    return StartError(
-        f"{identity} did not start{f' ({place})' if place else ''}: {message}",
-        plugin=identity,
-        traceback_text=answers.clean(told.get("traceback"), 16_000, keep="\n\t"),
-    )
-
-
-def _base_python() -> Path:
-    """Return the interpreter behind this process, outside any virtual environment."""
-    base = getattr(sys, "_base_executable", "") or sys.executable
-    return Path(os.path.realpath(base))

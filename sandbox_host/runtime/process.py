@@ -10,7 +10,7 @@ import itertools
 import math
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import PayloadError, PayloadTooLargeError, RemoteProtocolError
@@ -20,7 +20,6 @@ from sandbox_host.budget.enforce import Excess
 from sandbox_host.budget.enforce import Step as Remedy
 from sandbox_host.budget.ledger import Ledger
 from sandbox_host.errors import (
-    BackpressureError,
     MessageTooLargeError,
     NotSerializableError,
     PluginEndedError,
@@ -39,7 +38,7 @@ from sandbox_host.runtime.output import Output
 from sandbox_host.runtime.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from plugin_sdk.wire.messages import Message
@@ -64,6 +63,19 @@ _LEAVING_SECONDS: Final = 0.5
 _UNKNOWN_OPERATION: Final = "(unknown)"
 
 
+class Listener(Protocol):
+    """Who is told what a running plugin does unasked: the host."""
+
+    def published(self, process: PluginProcess, event_type: str, payload: bytes) -> None:
+        """It published an event; its right to has not been checked."""
+
+    def handler_failed(self, process: PluginProcess, event_type: str, report: Any) -> None:
+        """A handler of an event failed."""
+
+    def ended(self, process: PluginProcess) -> None:
+        """Its process is gone, and everything of it is closed."""
+
+
 class PluginProcess:
     """A confined, attested child and everything the host knows of it.
 
@@ -75,9 +87,7 @@ class PluginProcess:
         keeper: looks after it from now on.
         config: the operator's.
         log_path: where its output goes.
-        on_publish: takes what it publishes: event type and packed data.
-        on_handler_error: takes the event type and the report of a failed handler.
-        on_ended: called once, when the process is gone and everything of it is closed.
+        listener: is told what it does unasked.
     """
 
     def __init__(
@@ -90,9 +100,7 @@ class PluginProcess:
         keeper: Keeper,
         config: HostConfig,
         log_path: Path,
-        on_publish: Callable[[PluginProcess, str, bytes], None],
-        on_handler_error: Callable[[PluginProcess, str, Any], None],
-        on_ended: Callable[[PluginProcess], None],
+        listener: Listener,
     ) -> None:
         self.plan = plan
         self.places = places
@@ -110,9 +118,7 @@ class PluginProcess:
         self._watch = Watch(child, plan.limits, self.ledger)
         self._keeper = keeper
         self._config = config
-        self._on_publish = on_publish
-        self._on_handler_error = on_handler_error
-        self._on_ended = on_ended
+        self._listener = listener
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
         # An id must not be overtaken by a later one between its choice and its sending.
@@ -313,23 +319,10 @@ class PluginProcess:
         if self.state is not State.READY:
             raise self._not_running()
         if not self._has_room(size):
-            raise BackpressureError(
-                f"{self.identity} has {self._child.connection.outstanding} calls and deliveries "
-                "outstanding and takes no more now.",
-                plugin=self.identity,
-                remedy="Wait for answers before you send more.",
-            )
+            raise answers.too_much(self.identity, self._child.connection.outstanding)
 
     def _not_running(self) -> PluginEndedError:
-        if self.cause is None:
-            text = f"{self.identity} is {self.state} and takes no calls."
-            return PluginEndedError(text, plugin=self.identity, cause=Cause.UNLOADED)
-        return PluginEndedError(
-            f"{self.identity} is not running: {self.cause_text}",
-            plugin=self.identity,
-            cause=self.cause,
-            remedy="Load it again.",
-        )
+        return answers.not_running(self.identity, self.state, self.cause, self.cause_text)
 
     # -- what comes back --------------------------------------------------------------------
 
@@ -343,7 +336,7 @@ class PluginProcess:
         self._mark_oldest()
         if isinstance(message, Handled):
             if not message.ok:
-                self._on_handler_error(self, pending.operation[1:], self._report(message))
+                self._listener.handler_failed(self, pending.operation[1:], self._report(message))
         elif pending.id != SESSION_ID:
             offered = self.interface.operations if self.interface else ()
             name = pending.operation if pending.operation in offered else _UNKNOWN_OPERATION
@@ -359,7 +352,7 @@ class PluginProcess:
 
     def _on_message(self, message: Message) -> None:
         if isinstance(message, Publish):
-            self._on_publish(self, message.event_type, message.payload)
+            self._listener.published(self, message.event_type, message.payload)
 
     def _on_broken(self, reason: BaseException | None) -> None:
         """The stream ended: because the process did, the plugin means harm, or we were cut off."""
@@ -427,11 +420,7 @@ class PluginProcess:
             oldest.interrupted_at = now
             self._child.interrupt()
             return
-        where = f" in {excess.operation}" if excess.operation else ""
-        text = (
-            f"{self.identity} exceeded its budget {excess.budget}{where}: "
-            f"{excess.used:.4g} of {excess.limit:.4g} {excess.unit}."
-        )
+        text = answers.told_to_operator(self.identity, excess)
         self.end(Ending(excess.cause, text, excess), offender=oldest)
 
     def broke_down(self, error: BaseException) -> None:
@@ -457,7 +446,7 @@ class PluginProcess:
                 self._child.close()
             self.log.close()
             try:
-                self._on_ended(self)
+                self._listener.ended(self)
             finally:
                 self.ended.set()
 
@@ -480,5 +469,4 @@ class PluginProcess:
             return answers.exceeded(self.identity, pending, excess, place, time.monotonic())
         cause = self.cause or (self._ending.cause if self._ending else Cause.UNKNOWN)
         why = self.cause_text or (self._ending.text if self._ending else "its process is gone.")
-        text = f"{self.identity}.{pending.operation} was not answered: {why}"
-        return PluginEndedError(text, plugin=self.identity, cause=cause, remedy="Load it again.")
+        return answers.unanswered(self.identity, pending, cause, why)

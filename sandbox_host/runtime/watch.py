@@ -80,6 +80,10 @@ class Watch:
         return judge(self._limits, facts, running, now) or self._look_idle(oldest, now)
 
     def _running(self, oldest: Pending) -> Running:
+        if not oldest.started_at:
+            # Sent this very moment, and its sender has not come to start its clocks: without them,
+            # it would be billed for the plugin's whole life.
+            self.start(oldest)
         started_at, deadline = oldest.sent_at, oldest.deadline
         if oldest.is_delivery:
             # Nobody waits for it, and its handlers are not to blame for what stood before them.

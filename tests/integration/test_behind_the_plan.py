@@ -16,6 +16,7 @@ import pytest
 from sandbox_host import BlockingHost
 from sandbox_host.backends.linux import backend as linux
 from sandbox_host.backends.linux.backend import LinuxBackend
+from sandbox_host.backends.select import select_backend
 from sandbox_host.errors import AttestationError, ConfinementError
 from tests.support.host import Workshop
 
@@ -122,6 +123,6 @@ def test_child_that_skips_a_step_is_noticed(
 
 
 def test_nothing_patched_starts(host: BlockingHost, workshop: Workshop) -> None:
-    assert isinstance(host._core._backend, LinuxBackend)
+    assert isinstance(host._core._launcher._backend, LinuxBackend)
     host.load(workshop.write(MARKING))
     assert (workshop.data_dir("sample") / "executed").exists()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from sandbox_host.backends.linux.landlock import READ, READ_FILE, WRITE_FILE, Place
+from sandbox_host.errors import ConfinementError
 
 _FOREIGN: Final = frozenset({"site-packages", "dist-packages", "test"})
 
@@ -33,11 +34,19 @@ def interpreter_places(python: Path) -> tuple[Place, ...]:
 
     Args:
         python: an interpreter of the version that runs the host, at its real path.
+
+    Raises:
+        ConfinementError: it is of another version.
     """
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     prefix = python.parent.parent
     library = prefix / "lib"
-    wanted = [library / version, prefix / "lib64" / version, *map(Path, _SHARED)]
+    homes = [library / version, prefix / "lib64" / version]
+    if not any(home.is_dir() for home in homes):
+        text = f"The interpreter {python} has no standard library of {version} beside it."
+        remedy = "HostConfig(python=…) must be of the version that runs the host."
+        raise ConfinementError(text, layer="process", remedy=remedy)
+    wanted = [*homes, *map(Path, _SHARED)]
     wanted += sorted(library.glob("libpython*.so*"))
     places: dict[str, Place] = {}
     for path in wanted:

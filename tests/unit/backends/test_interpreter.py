@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sandbox_host.backends.linux.interpreter import interpreter_places
+from sandbox_host.errors import ConfinementError
 
 VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -62,3 +63,10 @@ def test_this_interpreter_reads_its_library_and_no_site_packages() -> None:
     assert any(standard == place or standard.is_relative_to(place) for place in places)
     foreign = Path(pytest.__file__)
     assert not [place for place in places if foreign.is_relative_to(place)]
+
+
+def test_interpreter_of_another_version_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "lib" / "python3.2").mkdir(parents=True)
+    with pytest.raises(ConfinementError, match=VERSION) as caught:
+        interpreter_places(tmp_path / "bin" / "python3")
+    assert caught.value.layer == "process"

@@ -1,0 +1,223 @@
+"""From a directory to a plugin that is ready: verify, admit, stage, confine, attest, import.
+
+Each step refuses with an error of its own, and undoes what the steps before it made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from plugin_sdk.wire import codec
+from plugin_sdk.wire.errors import PayloadError
+from plugin_sdk.wire.messages import Ready
+from sandbox_host.admission.plan import admit
+from sandbox_host.admission.policy import Policy
+from sandbox_host.backends.base import Places
+from sandbox_host.bundle import stage
+from sandbox_host.bundle.reader import read_directory
+from sandbox_host.bundle.trust import TrustStore
+from sandbox_host.bundle.verify import verify
+from sandbox_host.errors import (
+    AttestationError,
+    ConfinementError,
+    PluginError,
+    RefusedError,
+    StartError,
+)
+from sandbox_host.model import Layer, LayerReport, LayerStatus
+from sandbox_host.runtime import answers
+from sandbox_host.runtime.interface import check_ready
+from sandbox_host.runtime.keeper import IDLE_SECONDS
+from sandbox_host.runtime.process import PluginProcess
+from sandbox_host.runtime.workspace import remove_tree
+
+if TYPE_CHECKING:
+    from plugin_sdk.wire.messages import Message
+    from sandbox_host.admission.plan import SandboxPlan
+    from sandbox_host.backends.base import Backend, Child
+    from sandbox_host.bundle.verify import VerifiedBundle
+    from sandbox_host.config import HostConfig
+    from sandbox_host.observe.journal import Journal
+    from sandbox_host.runtime.keeper import Keeper
+    from sandbox_host.runtime.process import Listener
+    from sandbox_host.runtime.workspace import Workspace
+
+_log = logging.getLogger("sandbox_host")
+
+_DYING_SECONDS: Final = 2.0
+
+
+class Launcher:
+    """Starts plugins for one host.
+
+    Args:
+        config: the operator's decisions.
+        backend: confines them.
+        workspace: where their files go.
+        keeper: looks after them.
+        journal: where each admission, refusal and start is written down.
+    """
+
+    def __init__(
+        self,
+        config: HostConfig,
+        backend: Backend,
+        workspace: Workspace,
+        keeper: Keeper,
+        journal: Journal,
+    ) -> None:
+        self._config = config
+        self._policy = Policy.from_config(config)
+        self._backend = backend
+        self._workspace = workspace
+        self._keeper = keeper
+        self._journal = journal
+
+    def admit(self, directory: Path) -> tuple[SandboxPlan, VerifiedBundle]:
+        """Read, verify and admit the plugin in a directory; nothing of it is executed.
+
+        Raises:
+            RefusedError: it was not admitted.
+            TrustStoreError: the trust store cannot be used.
+            ConfinementError: a layer of confinement is missing.
+        """
+        try:
+            contents = read_directory(directory)
+            trust = TrustStore.load(self._config.trust_store)
+            bundle = verify(contents, trust, datetime.now(UTC))
+            return self._plan(bundle), bundle
+        except (RefusedError, ConfinementError) as error:
+            self._journal.append("refused", detail=f"{directory}: [{error.code}] {error.message}")
+            raise
+
+    def _plan(self, bundle: VerifiedBundle) -> SandboxPlan:
+        offers = self._backend.offers()
+        offered = {offer.layer for offer in offers if offer.status is LayerStatus.ACTIVE}
+        plan = admit(bundle, self._policy, frozenset(offered | {Layer.WATCHDOG}), frozenset(Layer))
+        self._journal.append(
+            "admitted", plan.identity, f"root {plan.root_digest}, key {plan.key_id}"
+        )
+        for layer in plan.accepted_missing:
+            _log.warning("%s runs without %s, as the operator accepted", plan.identity, layer)
+            self._journal.append("layer_missing", plan.identity, layer)
+        for note in plan.notes:
+            _log.warning("%s: %s", plan.identity, note)
+        return plan
+
+    def start(self, plan: SandboxPlan, bundle: VerifiedBundle, listener: Listener) -> PluginProcess:
+        """Return the plugin's process: confined, attested and watched, with nothing imported.
+
+        Raises:
+            ConfinementError: a layer could not be applied.
+            AttestationError: what is in force is not what was planned.
+            ConfigError: a directory or log cannot be written.
+        """
+        identity = plan.identity
+        with contextlib.ExitStack() as undo:
+            package_dir = stage.stage(bundle, self._workspace.bundles)
+            undo.callback(stage.remove, package_dir)
+            places = self._places(identity, package_dir)
+            undo.callback(remove_tree, places.scratch_dir)
+            try:
+                timeout = self._config.start_timeout_seconds
+                child, receipt = self._backend.start(plan, places, timeout)
+            except (ConfinementError, AttestationError) as error:
+                _log.error("%s", error)
+                self._journal.append("start_failed", identity, f"[{error.code}] {error.message}")
+                raise
+            undo.callback(_end_child, child)
+            process = PluginProcess(
+                plan,
+                places,
+                child,
+                replace(receipt, layers=(*receipt.layers, self._watchdog())),
+                keeper=self._keeper,
+                config=self._config,
+                log_path=self._workspace.log_path(identity),
+                listener=listener,
+            )
+            undo.pop_all()
+        return process
+
+    def _watchdog(self) -> LayerReport:
+        pace, idle = self._config.sweep_seconds * 1e3, IDLE_SECONDS * 1e3
+        watched = "memory, CPU time, threads and deadlines"
+        detail = f"{watched}, every {pace:g} ms (idle: {idle:g} ms)"
+        return LayerReport(Layer.WATCHDOG, LayerStatus.ACTIVE, detail)
+
+    def _places(self, identity: str, package_dir: Path) -> Places:
+        from_config = self._config.python
+        return Places(
+            python=from_config or _base_python(),
+            sdk_dir=self._workspace.sdk_dir,
+            package_dir=package_dir,
+            data_dir=self._workspace.data_dir(identity),
+            scratch_dir=self._workspace.scratch_dir(identity),
+            canary=self._workspace.canary,
+            plugin_environment=self._config.plugin_environment,
+        )
+
+    def become_ready(self, process: PluginProcess) -> None:
+        """Have the plugin imported and initialised, and check what it says it is.
+
+        Raises:
+            PluginError: it did not become ready.
+        """
+        plan, places = process.plan, process.places
+        environment = places.plugin_environment
+        order = {
+            "identity": plan.identity,
+            "package_dir": str(places.package_dir),
+            "sys_path": [str(environment)] if environment else [],
+            "config": dict(plan.config),
+            "data_dir": str(places.data_dir),
+            "scratch_dir": str(places.scratch_dir),
+            "events": list(plan.manifest.events),
+            "publish": list(plan.permissions.publish),
+        }
+        answer = process.load(order, self._config.start_timeout_seconds)
+        payload = _start_payload(plan.identity, answer)
+        if not isinstance(answer, Ready):
+            raise _start_error(plan.identity, payload)
+        interface = check_ready(plan.manifest, payload)
+        for warning in interface.warnings:
+            _log.warning("%s: %s", plan.identity, warning)
+        process.ready(interface)
+
+
+def _end_child(child: Child) -> None:
+    child.kill()
+    if child.wait(_DYING_SECONDS) is not None:
+        child.close()
+
+
+def _start_payload(identity: str, answer: Message) -> Any:
+    try:
+        return codec.unpack(answer.payload)
+    except PayloadError as error:
+        text = f"{identity} described itself in a way that is not understood: {error}."
+        raise StartError(text, plugin=identity) from None
+
+
+def _start_error(identity: str, payload: Any) -> PluginError:
+    told = payload if isinstance(payload, dict) else {}
+    message = answers.clean(told.get("message"), 1_000) or "no reason given"
+    place = answers.clean(told.get("place"), 300)
+    return StartError(
+        f"{identity} did not start{f' ({place})' if place else ''}: {message}",
+        plugin=identity,
+        traceback_text=answers.clean(told.get("traceback"), 16_000, keep="\n\t"),
+    )
+
+
+def _base_python() -> Path:
+    """Return the interpreter behind this process, outside any virtual environment."""
+    base = getattr(sys, "_base_executable", "") or sys.executable
+    return Path(os.path.realpath(base))

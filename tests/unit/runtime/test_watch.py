@@ -1,0 +1,140 @@
+"""The watchdog's memory of one plugin."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from sandbox_host.backends.base import Sample
+from sandbox_host.budget.enforce import Step
+from sandbox_host.budget.ledger import Ledger
+from sandbox_host.ipc.calls import Pending
+from sandbox_host.model import Cause, Limits
+from sandbox_host.runtime.watch import MAX_BLIND_LOOKS, Watch
+
+LIMITS = Limits(memory_bytes=1_000, cpu_seconds=2.0, threads=4, wall_seconds=10.0)
+FINE = Sample(500, 600, 1.0, 1, 6)
+
+
+class Child:
+    """What the watch asks of a child."""
+
+    def __init__(self) -> None:
+        self.now: Sample | None = FINE
+        self.cpu = 1.0
+
+    def sample(self) -> Sample | None:
+        return self.now
+
+    def cpu_seconds(self) -> float:
+        return self.cpu
+
+
+@pytest.fixture
+def child() -> Child:
+    return Child()
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return Ledger()
+
+
+@pytest.fixture
+def watch(child: Child, ledger: Ledger) -> Watch:
+    return Watch(child, LIMITS, ledger)  # type: ignore[arg-type]  # as far as it is used
+
+
+def pending(*, is_delivery: bool = False, deadline: float = 10.0) -> Pending:
+    now = time.monotonic()
+    return Pending(1, "predict", now + deadline, now, is_delivery=is_delivery)
+
+
+def test_peaks_are_written_down(watch: Watch, child: Child, ledger: Ledger) -> None:
+    assert watch.look(None, 0.0) is None
+    child.now = replace(FINE, resident_peak_bytes=900, threads=3, descriptors=9)
+    assert watch.look(None, 0.1) is None
+    usage = ledger.usage(bytes_in=0, bytes_out=0)
+    assert (usage.memory_peak_bytes, usage.threads_peak, usage.descriptors_peak) == (900, 3, 9)
+
+
+def test_cpu_time_counts_from_the_start_of_the_operation(watch: Watch, child: Child) -> None:
+    child.cpu = 100.0
+    call = pending()
+    watch.start(call)
+    child.cpu = 101.9
+    assert watch.look(call, call.started_at) is None
+    child.cpu = 102.1
+    excess = watch.look(call, call.started_at)
+    assert excess is not None
+    assert (excess.cause, excess.operation) == (Cause.CPU, "predict")
+
+
+def test_idle_cpu_time_has_a_window_of_its_own(watch: Watch, child: Child) -> None:
+    assert watch.look(None, 0.0) is None
+    child.cpu += 1.9
+    assert watch.look(None, 1.0) is None
+    child.cpu += 0.2
+    excess = watch.look(None, 2.0)
+    assert excess is not None
+    assert excess.cause is Cause.CPU
+
+
+def test_slow_background_work_is_fine(watch: Watch, child: Child) -> None:
+    for second in range(300):
+        child.cpu += 0.05
+        assert watch.look(None, float(second)) is None
+
+
+def test_operation_ends_the_idle_window(watch: Watch, child: Child) -> None:
+    for _ in range(10):
+        assert watch.look(None, 0.0) is None
+        call = pending()
+        watch.start(call)
+        child.cpu += 1.5
+        assert watch.look(call, call.started_at) is None
+
+
+def test_delivery_has_its_time_from_its_turn_on(watch: Watch) -> None:
+    event = pending(is_delivery=True, deadline=0.0)
+    watch.start(event)
+    assert watch.look(event, event.started_at + 9.9) is None
+    excess = watch.look(event, event.started_at + 10.1)
+    assert excess is not None
+    assert excess.step is Step.INTERRUPT
+
+
+def test_call_has_its_time_from_its_sending_on(watch: Watch) -> None:
+    call = pending(deadline=0.5)
+    watch.start(call)
+    excess = watch.look(call, call.sent_at + 0.5)
+    assert excess is not None
+    assert (excess.step, excess.cause) == (Step.INTERRUPT, Cause.DEADLINE)
+
+
+def test_hidden_only_after_several_blind_looks(watch: Watch, child: Child) -> None:
+    child.now = None
+    for _ in range(MAX_BLIND_LOOKS):
+        assert watch.look(None, 0.0) is None
+        assert not watch.hidden
+    watch.look(None, 0.0)
+    assert watch.hidden
+    child.now = FINE
+    watch.look(None, 0.0)
+    assert not watch.hidden
+
+
+def test_what_was_sent_this_moment_is_not_billed_for_the_whole_life(
+    watch: Watch, child: Child
+) -> None:
+    """The keeper may look between the sending of a call and the start of its clocks."""
+    child.cpu = 1_000.0
+    call = pending()
+    assert watch.look(call, time.monotonic()) is None
+    assert call.cpu_at_start == 1_000.0
+    child.cpu += LIMITS.cpu_seconds + 0.1
+    excess = watch.look(call, time.monotonic())
+    assert excess is not None
+    assert excess.cause is Cause.CPU
