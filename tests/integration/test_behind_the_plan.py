@@ -16,7 +16,6 @@ import pytest
 from sandbox_host import BlockingHost
 from sandbox_host.backends.linux import backend as linux
 from sandbox_host.backends.linux.backend import LinuxBackend
-from sandbox_host.backends.select import select_backend
 from sandbox_host.errors import AttestationError, ConfinementError
 from tests.support.host import Workshop
 
