@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from sandbox_host import EventStream, HostConfig, Permissions, Plugin, SandboxHost, SandboxHostError
 from sandbox_host.bundle.keys import DevelopmentKey, create_development_key
@@ -42,7 +44,14 @@ PUBLISHED = ("data_processed", "model_updated", "data_processed")
 """What the plugins publish in the course of the flow; all of it must arrive."""
 EVENTS_WITHIN_SECONDS = 10.0
 PIPED_COLUMNS = 120
-"""Width of the output where it is not a terminal."""
+"""Width of the output where it is no terminal, and COLUMNS does not say another."""
+
+NOT_WRITTEN = 6
+"""Exit code where standard output is full or closed; that of `sandbox-host`, too."""
+
+
+class OutputError(Exception):
+    """Standard output cannot be written."""
 
 
 class Report:
@@ -51,11 +60,27 @@ class Report:
     def __init__(self) -> None:
         self.console = Console(highlight=False)
         if not self.console.is_terminal:
-            self.console = Console(highlight=False, width=PIPED_COLUMNS)
+            width = None if os.environ.get("COLUMNS", "").isdecimal() else PIPED_COLUMNS
+            self.console = Console(highlight=False, width=width)
+
+    def show(self, what: Table) -> None:
+        """Print a table; in a file or pipe without the blanks that fill its lines."""
+        shown: Table | Text = what
+        if not self.console.is_terminal:
+            with self.console.capture() as captured:
+                self.console.print(what)
+            shown = Text("\n".join(map(str.rstrip, captured.get().splitlines())))
+        self._print(shown)
+
+    def _print(self, what: Table | Text) -> None:
+        try:
+            self.console.print(what, soft_wrap=isinstance(what, Text))
+        except OSError as error:
+            raise OutputError(error.strerror) from error
 
     def title(self, text: str) -> None:
         """Begin a part."""
-        self.console.print(f"\n[bold]{escape(text)}[/]")
+        self._print(Text(f"\n{text}", style="bold"))
 
     def line(self, what: str, text: str) -> None:
         """Tell one thing."""
@@ -65,7 +90,7 @@ class Report:
         row.add_column(width=17, style="cyan")
         row.add_column(overflow="fold")
         row.add_row(escape(what), escape(shown))
-        self.console.print(row)
+        self.show(row)
 
     @contextmanager
     def working(self, what: str) -> Iterator[None]:
@@ -169,26 +194,20 @@ async def predict_last_days(model: Plugin, batch: dict[str, Any], report: Report
 # -- what it cost ------------------------------------------------------------------------------
 
 
-def cost_table(handles: list[Plugin], *, wide: bool) -> Table:
-    """Return one row per plugin: what confines it, what it used, what it was granted.
-
-    Args:
-        handles: the plugins.
-        wide: there is room for the layers' names; else only their number is shown.
-    """
-    table = Table(box=None, padding=(0, 2 if wide else 1, 0, 0), header_style="bold cyan")
+def cost_table(handles: list[Plugin]) -> Table:
+    """Return one row per plugin: what confines it, what it used, what it was granted."""
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold cyan")
     table.add_column("plugin", no_wrap=True)
-    table.add_column("layers active" if wide else "layers")
-    for heading in ("peak MiB", "CPU s", "descriptors" if wide else "fds", "calls"):
+    table.add_column("layers", no_wrap=True)
+    for heading in ("peak MiB", "CPU s", "fds", "calls", "p50 ms", "p99 ms"):
         table.add_column(heading, justify="right")
-    for heading in ("p50 ms", "p99 ms"):
-        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("granted")
     for handle in handles:
-        usage, layers = handle.usage(), handle.receipt.active
+        # Their names were printed when it was loaded.
+        usage, receipt = handle.usage(), handle.receipt
         table.add_row(
             handle.name,
-            ", ".join(layers) if wide else f"{len(layers)}",
+            f"{len(receipt.active)} of {len(receipt.layers)}",
             f"{usage.memory_peak_bytes / MIB:.1f}",
             f"{usage.cpu_seconds:.2f}",
             f"{usage.descriptors_peak}",
@@ -225,7 +244,7 @@ async def run(report: Report, work: Path) -> bool:
             await asyncio.wait_for(showing, EVENTS_WITHIN_SECONDS)
         health = await handles[-1].call("health_check")
         report.line("weather_model", f"heard of {health['metrics']['rows_announced']} rows")
-        table = cost_table(handles, wide=report.console.width >= PIPED_COLUMNS)
+        table = cost_table(handles)
         for name in reversed(NAMES):
             await host.unload(name)
         report.line("unloaded", f"{len(NAMES)} plugins; {len(host.plugins)} left")
@@ -235,12 +254,14 @@ async def run(report: Report, work: Path) -> bool:
     report.line("accuracy", f"{accuracy:.1%} of {result['rows']} days named as the data set does")
     report.line("majority class", f"{baseline:.1%}, always giving the year's most frequent answer")
     report.title("What each plugin had and used")
-    report.console.print(table)
+    report.show(table)
     return bool(accuracy > baseline)
 
 
 def main() -> int:
     """Run the example; return the exit code."""
+    if sys.stdout is None:  # so Python says that descriptor 1 is closed
+        return failed("standard output cannot be written: it is closed.", NOT_WRITTEN)
     report = Report()
     try:
         with tempfile.TemporaryDirectory(prefix="weather-flow-") as work:
@@ -249,6 +270,12 @@ def main() -> int:
         return failed(str(error))
     except TimeoutError:
         return failed(f"an event did not arrive within {EVENTS_WITHIN_SECONDS:.0f} seconds.")
+    except OutputError as error:
+        # Or the interpreter would try, and complain, once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return failed(f"standard output cannot be written: {error}.", NOT_WRITTEN)
+    except OSError as error:
+        return failed(f"the temporary directory cannot be used: {error}.")
     except (LookupError, TypeError, ValueError) as error:
         return failed(f"a plugin's answer does not have the expected form ({error!r:.200}).")
     except KeyboardInterrupt:
@@ -257,10 +284,10 @@ def main() -> int:
     return 0 if won else failed("the model does not beat the majority class.")
 
 
-def failed(reason: str) -> int:
+def failed(reason: str, code: int = 1) -> int:
     """Say why in one paragraph; return the exit code."""
     print(f"weather_flow: {reason}", file=sys.stderr)
-    return 1
+    return code
 
 
 if __name__ == "__main__":

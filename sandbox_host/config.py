@@ -39,6 +39,8 @@ from sandbox_host.reading import (
     parse_seconds,
     read_list,
     read_object,
+    sentence,
+    shown_bytes,
 )
 from sandbox_host.terms import check_json_value, check_limits, read_limits, read_permissions
 
@@ -92,8 +94,12 @@ def default_state_dir() -> Path:
 
 def _read_ceilings(value: object) -> object:
     if isinstance(value, Limits):
-        return check_limits(value, "limits")
-    return Limits(**read_limits(value, "limits", operator=True))  # type: ignore[arg-type]  # fields match by construction
+        return check_limits(value, "ceilings")
+    return _limits(value, "ceilings")
+
+
+def _limits(value: object, path: str) -> Limits:
+    return Limits(**read_limits(value, path, operator=True))  # type: ignore[arg-type]  # fields match by construction
 
 
 def _read_layers(value: object) -> object:
@@ -239,7 +245,9 @@ class HostConfig(BaseModel):
         except ValidationError as error:
             raise ConfigError(_told(error)) from None
         except BadValueError as error:
-            raise ConfigError(f"The host's configuration is not usable: {error}.") from None
+            raise ConfigError(
+                sentence(f"The host's configuration is not usable: {error}")
+            ) from None
         return result
 
     @field_validator(
@@ -281,10 +289,11 @@ class HostConfig(BaseModel):
             ConfigError: the file cannot be read, is not TOML, or holds what `HostConfig` refuses.
         """
         file = Path(path)
+        table = _read_toml(file)
         try:
-            return cls(**_fields(_read_toml(file), file.absolute().parent))
+            return cls(**_fields(table, file.absolute().parent))
         except BadValueError as error:
-            raise ConfigError(f"{file} is not usable: {error}.") from None
+            raise ConfigError(sentence(f"{file} is not usable: {error}")) from None
         except ConfigError as error:
             raise ConfigError(f"{file}: {error.message}", remedy=error.remedy) from None
 
@@ -293,7 +302,7 @@ class HostConfig(BaseModel):
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
-    remedy = f"Name a readable TOML file of at most {MAX_CONFIG_BYTES} bytes."
+    remedy = f"Name a readable TOML file of at most {shown_bytes(MAX_CONFIG_BYTES)}."
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
@@ -304,12 +313,15 @@ def _read_toml(path: Path) -> dict[str, Any]:
                 )
             data = file.read(MAX_CONFIG_BYTES + 1)
         if len(data) > MAX_CONFIG_BYTES:
-            raise ConfigError(f"{path} is larger than {MAX_CONFIG_BYTES} bytes.", remedy=remedy)
+            raise ConfigError(
+                f"{path} is larger than {shown_bytes(MAX_CONFIG_BYTES)}.", remedy=remedy
+            )
         return tomllib.loads(data.decode())
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.", remedy=remedy) from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}.", remedy=remedy) from None
+        remedy = "Correct it there." if isinstance(error, tomllib.TOMLDecodeError) else remedy
+        raise ConfigError(sentence(f"{path} is not TOML: {error}"), remedy=remedy) from None
 
 
 def _fields(table: dict[str, Any], base: Path) -> dict[str, Any]:
@@ -324,7 +336,7 @@ def _fields(table: dict[str, Any], base: Path) -> dict[str, Any]:
             raise BadValueError(f"limits.{key}", "is also given in resource_limits; keep one")
         limits[key] = value
     if limits:
-        fields["ceilings"] = limits
+        fields["ceilings"] = _limits(limits, "limits")
     for key in ("trust_store", "state_dir", "plugin_environment", "python", "plugin_directory"):
         if isinstance(fields.get(key), str):
             fields[key] = base / Path(fields[key]).expanduser()
@@ -356,10 +368,12 @@ def _told(error: ValidationError) -> str:
         else:
             problem = one["msg"].replace("Input should be", "expected")
             problems.append(f"{path}: {problem}, got {describe(one['input'])}")
-    return f"The host's configuration is not usable: {'; '.join(problems)}."
+    return sentence(f"The host's configuration is not usable: {'; '.join(problems)}")
 
 
 def _unknown(loc: tuple[int | str, ...], path: str) -> str:
+    if path in {"limits", "resource_limits"}:
+        return f"{path}: is the name of the table in TOML; here it is `ceilings`"
     model = PerformanceThresholds if len(loc) > 1 else HostConfig
     try:
         check_keys({str(loc[-1]): None}, "", model.model_fields)

@@ -212,9 +212,15 @@ class OperationError(PluginError):
     code = "operation"
 
     def __init__(
-        self, message: str, *, plugin: str, type_name: str = "", traceback_text: str = ""
+        self,
+        message: str,
+        *,
+        plugin: str,
+        remedy: str = "",
+        type_name: str = "",
+        traceback_text: str = "",
     ) -> None:
-        super().__init__(message, plugin=plugin)
+        super().__init__(message, plugin=plugin, remedy=remedy)
         self.type_name = type_name
         self.traceback_text = traceback_text
 

@@ -36,6 +36,10 @@ _BYTE_UNITS: Final[Mapping[str, int]] = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
+_SHOWN_UNITS: Final = tuple(
+    (f"{prefix}iB", 2**power) for prefix, power in zip("TGMK", (40, 30, 20, 10), strict=True)
+)
+_MAX_SHOWN_NUMBER: Final = 9_999
 _SECOND_UNITS: Final[Mapping[str, Decimal]] = {
     "ns": Decimal("1e-9"),
     "us": Decimal("1e-6"),
@@ -95,6 +99,53 @@ def escaped(text: str, limit: int, *, keep: str = "", keep_end: bool = False) ->
     if keep_end:
         return _CUT + shown[len(shown) - min(room, len(shown)) :]
     return shown[:room] + _CUT
+
+
+def sentence(text: str) -> str:
+    """Return text with a full stop, unless it ends as a sentence does already."""
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
+def shown_bytes(count: float) -> str:
+    """Return a number of bytes for people, such as ``64 MiB``; exact where that stays short.
+
+    Units are powers of 1024 (IEC 80000-13). What is no short whole number of any unit is rounded
+    to one decimal of the largest that fits, such as ``1.5 KiB``.
+    """
+    whole = int(count)
+    for name, size in _SHOWN_UNITS:
+        number, rest = divmod(whole, size)
+        if number and not rest and number <= _MAX_SHOWN_NUMBER:
+            return f"{number} {name}"
+    for name, size in _SHOWN_UNITS:
+        if whole >= size:
+            return f"{whole / size:.1f} {name}"
+    return f"{whole} B"
+
+
+def shown_seconds(seconds: float) -> str:
+    """Return a duration for people, such as ``24 h``, ``30 s`` or ``500 ms``."""
+    if 0 < seconds < 1:
+        return f"{seconds * 1000:.12g} ms"
+    if seconds >= 3600 and seconds % 3600 == 0:  # noqa: PLR2004 - an hour
+        return f"{seconds / 3600:.12g} h"
+    if seconds >= 120 and seconds % 60 == 0:  # noqa: PLR2004 - "60 s" reads better than "1 min"
+        return f"{seconds / 60:.12g} min"
+    return f"{seconds:.12g} s"
+
+
+def shown_amount(value: float, unit: str) -> str:
+    """Return an amount of a budget for people, such as ``64 MiB``, ``1.5 s`` or ``9 threads``.
+
+    Args:
+        value: how much.
+        unit: ``bytes``, ``seconds``, or what is counted; "" for nothing.
+    """
+    if unit == "bytes":
+        return shown_bytes(value)
+    if unit == "seconds":
+        return shown_seconds(round(value, 3))
+    return f"{value:.12g} {unit}".rstrip()
 
 
 def describe(value: object) -> str:

@@ -26,6 +26,8 @@ from sandbox_host.reading import (
     read_match,
     read_object,
     read_whole,
+    shown_bytes,
+    shown_seconds,
 )
 
 _MAX_BYTES: Final = 2**50
@@ -82,9 +84,10 @@ class LimitKey:
         if self.kind == "count":
             return str(int(value))
         if self.kind == "bytes":
-            whole, rest = divmod(int(value), MIB)
-            return f'"{whole} MiB"' if whole and not rest else str(int(value))
-        return f'"{value:.12g} s"'
+            shown = shown_bytes(value)
+            # What the operator is told to write must not be rounded.
+            return f'"{shown}"' if parse_bytes(shown) == value else str(int(value))
+        return f'"{shown_seconds(value)}"'
 
 
 LIMIT_KEYS: Final = (

@@ -159,7 +159,7 @@ def find_interface(
     for name in _CALLABLE_HOOKS:
         if name in hooks:
             found.add_operation(name, hooks[name], "hook")
-    for event_type in events:
+    for event_type in sorted(events):
         if event_type not in found.handlers:
             found.warnings.append(
                 f'plugin.json lists the event "{event_type}", but nothing handles it: mark a '

@@ -38,6 +38,11 @@ _COUNTED = {0xDC: (_U16, 1), 0xDD: (_U32, 1), 0xDE: (_U16, 2), 0xDF: (_U32, 2)}
 _FIRST_OF_FIXED_ARRAYS, _FIRST_AFTER_FIXED_ARRAYS = 0x90, 0xA0
 
 
+# What the packer would carry and no reader accepts; an ExtType is a tuple, too.
+_EXTENSIONS = (msgpack.ExtType, msgpack.Timestamp)
+_LOOKED_AT = (dict, list, tuple, msgpack.Timestamp)
+
+
 def _plain(value: Any) -> Any:
     """Turn what knows how to become plain (numpy arrays and scalars do) into plain values."""
     to_list = getattr(value, "tolist", None)
@@ -61,11 +66,14 @@ def _check_keys(value: Any, most: int, depth: int = 0) -> None:
             if not isinstance(key, str):
                 text = f"cannot carry a dict with the key {key!r:.80}; keys must be str"
                 raise PayloadError(text)
-            if isinstance(item, (dict, list, tuple)):
+            if isinstance(item, _LOOKED_AT):
                 _check_keys(item, most, depth + 1)
+    elif isinstance(value, _EXTENSIONS):
+        text = f"cannot carry a {type(value).__name__}: extension types are not allowed"
+        raise PayloadError(text)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            if isinstance(item, (dict, list, tuple)):
+            if isinstance(item, _LOOKED_AT):
                 _check_keys(item, most, depth + 1)
 
 
@@ -76,10 +84,18 @@ def pack(value: Any, bounds: Bounds = VALUE) -> bytes:
         PayloadError: the value has a type, key or depth that the wire does not carry.
         PayloadTooLargeError: the result exceeds one of the bounds.
     """
-    if isinstance(value, (dict, list, tuple)):
-        _check_keys(value, bounds.depth)
+    converted = False
+
+    def plain(item: Any) -> Any:
+        nonlocal converted
+        converted = True
+        result = _plain(item)
+        _check_keys(result, bounds.depth)
+        return result
+
+    _check_keys(value, bounds.depth)
     try:
-        data = msgpack.packb(value, default=_plain, use_bin_type=True)
+        data = msgpack.packb(value, default=plain, use_bin_type=True)
     except PayloadError:
         raise
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -88,7 +104,7 @@ def pack(value: Any, bounds: Bounds = VALUE) -> bytes:
     if len(data) > bounds.max_bytes:
         text = f"value of {len(data)} bytes; at most {bounds.max_bytes} can be carried at once"
         raise PayloadTooLargeError(text, size=len(data), limit=bounds.max_bytes)
-    if len(data) > bounds.elements or _openings(data) > bounds.containers:
+    if converted or len(data) > bounds.elements or _openings(data) > bounds.containers:
         _scan(data, bounds)
     return bytes(data)
 

@@ -42,6 +42,11 @@ def _is_count(value: object) -> bool:
     return type(value) is int and 0 <= value <= MAX_ID
 
 
+def _is_clock(value: object) -> bool:
+    # Nanoseconds since the machine was started: 53 bits would last for 104 days.
+    return type(value) is int and 0 <= value < 2**63
+
+
 def _is_flag(value: object) -> bool:
     return type(value) is bool
 
@@ -147,7 +152,7 @@ class Call(Message):
 
     __slots__ = ("deadline_ns", "id", "operation")
     number, sender = 6, HOST
-    fields = (("id", _is_id), ("operation", is_name), ("deadline_ns", _is_count))
+    fields = (("id", _is_id), ("operation", is_name), ("deadline_ns", _is_clock))
     id: int
     operation: str
     deadline_ns: int

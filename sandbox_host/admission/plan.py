@@ -30,7 +30,7 @@ from sandbox_host.bundle.config_schema import validate_config
 from sandbox_host.bundle.plugin_json import api_range, split_dependency
 from sandbox_host.errors import AdmissionError, ConfigError, ConfinementError, PluginDisabledError
 from sandbox_host.model import PLUGIN_API_VERSION, Layer, Limits, Manifest, Permissions
-from sandbox_host.reading import BadValueError, quoted
+from sandbox_host.reading import BadValueError, quoted, sentence
 
 if TYPE_CHECKING:
     from sandbox_host.bundle.verify import VerifiedBundle
@@ -116,6 +116,19 @@ def _check_api(manifest: Manifest) -> None:
             )
 
 
+def check_version(manifest: Manifest) -> None:
+    """Refuse what no host of this version loads, whatever its operator grants.
+
+    Raises:
+        AdmissionError: plugin.json asks for another plugin API or ``core_framework``, or for a
+            permission that this version cannot enforce or never gives.
+    """
+    _check_api(manifest)
+    hopeless = [one for one in permission_differences(manifest, Policy()) if not one.table]
+    if hopeless:
+        raise _refusal(manifest, hopeless)
+
+
 def _effective_config(manifest: Manifest, policy: Policy) -> dict[str, Any]:
     overrides = policy.overrides(manifest.identity)
     path = f"plugin_config.{manifest.identity}" if overrides else "config"
@@ -123,7 +136,9 @@ def _effective_config(manifest: Manifest, policy: Policy) -> dict[str, Any]:
         return validate_config(manifest.config_schema, {**manifest.config, **overrides}, path)
     except BadValueError as error:
         raise ConfigError(
-            f"The configuration of plugin {manifest.identity} does not meet its schema: {error}.",
+            sentence(
+                f"The configuration of plugin {manifest.identity} does not meet its schema: {error}"
+            ),
             remedy="Change it in the host's TOML; sandbox-host inspect shows the schema.",
         ) from None
 

@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sandbox_host.bundle.contents import ReadLimits, digest_of
+from sandbox_host.bundle.contents import ENVELOPE_NAME, ReadLimits, digest_of
 from sandbox_host.bundle.document import parse_document
 from sandbox_host.bundle.names import check_path, check_set, shown
 from sandbox_host.bundle.signature import SIGNATURE_BYTES, key_id
 from sandbox_host.errors import BundleError, VerificationError
 from sandbox_host.model import identity_of
-from sandbox_host.reading import BadValueError
+from sandbox_host.reading import BadValueError, sentence
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
@@ -289,7 +289,8 @@ def _u64(number: int) -> bytes:
 
 def _fault(where: str, reason: str) -> VerificationError:
     return VerificationError(
-        f"{where}: {reason}.", remedy="Sign the bundle again (`sandbox-host sign`)."
+        sentence(f"{ENVELOPE_NAME}: {where}: {reason}"),
+        remedy="Get the bundle again; if you are its author, sign it again (`sandbox-host sign`).",
     )
 
 

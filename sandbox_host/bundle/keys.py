@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from sandbox_host.bundle.names import shown
-from sandbox_host.bundle.protected import create_secret, read_secret
+from sandbox_host.bundle.protected import (
+    PRIVATE_KEY,
+    create_public,
+    create_secret,
+    read_secret,
+    refuse_existing,
+)
 from sandbox_host.bundle.signature import (
     PUBLIC_KEY_BYTES,
     SEED_BYTES,
@@ -40,10 +47,12 @@ __all__ = [
     "create_development_key",
     "format_public_key",
     "generate_key",
+    "is_private",
     "key_id",
     "load_private_key",
     "parse_private_key",
     "parse_public_key",
+    "save_key_pair",
     "save_private_key",
 ]
 
@@ -51,7 +60,9 @@ DEVELOPMENT_KEY_NAME: Final = "dev.key"
 MAX_KEY_FILE_BYTES: Final = 16 << 10
 
 _OPENSSH_HEADER: Final = b"-----BEGIN OPENSSH PRIVATE KEY-----"
-_WHAT: Final = "the private key"
+_WHAT: Final = PRIVATE_KEY
+_PRIVATE_PEM: Final = re.compile(rb"-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----")
+_WHAT_PUBLIC: Final = "the public key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +103,25 @@ def save_private_key(key: PrivateKey, path: Path, passphrase: bytes | None = Non
     except UnsupportedAlgorithm as error:
         raise _no_bcrypt() from error
     create_secret(path, data, _WHAT)
+
+
+def save_key_pair(key: PrivateKey, path: Path, passphrase: bytes | None = None) -> Path:
+    """Write `key` as `save_private_key` does, and its public half beside it.
+
+    Returns:
+        The new file of the public half: `path` with ``.pub`` at its end, one OpenSSH line, mode
+        0644.
+
+    Raises:
+        TrustStoreError: as `save_private_key`, for either file; where one of them exists already,
+            neither is written.
+    """
+    beside = path.with_name(f"{path.name}.pub")
+    refuse_existing(beside, _WHAT_PUBLIC)
+    save_private_key(key, path, passphrase)
+    line = format_public_key(key.public, path.stem)
+    create_public(beside, f"{line}\n".encode(), _WHAT_PUBLIC)
+    return beside
 
 
 def load_private_key(path: Path, passphrase: bytes | None = None) -> PrivateKey:
@@ -168,6 +198,11 @@ def parse_public_key(data: bytes) -> bytes:
             f"the public key {weakness}; anyone could sign for it.", remedy=remedy
         )
     return raw
+
+
+def is_private(data: bytes) -> bool:
+    """Tell whether `data` begins as the PEM of a private key does, whatever its algorithm."""
+    return _PRIVATE_PEM.match(data.lstrip()) is not None
 
 
 def format_public_key(public: bytes, comment: str = "") -> str:

@@ -33,6 +33,7 @@ from sandbox_host.reading import (
     read_match,
     read_object,
     read_text,
+    sentence,
 )
 from sandbox_host.terms import read_event_type, read_limits, read_permissions
 
@@ -252,4 +253,4 @@ def parse_manifest(data: bytes) -> Manifest:
         value = parse_document(data, max_bytes=MAX_MANIFEST_BYTES)
         return _manifest(read_object(value, ""))
     except BadValueError as error:
-        raise ManifestError(f"{MANIFEST_NAME}: {error}") from None
+        raise ManifestError(sentence(f"{MANIFEST_NAME}: {error}")) from None

@@ -15,12 +15,13 @@ import fcntl
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, NoReturn
 
 from sandbox_host.bundle.names import shown
 from sandbox_host.errors import TrustStoreError
+from sandbox_host.reading import shown_bytes
 
 _OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -28,6 +29,15 @@ _OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _SECRET_MODE: Final = 0o600
 _PUBLIC_MODE: Final = 0o644
 _DIRECTORY_MODE: Final = 0o700
+
+PRIVATE_KEY: Final = "the private key"
+TRUST_STORE: Final = "the trust store"
+_HOW_TO_MAKE: Final[Mapping[str, str]] = {
+    PRIVATE_KEY: "Check the path; `sandbox-host keygen PATH` makes a key, and `sandbox-host keygen "
+    "--dev` the development key.",
+    TRUST_STORE: "Check the path; `sandbox-host trust add` makes it with the first key that you "
+    "trust, and `sandbox-host keygen --dev` with a development key.",
+}
 
 
 def read_public(path: Path, max_bytes: int, what: str) -> bytes:
@@ -70,18 +80,45 @@ def create_secret(path: Path, data: bytes, what: str) -> None:
     Raises:
         TrustStoreError: the file exists already (nothing is ever overwritten), or cannot be made.
     """
+    _create(path, data, what, _SECRET_MODE)
+
+
+def create_public(path: Path, data: bytes, what: str) -> None:
+    """Create the file `path`, which others may read, with mode 0644.
+
+    Raises:
+        TrustStoreError: as `create_secret`.
+    """
+    _create(path, data, what, _PUBLIC_MODE)
+
+
+def refuse_existing(path: Path, what: str) -> None:
+    """Refuse a path at which there is something already, before anything is written beside it.
+
+    Raises:
+        TrustStoreError: there is.
+    """
+    if os.path.lexists(path):
+        raise _exists(path, what)
+
+
+def _exists(path: Path, what: str) -> TrustStoreError:
+    return TrustStoreError(
+        f"{what} {shown(str(path))} exists already; it is never overwritten.",
+        remedy="Name another file, or move this one away.",
+    )
+
+
+def _create(path: Path, data: bytes, what: str, mode: int) -> None:
     make_directories(path.parent)
     try:
-        descriptor = os.open(path, _CREATE, _SECRET_MODE)
+        descriptor = os.open(path, _CREATE, mode)
     except FileExistsError as error:
-        raise TrustStoreError(
-            f"{what} {shown(str(path))} exists already; it is never overwritten.",
-            remedy="Name another file, or move this one away.",
-        ) from error
+        raise _exists(path, what) from error
     except OSError as error:
         _refuse_write(path, what, error)
     with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, _SECRET_MODE)
+        os.fchmod(descriptor, mode)
         file.write(data)
         file.flush()
         os.fsync(descriptor)
@@ -186,7 +223,7 @@ def _read(
         os.close(descriptor)
     if len(data) > max_bytes:
         raise TrustStoreError(
-            f"{what} {shown(str(path))} is larger than the {max_bytes} bytes allowed.",
+            f"{what} {shown(str(path))} is larger than the {shown_bytes(max_bytes)} allowed.",
             remedy="Check that this is the file you mean.",
         )
     return data
@@ -222,7 +259,7 @@ def _refuse_open(path: Path, what: str, error: OSError) -> NoReturn:
     if isinstance(error, FileNotFoundError):
         raise TrustStoreError(
             f"{where} does not exist.",
-            remedy="Check the path; `sandbox-host keygen` and `sandbox-host trust add` make one.",
+            remedy=_HOW_TO_MAKE.get(what, "Check the path."),
         ) from error
     raise TrustStoreError(
         f"{where} cannot be opened: {error.strerror or error}.", remedy="Check its permissions."

@@ -17,6 +17,7 @@ from typing import Final, NoReturn
 from sandbox_host.bundle.contents import ENVELOPE_NAME, Contents, ReadLimits
 from sandbox_host.bundle.names import check_component, check_set, shown
 from sandbox_host.errors import BundleError
+from sandbox_host.reading import shown_bytes
 
 _OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO put in place of a file between stat and open must not hold us up.
@@ -113,7 +114,14 @@ class _Walk:
             check_component(name, path)
             if depth > self._limits.depth:
                 self._refuse(path, f"lies deeper than {self._limits.depth} levels")
-            self._entry(raw, descriptor, path, depth)
+            try:
+                self._entry(raw, descriptor, path, depth)
+            except OSError as error:
+                self._refuse(
+                    path,
+                    f"cannot be read: {error.strerror or error}",
+                    "Check its permissions, and that nothing changes it meanwhile.",
+                )
 
     def _list(self, descriptor: int, prefix: str) -> list[bytes]:
         """Return the names in a directory, sorted, refusing a listing of unreasonable length."""
@@ -195,13 +203,17 @@ class _Walk:
         limits = self._limits
         most = limits.envelope_bytes if is_envelope else limits.file_bytes
         if size > most:
-            self._refuse(path, f"has {size} bytes, more than the {most} allowed")
+            self._refuse(
+                path, f"has {shown_bytes(size)}, more than the {shown_bytes(most)} allowed"
+            )
         if is_envelope:
             return
         if len(self.files) >= limits.files:
             self._refuse(path, f"is one file more than the {limits.files} allowed")
         if self._total_bytes + size > limits.total_bytes:
-            self._refuse(path, f"takes the bundle over the {limits.total_bytes} bytes allowed")
+            self._refuse(
+                path, f"takes the bundle over the {shown_bytes(limits.total_bytes)} allowed"
+            )
 
     def _refuse(self, path: str, reason: str, remedy: str = "") -> NoReturn:
         raise BundleError(

@@ -36,9 +36,10 @@ from typing import Annotated, Any, Final, Literal
 import pydantic
 
 from sandbox_host.bundle.names import shown
-from sandbox_host.bundle.protected import read_public
+from sandbox_host.bundle.protected import TRUST_STORE, read_public
 from sandbox_host.bundle.signature import key_id, public_key_fault
 from sandbox_host.errors import TrustStoreError
+from sandbox_host.reading import shown_bytes
 
 MAX_STORE_BYTES: Final = 1 << 20
 MAX_KEYS: Final = 500
@@ -112,7 +113,7 @@ class TrustStore:
                 entry.
         """
         if len(data) > MAX_STORE_BYTES:
-            raise _fault(origin, f"it is larger than {MAX_STORE_BYTES} bytes")
+            raise _fault(origin, f"it is larger than {shown_bytes(MAX_STORE_BYTES)}")
         try:
             document = _Document.model_validate(tomllib.loads(data.decode()))
         except pydantic.ValidationError as error:
@@ -140,7 +141,7 @@ class TrustStore:
             TrustStoreError: it is missing, unprotected or broken. There is no default store:
                 without one, nothing is trusted and nothing runs.
         """
-        return cls.parse(read_public(path, MAX_STORE_BYTES, "the trust store"), str(path))
+        return cls.parse(read_public(path, MAX_STORE_BYTES, TRUST_STORE), str(path))
 
 
 def _fault(origin: str, reason: str) -> TrustStoreError:

@@ -15,12 +15,17 @@ from pathlib import Path
 from typing import Final
 
 from sandbox_host.bundle.names import shown
-from sandbox_host.bundle.protected import locked_directory, read_public, replace_public
+from sandbox_host.bundle.protected import (
+    TRUST_STORE,
+    locked_directory,
+    read_public,
+    replace_public,
+)
 from sandbox_host.bundle.signature import key_id
 from sandbox_host.bundle.trust import MAX_STORE_BYTES, Revocation, Role, TrustedKey, TrustStore
 from sandbox_host.errors import TrustStoreError
 
-_WHAT: Final = "the trust store"
+_WHAT: Final = TRUST_STORE
 _HEADER: Final = """\
 # Whose signatures this host believes. `sandbox-host trust` adds and revokes; editing by hand is
 # fine too. Unknown keys, weak keys and a file that others may write are refused.

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import io
 import os
 import sys
+import traceback
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from sandbox_host.cli.exits import Exit, exit_for
-from sandbox_host.cli.output import PROGRAM, fail, library_notes
+from sandbox_host.cli.options import SuggestingGroup
+from sandbox_host.cli.output import PROGRAM, discard, fail, library_notes
 from sandbox_host.errors import SandboxHostError
 
 if TYPE_CHECKING:
@@ -36,7 +37,11 @@ COMMANDS: Final[Mapping[str, str]] = {
 """Each command's module in this package, and its line in the help."""
 
 
-class _LazyGroup(click.Group):
+_PRINTERS: Final = frozenset({"click.utils", "rich.console"})
+"""Modules that everything is printed through, click's own help included."""
+
+
+class _LazyGroup(SuggestingGroup):
     """Imports a command's module only when that command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -95,6 +100,8 @@ def cli() -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; nothing is raised."""
+    if sys.stdout is None:  # so Python says that descriptor 1 is closed
+        return _unwritable("it is closed")
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding lacks must not become an internal error.
         if isinstance(stream, io.TextIOWrapper):
@@ -104,8 +111,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
             code = _guarded(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        _drop_output()
+        discard(sys.stdout)
         return Exit.BROKEN_PIPE
+    except OSError as error:
+        discard(sys.stdout)
+        return _unwritable(error.strerror or str(error))
     except KeyboardInterrupt:
         fail("interrupted.")
         return Exit.INTERRUPTED
@@ -129,8 +139,11 @@ def _guarded(arguments: Sequence[str] | None) -> int:
     except SandboxHostError as error:
         fail(str(error))
         return exit_for(error)
-    except BrokenPipeError:
-        raise
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) or _is_of_output(error):
+            raise
+        _internal_error(error)
+        return Exit.INTERNAL
     except Exception as error:  # noqa: BLE001 - the last resort: a bug of ours
         _internal_error(error)
         return Exit.INTERNAL
@@ -147,8 +160,6 @@ def _usage_text(error: click.ClickException) -> str:
 
 def _internal_error(error: Exception) -> None:
     if os.environ.get(DEBUG_VARIABLE) == "1":
-        import traceback
-
         traceback.print_exception(error)
     fail(
         f"internal error: {type(error).__name__}: {error}. This is a fault of {PROGRAM}'s, not "
@@ -156,7 +167,15 @@ def _internal_error(error: Exception) -> None:
     )
 
 
-def _drop_output() -> None:
-    """Keep the interpreter from flushing into the closed pipe again when it ends."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _is_of_output(error: OSError) -> bool:
+    """Tell whether it was raised while something was printed."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(frame.f_globals.get("__name__") in _PRINTERS for frame in frames)
+
+
+def _unwritable(reason: str) -> Exit:
+    fail(
+        f"standard output cannot be written: {reason}. Send it to a place with room, or to "
+        f"{os.devnull} if only the exit code counts."
+    )
+    return Exit.ENVIRONMENT

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sandbox_host.cli.exits import Exit, exit_for
+from sandbox_host.cli.failure import show_log, show_trace
 from sandbox_host.cli.options import host_options, plugin_directory
-from sandbox_host.cli.output import no_library_notes, note, working
-from sandbox_host.errors import UsageError
+from sandbox_host.cli.output import fail, no_library_notes, note, working
+from sandbox_host.errors import PluginError, UsageError
 from sandbox_host.runtime.blocking import BlockingHost
 
 if TYPE_CHECKING:
     from sandbox_host.cli.options import HostOptions
+    from sandbox_host.config import HostConfig
 
 
 # An unknown option is taken for an argument, so that -5 can be one.
@@ -42,7 +45,7 @@ def command(
     keywords: tuple[str, ...],
     deadline: float | None,
     host: HostOptions,
-) -> None:
+) -> int:
     """Load the plugin in DIR, call OPERATION with JSON values, and print the result as JSON.
 
     Text needs its own quotes: '"two words"'. Bytes in a result are shown as {"base64": ...}.
@@ -54,16 +57,35 @@ def command(
     """
     values = [_value(text, f"argument {place}") for place, text in enumerate(arguments, 1)]
     named = dict(_keyword(text) for text in keywords)
+    config = host.read()
+    try:
+        result = _called(config, directory, operation, values, named, deadline)
+    except PluginError as error:
+        show_trace(error)
+        fail(str(error))
+        show_log(error.plugin, config.state_dir)
+        return exit_for(error)
+    # ASCII only: what a plugin returned must not act on the terminal.
+    click.echo(json.dumps(result, default=_bytes))
+    return Exit.OK
+
+
+def _called(
+    config: HostConfig,
+    directory: Path,
+    operation: str,
+    values: list[Any],
+    named: dict[str, Any],
+    deadline: float | None,
+) -> Any:
     # What the library would warn of is in the error that it raises, and in the plan's notes.
-    with no_library_notes(), BlockingHost(host.read()) as running:
+    with no_library_notes(), BlockingHost(config) as running:
         with working(f"loading {directory}"):
             plugin = running.load(directory)
         for text in plugin.plan.notes:
             note(f"note: {text}")
         with working(f"calling {operation}"):
-            result = plugin.call(operation, *values, deadline=deadline, **named)
-    # ASCII only: what a plugin returned must not act on the terminal.
-    click.echo(json.dumps(result, default=_bytes))
+            return plugin.call(operation, *values, deadline=deadline, **named)
 
 
 def _value(text: str, what: str) -> Any:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from sandbox_host.admission.plan import check_version
 from sandbox_host.admission.policy import Policy, limit_differences, permission_differences
 from sandbox_host.bundle.reader import read_directory
 from sandbox_host.bundle.rules import check_contents
 from sandbox_host.cli.describe import counted, limit_lines, permission_lines, size
 from sandbox_host.cli.exits import Exit, exit_for
+from sandbox_host.cli.failure import show_trace
 from sandbox_host.cli.options import plugin_directory, trial_options
-from sandbox_host.cli.output import fail, field, no_library_notes, note, say, working
+from sandbox_host.cli.output import fail, field, no_library_notes, say, working
 from sandbox_host.cli.tables import print_receipt
-from sandbox_host.errors import PluginError, StartError
+from sandbox_host.errors import AdmissionError, PluginError, StartError
 from sandbox_host.health.verdict import HealthStatus
-from sandbox_host.runtime.healthcheck import judge_health
+from sandbox_host.ipc.calls import Pending
+from sandbox_host.runtime.healthcheck import ask, judge_health
 from sandbox_host.runtime.throwaway import ThrowawayHost
 
 if TYPE_CHECKING:
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
     from sandbox_host.runtime.process import PluginProcess
 
 _MAX_LOG_LINES: Final = 10
-_PRIVATE_COPY: Final = re.compile(r'(?<=File ")[^"]*/bundles/[^/"]+/[^/"]+/')
-"""Where the private copy was: gone by the time that anybody reads this."""
 
 
 @click.command("check", short_help="Try a plugin in the sandbox, before it is signed.")
@@ -46,7 +46,8 @@ def command(
     """Check the plugin in DIR: plugin.json, its files, and a trial in the real sandbox.
 
     The trial loads a copy that is signed with a throw-away key, in a host of its own. DIR, your
-    trust store and your plugins' data are not touched.
+    trust store and your plugins' data are not touched. What no host of this version loads is
+    refused with --static as well, with exit code 1.
 
     \b
     Example:
@@ -58,16 +59,23 @@ def command(
     manifest = check_contents(contents.files)
     say(f"{directory}: {manifest.identity} {manifest.version}")
     warnings = _static(contents, manifest, config)
-    if not static:
-        try:
+    try:
+        if static:
+            check_version(manifest)
+        else:
             warnings += _trial(contents, config)
-        except PluginError as error:
-            fail(str(error))
-            return exit_for(error)
-    for warning in warnings:
-        field("warning", warning)
+    except (AdmissionError, PluginError) as error:
+        _show(warnings)
+        fail(str(error))
+        return exit_for(error)
+    _show(warnings)
     say(f"{directory}: {counted(len(warnings), 'warning') if warnings else 'no complaints'}")
     return Exit.OK
+
+
+def _show(warnings: list[str]) -> None:
+    for warning in warnings:
+        field("warning", warning)
 
 
 # -- without running anything ------------------------------------------------------------------
@@ -87,7 +95,8 @@ def _static(contents: Contents, manifest: Manifest, config: HostConfig) -> list[
     asked = permission_differences(manifest, policy) + limit_differences(manifest, policy)
     return [
         *manifest.notes,
-        *(f"{one.path}: {one.problem}" for one in asked),
+        # What nobody can grant is no warning: it is the error at the end.
+        *(f"{one.path}: {one.problem}" for one in asked if one.table),
         *_file_hints(contents, manifest),
     ]
 
@@ -123,7 +132,7 @@ def _trial(contents: Contents, config: HostConfig) -> list[str]:
             with working("trying it in the sandbox"):
                 process = host.load_contents(contents)
         except StartError as error:
-            _show_trace(error)
+            show_trace(error)
             raise
         field("trial", f"ready after {time.monotonic() - started:.2f} s")
         warnings = [*process.plan.notes, *_show_interface(process)]
@@ -150,15 +159,9 @@ def _show_interface(process: PluginProcess) -> tuple[str, ...]:
 
 def _show_health(process: PluginProcess) -> list[str]:
     with working("asking for its health"):
-        verdict = judge_health(process)
+        asked = ask(process)
+        if isinstance(asked, Pending):
+            process.channel.wait(asked)
+        verdict = judge_health(process, asked)
     field("health", f"{verdict.status}: {verdict.message}".removesuffix(": "))
     return [f"health: {verdict.message}"] if verdict.status is HealthStatus.UNHEALTHY else []
-
-
-def _show_trace(error: StartError) -> None:
-    """Show where in its own code a plugin failed, as its process told."""
-    lines = error.traceback_text.strip().splitlines()
-    if lines:
-        note("What the plugin's process told, the place of the error last:")
-    for line in lines[1:]:
-        note(f"  | {_PRIVATE_COPY.sub('', line)}")

@@ -8,16 +8,17 @@ import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from sandbox_host.backends.select import select_backend
 from sandbox_host.bundle.trust import TrustStore
+from sandbox_host.catalog.environment import environment_fault
 from sandbox_host.cli.describe import counted
 from sandbox_host.cli.exits import Exit
 from sandbox_host.cli.options import host_options, output_format
-from sandbox_host.cli.output import clean, fail, print_json, print_table, say
+from sandbox_host.cli.output import clean, fail, place, print_json, print_table, say
 from sandbox_host.cli.tables import layer_rows
 from sandbox_host.errors import ConfinementError, TrustStoreError
 from sandbox_host.model import Layer, LayerReport, LayerStatus
@@ -25,6 +26,9 @@ from sandbox_host.model import Layer, LayerReport, LayerStatus
 if TYPE_CHECKING:
     from sandbox_host.cli.options import HostOptions
     from sandbox_host.config import HostConfig
+
+
+_NEXT: Final = "The table says why, and what to do about it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +46,9 @@ class Finding:
 def command(host: HostOptions, as_format: str) -> int:
     """Show what this machine offers to confine plugins, found out by trying; changes nothing.
 
-    The exit code is 0 if every layer is there that the configuration does not accept to miss, and
-    6 if one is missing.
+    The exit code is 0 if plugins can be loaded. It is 6 if a layer is missing that the
+    configuration does not accept to miss, or if the trust store, the state directory or the
+    plugin environment cannot be used.
 
     \b
     Example:
@@ -57,6 +62,7 @@ def command(host: HostOptions, as_format: str) -> int:
         if report.status is not LayerStatus.ACTIVE and report.layer not in config.accept_missing
     ]
     findings = [_python(), _state_dir(config), _trust_store(config), _environment(config)]
+    unusable = [one.what for one in findings if not one.usable]
     if as_format == "json":
         print_json(_document(layers, missing, findings))
     else:
@@ -67,11 +73,20 @@ def command(host: HostOptions, as_format: str) -> int:
             [(one.what, "yes" if one.usable else "no", one.detail) for one in findings],
         )
         say()
-        say("Plugins can be confined here." if not missing else "No plugin can be loaded here.")
+        say(_conclusion(missing, unusable))
     if missing:
-        fail(f"missing: {', '.join(missing)}. The table says why, and what to do about it.")
-        return Exit.ENVIRONMENT
-    return Exit.OK
+        fail(f"missing: {', '.join(missing)}. {_NEXT}")
+    if unusable:
+        fail(f"not usable: {', '.join(unusable)}. {_NEXT}")
+    return Exit.ENVIRONMENT if missing or unusable else Exit.OK
+
+
+def _conclusion(missing: list[Layer], unusable: list[str]) -> str:
+    if missing:
+        return "No plugin can be loaded here."
+    if unusable:
+        return f"Plugins can be confined here, but none will load: {', '.join(unusable)}."
+    return "Plugins can be confined here."
 
 
 def _layers() -> tuple[LayerReport, ...]:
@@ -125,7 +140,7 @@ def _trust_store(config: HostConfig) -> Finding:
     except TrustStoreError as error:
         return Finding("trust store", False, str(error))
     known = f"{counted(len(store.keys), 'key')}, {counted(len(store.revoked), 'revocation')}"
-    return Finding("trust store", True, f"{config.trust_store}: {known}")
+    return Finding("trust store", True, f"{place(config.trust_store)}: {known}")
 
 
 def _environment(config: HostConfig) -> Finding:
@@ -133,12 +148,10 @@ def _environment(config: HostConfig) -> Finding:
     if path is None:
         detail = "none given: plugins have the standard library only"
         return Finding("packages", True, detail)
-    try:
-        names = os.listdir(path)
-    except OSError as error:
-        return Finding("packages", False, f"{path}: {error.strerror}")
-    count = sum(name.endswith(".dist-info") for name in names)
-    return Finding("packages", True, f"{path}: {count} installed")
+    if fault := environment_fault(path):
+        return Finding("packages", False, f"{place(path)} {fault}")
+    count = sum(name.endswith(".dist-info") for name in os.listdir(path))
+    return Finding("packages", True, f"{place(path)}: {count} installed")
 
 
 def _document(
@@ -146,6 +159,7 @@ def _document(
 ) -> dict[str, Any]:
     return {
         "confined": not missing,
+        "loads": not missing and all(one.usable for one in findings),
         "missing": list(missing),
         "layers": [
             {

@@ -13,7 +13,7 @@ from sandbox_host.bundle.keys import (
     create_development_key,
     format_public_key,
     generate_key,
-    save_private_key,
+    save_key_pair,
 )
 from sandbox_host.cli.options import FILE, HostOptions, passphrase_fd, trust_options
 from sandbox_host.cli.output import field, say
@@ -36,6 +36,8 @@ def command(
     host: HostOptions,
 ) -> None:
     """Make an Ed25519 signing key in the new file PATH, mode 0600, in OpenSSH's format.
+
+    Its public key goes to the new file PATH.pub, for `sandbox-host trust add`.
 
     The passphrase is asked for on the terminal, or read with --passphrase-fd. What is printed is
     for others: the key's id, to compare by another way, and the command that trusts it.
@@ -66,9 +68,13 @@ def command(
             "--no-passphrase and --passphrase-fd exclude each other.", remedy="Keep one of them."
         )
     key = generate_key()
-    save_private_key(key, path, _passphrase(passphrase_fd, no_passphrase=no_passphrase))
+    beside = save_key_pair(key, path, _passphrase(passphrase_fd, no_passphrase=no_passphrase))
     say(f"{path}: a new private key, mode 0600; keep it to yourself")
-    _tell(key, path.stem)
+    say(f"{beside}: its public key, for others")
+    _tell(key)
+    public = base64.b64encode(key.public).decode()
+    label = shlex.quote(path.stem)
+    field("trust", f"sandbox-host trust add {public} --label {label} --plugins 'PATTERN'")
 
 
 def _passphrase(descriptor: int | None, *, no_passphrase: bool) -> bytes | None:
@@ -84,13 +90,10 @@ def _development_key(host: HostOptions) -> None:
     made = create_development_key(default_config_dir(), store)
     word = "made now, mode 0600" if made.created else "there already"
     say(f"{made.path}: the development key ({word}); trusted in {made.trust_store}")
-    _tell(made.key, "development key")
+    # No line to hand on: this key has no passphrase, and no other machine should trust it.
+    _tell(made.key)
 
 
-def _tell(key: PrivateKey, label: str) -> None:
-    public = base64.b64encode(key.public).decode()
+def _tell(key: PrivateKey) -> None:
     field("key", key.key_id)
     field("public", format_public_key(key.public))
-    field(
-        "trust", f"sandbox-host trust add {public} --label {shlex.quote(label)} --plugins 'PATTERN'"
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import os
 from dataclasses import dataclass
@@ -16,6 +17,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
+
+
+class SuggestingGroup(click.Group):
+    """Names the command that was probably meant, where there is none of the name given."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command of the first argument.
+
+        Raises:
+            click.UsageError: there is none.
+        """
+        known = self.list_commands(ctx)
+        near = difflib.get_close_matches(args[0][:64], known, n=1)
+        if near and args[0] not in known:
+            text = f"No such command {args[0][:64]!r}; did you mean {near[0]!r}?"
+            raise click.UsageError(text, ctx)
+        return super().resolve_command(ctx, args)
+
 
 DIRECTORY: Final = click.Path(exists=True, file_okay=False, path_type=Path)
 """A plugin's directory; that it is no link and what is in it, the reader checks."""

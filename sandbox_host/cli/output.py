@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
+import re
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
@@ -25,11 +27,18 @@ SCHEMA_VERSION: Final = 1
 
 _MAX_LINE: Final = 8_000
 _LABEL_WIDTH: Final = 12
+_STARTED_NOT: Final = re.compile(r"[a-z0-9_]+ did not start: \w+\.")
+"""The one warning that is no news: the error that whoever loads the plugin gets says why, too."""
 
 
 def clean(text: object) -> str:
     """Return text on one line, with everything escaped that a terminal would act on."""
     return escaped(str(text), _MAX_LINE)
+
+
+def place(path: object) -> str:
+    """Return a path for a message, without the ``..`` and ``.`` that led there."""
+    return os.path.normpath(str(path))
 
 
 def say(text: str = "") -> None:
@@ -38,8 +47,19 @@ def say(text: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """Tell something that is not data."""
-    click.echo(clean(text), err=True)
+    """Tell something that is not data; where nobody can be told, go on."""
+    try:
+        click.echo(clean(text), err=True)
+    except OSError:
+        discard(sys.stderr)
+
+
+def discard(stream: TextIO) -> None:
+    """Keep the interpreter from flushing again, when it ends, into what cannot be written."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 def fail(text: str) -> None:
@@ -94,7 +114,9 @@ class _Notes(logging.Handler):
     """Shows the library's warnings to whoever runs the command."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        note(f"note: {record.getMessage()}")
+        text = record.getMessage()
+        if not _STARTED_NOT.fullmatch(text):
+            note(f"note: {text}")
 
 
 @contextlib.contextmanager

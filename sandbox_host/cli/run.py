@@ -16,11 +16,13 @@ from sandbox_host.admission.policy import Policy
 from sandbox_host.catalog.discover import DiscoveredState, discover
 from sandbox_host.catalog.readme import update_readme
 from sandbox_host.cli.describe import counted
-from sandbox_host.cli.exits import Exit
+from sandbox_host.cli.exits import Exit, exit_for
+from sandbox_host.cli.failure import show_log
 from sandbox_host.cli.options import DIRECTORY, FILE, host_options
-from sandbox_host.cli.output import fail, note, working
+from sandbox_host.cli.output import fail, note, place, working
 from sandbox_host.cli.tables import print_plugins, print_receipt
 from sandbox_host.errors import AttestationError, ConfigError, PluginError, RefusedError
+from sandbox_host.reading import sentence
 from sandbox_host.runtime.blocking import BlockingHost
 from sandbox_host.runtime.lifecycle import ENDED
 
@@ -100,12 +102,17 @@ def command(
     config = host.read()
     start = _Start(list(directories)) if directories else _discovered(config)
     shown = _Readme(readme, start.disabled)
-    with _stop_on_signal() as stop, shown, BlockingHost(config) as running:
-        _load(start, running, shown, stop)
-        if not stop.asked:
-            print_plugins(running.plugins.values())
-            if not once and _stay(running, shown, stop) is not Exit.OK:
-                return Exit.REFUSED
+    try:
+        with _stop_on_signal() as stop, shown, BlockingHost(config) as running:
+            _load(start, config, running, shown, stop)
+            if not stop.asked:
+                print_plugins(running.plugins.values())
+                if not once and _stay(running, shown, stop) is not Exit.OK:
+                    return Exit.REFUSED
+    except PluginError as error:
+        fail(str(error))
+        show_log(error.plugin, config.state_dir)
+        return exit_for(error)
     return Exit.REFUSED if start.failed else Exit.OK
 
 
@@ -124,7 +131,7 @@ def _discovered(config: HostConfig) -> _Start:
     for one in discover(config.plugin_directory):
         # Two directories of one identity have a manifest, and a reason to load neither.
         if one.manifest is None or one.state is DiscoveredState.UNREADABLE:
-            start.tell(f"{one.path}: {one.reason}.")
+            start.tell(sentence(f"{place(one.path)}: {one.reason}"))
         elif policy.enables(one.manifest):
             start.directories.append(one.path)
         else:
@@ -133,7 +140,9 @@ def _discovered(config: HostConfig) -> _Start:
     return start
 
 
-def _load(start: _Start, running: BlockingHost, shown: _Readme, stop: _Stop) -> None:
+def _load(
+    start: _Start, config: HostConfig, running: BlockingHost, shown: _Readme, stop: _Stop
+) -> None:
     for directory in start.directories:
         try:
             with working(f"loading {directory}"):
@@ -141,7 +150,9 @@ def _load(start: _Start, running: BlockingHost, shown: _Readme, stop: _Stop) -> 
         except _OF_ONE_PLUGIN as error:
             if not start.discovered:
                 raise
-            start.tell(f"{directory}: {error}")
+            start.tell(f"{place(directory)}: {error}")
+            if isinstance(error, PluginError):
+                show_log(error.plugin, config.state_dir)
             continue
         print_receipt(plugin.receipt)
         shown.update(running)
@@ -162,6 +173,8 @@ def _stay(running: BlockingHost, shown: _Readme, stop: _Stop) -> Exit:
             shown.update(running)
             if all(p.state in ENDED for p in running.plugins.values()):
                 fail("no plugin is running any more; see the notes above and the journal for why.")
+                for plugin in running.plugins.values():
+                    show_log(plugin.name, plugin.log_path.parent.parent)
                 return Exit.REFUSED
     note("unloading ...")
     return Exit.OK

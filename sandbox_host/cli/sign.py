@@ -22,7 +22,7 @@ from sandbox_host.cli.options import FILE, passphrase_fd, plugin_directory
 from sandbox_host.cli.output import field, say
 from sandbox_host.cli.passphrase import open_private_key
 from sandbox_host.config import default_config_dir
-from sandbox_host.errors import TrustStoreError, UsageError
+from sandbox_host.errors import ConfigError, TrustStoreError, UsageError
 
 if TYPE_CHECKING:
     from sandbox_host.bundle.keys import PrivateKey
@@ -97,7 +97,7 @@ def _replace_envelope(directory: Path, envelope: bytes) -> None:
         finally:
             os.close(parent)
     except OSError as error:
-        raise UsageError(
+        raise ConfigError(
             f"The envelope cannot be written to {directory}: {error.strerror or error}.",
             remedy="Check the directory's permissions, or write a signed copy with --out.",
         ) from error

@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from sandbox_host.bundle.envelope import format_time
-from sandbox_host.bundle.keys import MAX_KEY_FILE_BYTES, format_public_key, parse_public_key
+from sandbox_host.bundle.keys import (
+    MAX_KEY_FILE_BYTES,
+    format_public_key,
+    is_private,
+    parse_public_key,
+)
 from sandbox_host.bundle.trust import ROLES, Revocation, Role, TrustStore
 from sandbox_host.bundle.trust_edit import add_key, revoke
 from sandbox_host.cli.describe import counted
-from sandbox_host.cli.options import output_format, trust_options
+from sandbox_host.cli.options import SuggestingGroup, output_format, trust_options
 from sandbox_host.cli.output import clean, field, note, print_json, print_table, say
 from sandbox_host.errors import TrustStoreError, UsageError
 
@@ -29,7 +34,9 @@ _SHORT: Final = 16
 _EVERY_PLUGIN: Final = "*"
 
 
-@click.group("trust", short_help="Decide whose signatures count.", no_args_is_help=False)
+@click.group(
+    "trust", cls=SuggestingGroup, short_help="Decide whose signatures count.", no_args_is_help=False
+)
 def command() -> None:
     """Decide whose signatures count, and for which plugins.
 
@@ -169,10 +176,14 @@ def _public_key(text: str) -> bytes:
     """Return the raw key in the file `text` names, or in the text itself."""
     file = Path(text)
     try:
-        if not file.is_file():
-            return parse_public_key(text.encode())
-        with file.open("rb") as opened:
-            return parse_public_key(opened.read(MAX_KEY_FILE_BYTES + 1))
+        data = _read(file) if file.is_file() else text.encode()
+        if is_private(data):
+            raise UsageError(
+                f"{file.name[:80]!r} is a private key, and only its public half is for others.",
+                remedy="Keep it to yourself, and give the public key: `sandbox-host keygen` wrote "
+                "it beside it, with .pub at the end of its name.",
+            )
+        return parse_public_key(data)
     except (TrustStoreError, ValueError) as error:
         why = error.message if isinstance(error, TrustStoreError) else "it is not text"
         raise UsageError(
@@ -184,6 +195,11 @@ def _public_key(text: str) -> bytes:
             f"The public key {text!r} cannot be read: {error.strerror}.",
             remedy="Check the path and its permissions.",
         ) from error
+
+
+def _read(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(MAX_KEY_FILE_BYTES + 1)
 
 
 def _standing(key: TrustedKey, store: TrustStore, now: datetime) -> str:

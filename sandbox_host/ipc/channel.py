@@ -3,7 +3,7 @@
 A thread that always reads would cost every call two wake-ups. Instead, a caller that finds nobody
 reading becomes the leader: it polls for up to 50 µs, yielding the CPU in between, and then blocks;
 what it reads for others it hands to them. A leader that is done passes the lead on. When nobody
-waits in a thread (events, asyncio), ``watch`` asks the keeper to call `pump` as soon as something
+waits in a thread (events, asyncio), ``rearm`` asks the keeper to call `pump` as soon as something
 arrives.
 
 Writes never block (`outbox`). A plugin that floods is not read for a while (`pace`).
@@ -29,8 +29,9 @@ from plugin_sdk.wire.messages import (
     Result,
     Stopped,
 )
+from sandbox_host.ipc.lead import Lead
 from sandbox_host.ipc.outbox import Outbox
-from sandbox_host.ipc.pace import Pace
+from sandbox_host.ipc.pace import Pace, cost_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +49,7 @@ _BY_ID: Final = (Result, Failure, Handled)
 _ANSWERS: Final = (*_BY_ID, Ready, Failed, Stopped)
 
 _FOLLOW_SECONDS: Final = 0.5
+_PACED_SECONDS: Final = 0.05
 _LEAVING_SECONDS: Final = 5.0
 _READS_AT_THE_END: Final = 64
 
@@ -64,7 +66,7 @@ class Channel:
         on_answered: takes each pending that the plugin answered, before its caller gets it.
         on_broken: takes the reason when the stream ended (None) or broke the protocol, and any
             other exception when reading was cut off in the host itself.
-        watch: asks the keeper to `pump` when there is something to read (or room to write).
+        rearm: asks the keeper to `pump` when there is something to read (or room to write).
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class Channel:
         on_message: Callable[[Message], None],
         on_answered: Callable[[Pending, Message], None],
         on_broken: Callable[[BaseException | None], None],
-        watch: Callable[[bool], None],
+        rearm: Callable[[bool], None],
     ) -> None:
         self._connection = connection
         self._receive_fd = receive_fd
@@ -86,14 +88,12 @@ class Channel:
         self._on_message = on_message
         self._on_answered = on_answered
         self._on_broken = on_broken
-        self._watch = watch
+        self._rearm = rearm
         self._pace = Pace()
         self._pending: dict[int, Pending] = {}
         self._inbox: deque[tuple[Pending | None, Message]] = deque()
         self._state = threading.Lock()
-        # Who reads: at most one entry, the thread's ident. `setdefault` on a dict is atomic, and,
-        # unlike a lock, a thread that KeyboardInterrupt threw out of here finds itself in it again.
-        self._leader: dict[str, int] = {}
+        self._lead = Lead()
         self._broken = False
         self._closed = False
         self.bytes_in = 0
@@ -138,7 +138,7 @@ class Channel:
                 self._write(message, pending)
             unsent = bool(self._outbox)
         if unsent:
-            self._watch(True)
+            self._rearm(True)
         return True
 
     def _write(self, message: Message, pending: Pending | None) -> None:
@@ -173,7 +173,7 @@ class Channel:
         """
         waiter: threading.Event | None = None
         while not pending.done():
-            if not self._broken and self._lead(pending):
+            if not self._broken and self._as_leader(lambda: self._read_until(pending)):
                 continue
             if waiter is None:
                 # Registered before the lead is tried again: a leader that lets go in between
@@ -196,31 +196,26 @@ class Channel:
         if not pending.done():
             self._as_leader(poll)
         if not pending.done():
-            self._watch(bool(self._outbox))
+            self._ask_keeper()
 
     def pump(self) -> None:
         """Write and read once what is possible now, for the keeper; nothing if somebody leads."""
         if self._flush():
-            self._watch(True)
+            self._rearm(True)
         if not self._broken:
             self._as_leader(self._read_once)
 
     def _as_leader(self, read: Callable[[], object]) -> bool:
         """Run ``read`` if nobody else reads; return False if somebody does."""
-        me = threading.get_ident()
         try:
-            if self._leader.setdefault("thread", me) != me:
+            if not self._lead.take():
                 return False
             self._hand_out()
             read()
             return True
         finally:
-            if self._leader.get("thread") == me:
-                self._leader.clear()
+            if self._lead.leave():
                 self._pass_on()
-
-    def _lead(self, pending: Pending) -> bool:
-        return self._as_leader(lambda: self._read_until(pending))
 
     def _read_until(self, pending: Pending) -> None:
         until = time.perf_counter() + POLL_SECONDS
@@ -241,7 +236,7 @@ class Channel:
             poller.register(self._receive_fd, select.POLLIN)
         if unsent:
             poller.register(self._send_fd, select.POLLOUT)
-        poller.poll(min(pause or _FOLLOW_SECONDS, _FOLLOW_SECONDS) * 1_000)
+        poller.poll(min(pause, _PACED_SECONDS) * 1_000 if pause else _FOLLOW_SECONDS * 1_000)
 
     # -- reading ----------------------------------------------------------------------------
 
@@ -285,15 +280,16 @@ class Channel:
                 self._broken = True
                 raise
             finally:
-                unasked = 0
+                cost = 0.0
                 for message in self._connection.events_received():
                     pending = None
                     if isinstance(message, _ANSWERS):
                         number = message.id if isinstance(message, _BY_ID) else SESSION_ID
                         pending = self._pending.pop(number, None)
-                    unasked += pending is None
+                    if pending is None:
+                        cost += cost_of(len(message.payload))
                     self._inbox.append((pending, message))
-                self._pace.take(unasked, time.monotonic())
+                self._pace.take(cost, time.monotonic())
 
     def _hand_out(self) -> None:
         """Give everything in the inbox to whom it belongs.
@@ -321,7 +317,15 @@ class Channel:
         with self._state:
             waiting = list(self._pending.values())
         if waiting and not any(pending.nudge() for pending in waiting):
-            self._watch(bool(self._outbox))
+            self._ask_keeper()
+
+    def _ask_keeper(self) -> None:
+        """Have the keeper pump when something comes; not while a flooding plugin is not read.
+
+        Then its next sweep asks itself, and the wait costs nobody anything.
+        """
+        if not self._pace.wait(time.monotonic()):
+            self._rearm(bool(self._outbox))
 
     # -- the end ----------------------------------------------------------------------------
 
@@ -355,10 +359,4 @@ class Channel:
         now = time.monotonic()
         for pending in pendings:
             pending.finish(answer(pending), now)
-        until = now + _LEAVING_SECONDS
-        while self._leader.setdefault("thread", -1) not in {-1, threading.get_ident()}:
-            if time.monotonic() > until:
-                return False
-            time.sleep(0.001)
-        self._leader["thread"] = -1
-        return True
+        return self._lead.end(_LEAVING_SECONDS)

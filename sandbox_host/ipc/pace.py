@@ -9,10 +9,17 @@ from __future__ import annotations
 from typing import Final
 
 EVENTS_PER_SECOND: Final = 2_000
-"""Sustained rate of messages that answer nothing. Handling one costs the host about 25 µs."""
+"""Sustained rate of small messages that answer nothing. One costs the host about 25 µs."""
+
+_BYTES_PER_TOKEN: Final = 512
 
 BURST: Final = 2_000
 """How many may come at once after a quiet time."""
+
+
+def cost_of(size: int) -> float:
+    """Return what a message with a payload of ``size`` bytes costs: a small one costs 1."""
+    return max(1.0, size / _BYTES_PER_TOKEN)
 
 
 class Pace:
@@ -22,10 +29,10 @@ class Pace:
         self._tokens = float(BURST)
         self._at = 0.0
 
-    def take(self, count: int, now: float) -> None:
-        """Note that ``count`` unasked messages came at ``now`` (monotonic seconds)."""
+    def take(self, cost: float, now: float) -> None:
+        """Note that unasked messages of this cost came at ``now`` (monotonic seconds)."""
         earned = max(0.0, now - self._at) * EVENTS_PER_SECOND
-        self._tokens = min(float(BURST), self._tokens + earned) - count
+        self._tokens = min(float(BURST), self._tokens + earned) - cost
         self._at = now
 
     def wait(self, now: float) -> float:

@@ -18,8 +18,9 @@ from sandbox_host.errors import (
     PluginEndedError,
     PluginError,
 )
+from sandbox_host.ipc.channel import SESSION_ID
 from sandbox_host.model import Cause, State
-from sandbox_host.reading import escaped
+from sandbox_host.reading import escaped, sentence, shown_amount, shown_bytes
 
 if TYPE_CHECKING:
     from sandbox_host.admission.plan import SandboxPlan
@@ -80,7 +81,7 @@ def _failure(
     plan: SandboxPlan, pending: Pending, code: str, told: dict[str, Any], sample: Sample | None
 ) -> PluginError:
     """Return the error for a failure that the plugin reported with ``code``."""
-    plugin, what = plan.identity, f"{plan.identity}.{pending.operation}"
+    plugin, what = plan.identity, named(plan.identity, pending)
     message = clean(told.get("message"), _MAX_MESSAGE)
     place = clean(told.get("place"), _MAX_PLACE)
     at = f" at {place}" if place else ""
@@ -104,7 +105,7 @@ def _failure(
         )
     if code == "memory":
         return BudgetExceededError(
-            f"{what} ran out of memory{at}: the budget is {plan.limits.memory_bytes} bytes.",
+            f"{what} ran out of memory{at}: the budget is {shown_bytes(plan.limits.memory_bytes)}.",
             plugin=plugin,
             budget=code,
             limit=plan.limits.memory_bytes,
@@ -116,8 +117,9 @@ def _failure(
         )
     type_name = clean(told.get("type"), _MAX_PLACE)
     return OperationError(
-        f"{what} raised {type_name or 'an error'}{at}: {message}",
+        f"{what} raised {type_name or 'an error'}{at}: {sentence(message)}",
         plugin=plugin,
+        remedy=hint(type_name, message),
         type_name=type_name,
         traceback_text=clean(told.get("traceback"), _MAX_TRACEBACK, keep="\n\t"),
     )
@@ -128,6 +130,44 @@ _SIMPLE: Final = {
     "not-serializable": NotSerializableError,
     "message-too-large": MessageTooLargeError,
 }
+
+
+START: Final = "the start"
+CLEAN_UP: Final = "the clean-up"
+
+_MORE_TIME: Final = {
+    START: "Do less at import and in init_plugin(), or raise start_timeout_seconds.",
+    CLEAN_UP: "Do less in cleanup(), or raise stop_timeout_seconds.",
+    "": 'Give it more time (deadline=, at most "limits": {"wall_time": …}), or let it do less.',
+}
+
+_HINTS: Final = (
+    ("ModuleNotFoundError", "", "Plugins import the standard library and the plugin environment."),
+    ("gaierror", "", "There is no network in the sandbox."),
+    ("URLError", "", "There is no network in the sandbox."),
+    ("", "[Errno 27]", 'A file may be as large as "limits": {"file_size": …} says.'),
+    (
+        "PermissionError",
+        "",
+        "The sandbox gives a plugin its own directories, and no other files, programs or network.",
+    ),
+)
+"""What a wall of the sandbox looks like from inside: type, part of the message, what it means."""
+
+
+def hint(type_name: str, message: str) -> str:
+    """Return what an exception inside may have to do with the sandbox; "" where nothing."""
+    for kind, part, text in _HINTS:
+        if type_name.rpartition(".")[2].endswith(kind) and part in message:
+            return text
+    return ""
+
+
+def named(plugin: str, pending: Pending) -> str:
+    """Return what was asked for, as errors call it: "p.predict", or "the start of p"."""
+    if pending.id == SESSION_ID:
+        return f"{pending.operation} of {plugin}"
+    return f"{plugin}.{pending.operation}"
 
 
 def too_late(
@@ -156,7 +196,7 @@ def too_late(
     allowed = pending.deadline - pending.sent_at
     missed = f"missed its deadline of {allowed:.3g} s"
     return DeadlineExceededError(
-        f"{plugin}.{pending.operation} {why}{at} and {missed}; {end}.",
+        f"{named(plugin, pending)} {why}{at} and {missed}; {end}.",
         plugin=plugin,
         budget="wall_time",
         limit=allowed,
@@ -164,6 +204,7 @@ def too_late(
         unit="seconds",
         place=place,
         ended=ended,
+        remedy=_MORE_TIME.get(pending.operation, _MORE_TIME[""]),
     )
 
 
@@ -175,8 +216,8 @@ def exceeded(
         return too_late(plugin, pending, now, ended=True, place=place)
     at = f" at {place}" if place else ""
     return BudgetExceededError(
-        f"{plugin}.{pending.operation} exceeded the budget {excess.budget}{at}: "
-        f"{excess.used:.4g} of {excess.limit:.4g} {excess.unit}; its plugin was ended.",
+        f"{named(plugin, pending)} exceeded the budget {excess.budget}{at}: "
+        f"{_measure(excess)}; its plugin was ended.",
         plugin=plugin,
         budget=excess.budget,
         limit=excess.limit,
@@ -190,8 +231,12 @@ def exceeded(
 def told_to_operator(plugin: str, excess: Excess) -> str:
     """Return one sentence on an excess, for the log and the journal."""
     where = f" in {excess.operation}" if excess.operation else ""
-    measure = f"{excess.used:.4g} of {excess.limit:.4g} {excess.unit}"
-    return f"{plugin} exceeded its budget {excess.budget}{where}: {measure}."
+    return f"{plugin} exceeded its budget {excess.budget}{where}: {_measure(excess)}."
+
+
+def _measure(excess: Excess) -> str:
+    used, limit = (shown_amount(value, excess.unit) for value in (excess.used, excess.limit))
+    return f"{used} of {limit}"
 
 
 def too_much(plugin: str, outstanding: int) -> BackpressureError:
@@ -212,5 +257,5 @@ def not_running(plugin: str, state: State, cause: Cause | None, why: str) -> Plu
 
 def unanswered(plugin: str, pending: Pending, cause: Cause, why: str) -> PluginEndedError:
     """Return the error of a call that will not be answered any more."""
-    text = f"{plugin}.{pending.operation} was not answered: {why}"
+    text = f"{named(plugin, pending)} was not answered: {why}"
     return PluginEndedError(text, plugin=plugin, cause=cause, remedy="Load it again.")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 from sandbox_host.config import HostConfig
+from sandbox_host.ipc.calls import Pending
 from sandbox_host.runtime.core import HostCore
 from sandbox_host.runtime.handle import PluginView
-from sandbox_host.runtime.healthcheck import judge_health
+from sandbox_host.runtime.healthcheck import ask, judge_health
 
 if TYPE_CHECKING:
     import os
@@ -76,7 +77,10 @@ class BlockingPlugin(PluginView):
 
     def health(self) -> Verdict:
         """Ask the plugin how it is, add what the host sees, and return the verdict."""
-        return judge_health(self._process)
+        asked = ask(self._process)
+        if isinstance(asked, Pending):
+            self._process.channel.wait(asked)
+        return judge_health(self._process, asked)
 
 
 class BlockingEvents:

@@ -20,6 +20,7 @@ from sandbox_host.backends.select import select_backend
 from sandbox_host.broker.broker import Broker
 from sandbox_host.broker.topics import may_publish
 from sandbox_host.bundle import stage
+from sandbox_host.catalog.environment import environment_fault
 from sandbox_host.errors import (
     AlreadyLoadedError,
     ConfigError,
@@ -40,7 +41,7 @@ from sandbox_host.runtime.workspace import Workspace, remove_tree
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sandbox_host.backends.base import Backend
+    from sandbox_host.backends.base import Backend, Places
     from sandbox_host.broker.queues import Subscription
     from sandbox_host.config import HostConfig
 
@@ -96,14 +97,16 @@ class HostCore:
             text = "A host is opened once; make another."
             raise UsageError(text)
         environment = self.config.plugin_environment
-        if environment is not None and not environment.is_dir():
-            text = f"The plugin environment {environment} is no directory."
+        if environment is not None and (fault := environment_fault(environment)):
+            text = f"The plugin environment {environment} {fault}."
             remedy = "Make it with `pip install --target`, or leave plugin_environment out."
             raise ConfigError(text, remedy=remedy)
         backend = self._backend or select_backend()
         with contextlib.ExitStack() as made:
             self._workspace = Workspace(self.config.state_dir)
             made.callback(self._workspace.close)
+            self._janitor = ThreadPoolExecutor(1, thread_name_prefix="sandbox-host-janitor")
+            made.callback(self._janitor.shutdown)
             self._journal = Journal(self.config.journal_path)
             made.callback(self._journal.close)
             self._journal.append("host_started", detail=f"pid {os.getpid()}")
@@ -141,11 +144,11 @@ class HostCore:
             with self._lock:
                 starting, running = self._starting, list(self._plugins.values())
             alive = [process for process in running if not process.ended.is_set()]
+            if time.monotonic() > until or not (alive or starting):
+                return
             if alive:
                 with ThreadPoolExecutor(min(_STOPPERS, len(alive))) as pool:
                     list(pool.map(lambda p: p.stop(timeout, Cause.HOST_SHUTDOWN), alive))
-            elif not starting or time.monotonic() > until:
-                return
             else:
                 time.sleep(_PAUSE_SECONDS)  # a load is between verification and its process
 
@@ -258,6 +261,7 @@ class HostCore:
         self._check_open()
         process = self.get(name)
         process.stop(self.config.stop_timeout_seconds, Cause.UNLOADED)
+        self._janitor.submit(lambda: None).result()  # its files are gone when this returns
         with self._lock:
             if self._plugins.get(process.identity) is process:
                 del self._plugins[process.identity]
@@ -326,10 +330,9 @@ class HostCore:
         failed = process.state is State.FAILED
         if failed:
             _log.warning("%s", process.cause_text)
-        # One that cannot be done must not keep the others from being done.
-        with contextlib.suppress(SandboxHostError):
-            stage.remove(process.places.package_dir)
-        remove_tree(process.places.scratch_dir)
+        # Elsewhere: a plugin may have left a hundred thousand files, and who calls this has others
+        # to look after.
+        self._janitor.submit(_remove, process.places)
         if process.interface is not None:
             self._tell("plugin_unloaded", {"plugin": identity, "cause": str(process.cause)})
         try:
@@ -337,3 +340,9 @@ class HostCore:
             self._journal.append(event, identity, f"{process.cause}: {process.cause_text}")
         except SandboxHostError as error:
             _log.error("%s", error)
+
+
+def _remove(places: Places) -> None:
+    with contextlib.suppress(SandboxHostError):
+        stage.remove(places.package_dir)
+    remove_tree(places.scratch_dir)

@@ -7,10 +7,14 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Self
 
 from sandbox_host.config import HostConfig
+from sandbox_host.ipc.calls import Pending
+from sandbox_host.model import Cause
+from sandbox_host.runtime import offload
 from sandbox_host.runtime.blocking import BlockingHost
+from sandbox_host.runtime.causes import Ending
 from sandbox_host.runtime.core import HostCore
 from sandbox_host.runtime.handle import PluginView
-from sandbox_host.runtime.healthcheck import judge_health
+from sandbox_host.runtime.healthcheck import ask, judge_health
 
 if TYPE_CHECKING:
     import os
@@ -19,8 +23,8 @@ if TYPE_CHECKING:
     from sandbox_host.backends.base import Backend
     from sandbox_host.broker.queues import Subscription
     from sandbox_host.health.verdict import Verdict
-    from sandbox_host.ipc.calls import Pending
     from sandbox_host.model import Event
+    from sandbox_host.runtime.process import PluginProcess
 
 
 class SandboxHost:
@@ -49,7 +53,7 @@ class SandboxHost:
         return BlockingHost(config, backend=backend)
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self._core.open)
+        await offload.start(self._core.open)
         return self
 
     async def __aexit__(
@@ -58,7 +62,7 @@ class SandboxHost:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await asyncio.to_thread(self._core.close)
+        await offload.start(self._core.close)
 
     async def load(self, path: str | os.PathLike[str]) -> Plugin:
         """Verify, admit, confine, attest and start the plugin in a directory.
@@ -70,7 +74,18 @@ class SandboxHost:
             AttestationError: it was not confined as planned; nothing was executed.
             PluginError: it was admitted, and did not become ready.
         """
-        return Plugin(await asyncio.to_thread(self._core.load, path))
+        loading = offload.start(lambda: self._core.load(path))
+        try:
+            return Plugin(await asyncio.shield(loading))
+        except asyncio.CancelledError:
+            # The thread goes on, and what it loads has nobody: it is unloaded again.
+            loading.add_done_callback(self._unload_unwanted)
+            raise
+
+    def _unload_unwanted(self, loading: asyncio.Future[PluginProcess]) -> None:
+        if not loading.cancelled() and loading.exception() is None:
+            process = loading.result()
+            process.end(Ending(Cause.UNLOADED, f"The load of {process.identity} was cancelled."))
 
     async def unload(self, name: str) -> None:
         """Let the plugin finish what it has, clean up and leave.
@@ -78,7 +93,7 @@ class SandboxHost:
         Raises:
             PluginNotFoundError: none of that name is loaded.
         """
-        await asyncio.to_thread(self._core.unload, name)
+        await offload.start(lambda: self._core.unload(name))
 
     def plugin(self, name: str) -> Plugin:
         """Return a loaded plugin.
@@ -139,12 +154,15 @@ class Plugin(PluginView):
             await _finished(pending)
         if self._process.is_bulky(pending):
             # A hostile value takes long to decode; the loop must go on meanwhile.
-            return await asyncio.to_thread(self._process.result, pending)
+            return await offload.start(lambda: self._process.result(pending))
         return self._process.result(pending)
 
     async def health(self) -> Verdict:
         """Ask the plugin how it is, add what the host sees, and return the verdict."""
-        return await asyncio.to_thread(judge_health, self._process)
+        asked = ask(self._process)
+        if isinstance(asked, Pending):
+            await _finished(asked)
+        return judge_health(self._process, asked)
 
 
 async def _finished(pending: Pending) -> None:
@@ -195,6 +213,7 @@ class EventStream:
             self._changed.clear()
             self._woken = False
             if (event := self._subscription.take()) is not None:
+                await asyncio.sleep(0)  # a flood of events must not keep the loop to itself
                 return event
             if self._subscription.closed:
                 raise StopAsyncIteration

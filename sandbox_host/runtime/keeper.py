@@ -143,7 +143,8 @@ class Keeper:
                 kept.pump()
             elif not kept.readable(role):
                 with self._lock:
-                    if descriptor in self._roles:
+                    # Meanwhile it may have been closed, and its number be another plugin's.
+                    if self._roles.get(descriptor) == found:
                         self._unregister(descriptor)
         except Exception as error:  # noqa: BLE001 - see _fault
             self._fault(kept, error)

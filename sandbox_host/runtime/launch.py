@@ -32,6 +32,7 @@ from sandbox_host.errors import (
     StartError,
 )
 from sandbox_host.model import Layer, LayerReport, LayerStatus
+from sandbox_host.reading import sentence
 from sandbox_host.runtime import answers
 from sandbox_host.runtime.interface import check_ready
 from sandbox_host.runtime.keeper import IDLE_SECONDS
@@ -211,8 +212,9 @@ def _start_error(identity: str, payload: Any) -> PluginError:
     message = answers.clean(told.get("message"), 1_000) or "no reason given"
     place = answers.clean(told.get("place"), 300)
     return StartError(
-        f"{identity} did not start{f' ({place})' if place else ''}: {message}",
+        f"{identity} did not start{f' ({place})' if place else ''}: {sentence(message)}",
         plugin=identity,
+        remedy=answers.hint(answers.clean(told.get("type"), 200), message),
         traceback_text=answers.clean(told.get("traceback"), 16_000, keep="\n\t"),
     )
 

@@ -6,6 +6,7 @@ Everything here may be called from any thread. What ends a plugin is recorded fi
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import threading
@@ -49,9 +50,6 @@ if TYPE_CHECKING:
     from sandbox_host.model import Receipt
     from sandbox_host.runtime.interface import Interface
     from sandbox_host.runtime.keeper import Keeper
-
-LOAD: Final = "load"
-STOP: Final = "cleanup"
 
 STACKS_SECONDS: Final = 0.05
 """How long a plugin that is to be ended may take to show where it stands."""
@@ -115,7 +113,7 @@ class PluginProcess:
         self.ledger = Ledger()
         self._child = child
         self._output = Output(child, self.log)
-        self._watch = Watch(child, plan.limits, self.ledger)
+        self._watchdog = Watch(child, plan.limits, self.ledger)
         self._keeper = keeper
         self._config = config
         self._listener = listener
@@ -135,7 +133,7 @@ class PluginProcess:
             on_message=self._on_message,
             on_answered=self._on_answered,
             on_broken=self._on_broken,
-            watch=lambda for_room: keeper.watch(self, for_room=for_room),
+            rearm=lambda for_room: keeper.watch(self, for_room=for_room),
         )
         keeper.adopt(self)
 
@@ -152,7 +150,7 @@ class PluginProcess:
         Raises:
             PluginError: it was ended meanwhile.
         """
-        pending = Pending(SESSION_ID, LOAD, time.monotonic() + timeout, time.monotonic())
+        pending = Pending(SESSION_ID, answers.START, time.monotonic() + timeout, time.monotonic())
         return self._answer_to(pending, Load(payload=codec.pack(order)))
 
     def ready(self, interface: Interface) -> None:
@@ -241,7 +239,7 @@ class PluginProcess:
                 self.state = advance(self.state, Step.DRAIN)
         answer: Message | None = None
         if mine:
-            pending = Pending(SESSION_ID, STOP, deadline, time.monotonic())
+            pending = Pending(SESSION_ID, answers.CLEAN_UP, deadline, time.monotonic())
             try:
                 answer = self._answer_to(pending, Stop())
             except PluginError:
@@ -254,12 +252,12 @@ class PluginProcess:
 
     def usage(self) -> Usage:
         """Return what it has cost so far, looking at the process once more if it lives."""
-        self._watch.sample()
+        self._watchdog.sample()
         return self.ledger.usage(bytes_in=self.channel.bytes_in, bytes_out=self.channel.bytes_out)
 
     def resident_bytes(self) -> int:
         """Return its resident memory now; 0 once it has ended."""
-        facts = self._watch.sample()
+        facts = self._watchdog.sample()
         return facts.resident_bytes if facts else 0
 
     def end(
@@ -330,7 +328,7 @@ class PluginProcess:
         """Start the clocks of the message that the plugin works on now: it answers in order."""
         oldest = self.channel.oldest()
         if oldest is not None and not oldest.started_at:
-            self._watch.start(oldest)
+            self._watchdog.start(oldest)
 
     def _on_answered(self, pending: Pending, message: Message) -> None:
         self._mark_oldest()
@@ -400,8 +398,10 @@ class PluginProcess:
         if self._closed_pipe_at and now - self._closed_pipe_at > _LEAVING_SECONDS:
             self._violated("it closed its pipe and stayed", at_once=True)
         oldest = self.channel.oldest()
-        excess = self._watch.look(oldest, now)
-        if self._watch.hidden:
+        excess = self._watchdog.look(oldest, now)
+        if self._watchdog.blind and not self.readable("exit"):
+            return IDLE_SECONDS  # it had ended, and its end had not been noticed
+        if self._watchdog.hidden:
             self._violated(
                 "its main thread left, and hid the others from its budgets", at_once=True
             )
@@ -431,24 +431,28 @@ class PluginProcess:
     # -- the end ----------------------------------------------------------------------------
 
     def _finish(self, how: Exit) -> None:
-        """The process is gone: take its last words, tell the cause, close everything."""
-        try:
+        """The process is gone: take its last words, tell the cause, close everything.
+
+        Everything after the first line is done whatever fails before it, in this order reversed.
+        """
+        with contextlib.ExitStack() as steps:
+            steps.callback(self.ended.set)
+            steps.callback(self._listener.ended, self)
+            steps.callback(self.log.close)
+            steps.callback(self._close)
             self.channel.drain()
             self._output.drain()
             self.ledger.sampled(
                 cpu=how.cpu_seconds, resident_peak=how.resident_peak_bytes, descriptors=0, threads=0
             )
             self._tell_cause(how)
-        finally:
-            may_close = self.channel.close(self._gone)
-            self._keeper.dismiss(self)
-            if may_close:
-                self._child.close()
-            self.log.close()
-            try:
-                self._listener.ended(self)
-            finally:
-                self.ended.set()
+
+    def _close(self) -> None:
+        """Finish all calls, and close the descriptors unless a thread still reads them."""
+        may_close = self.channel.close(self._gone)
+        self._keeper.dismiss(self)
+        if may_close:
+            self._child.close()
 
     def _tell_cause(self, how: Exit) -> None:
         with self._lock:

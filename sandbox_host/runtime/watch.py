@@ -37,6 +37,11 @@ class Watch:
         self._idle: Idle | None = None
 
     @property
+    def blind(self) -> bool:
+        """The last look saw nothing: it has ended, or hides."""
+        return self._blind > 0
+
+    @property
     def hidden(self) -> bool:
         """The process lives, and cannot be looked at: its main thread left while others go on.
 
@@ -101,6 +106,7 @@ class Watch:
         if oldest is not None:
             return None
         cpu = self._child.cpu_seconds()
-        if self._idle is None or begin_anew(self._limits, self._idle, now):
-            self._idle = Idle(now, cpu)
-        return judge_idle(self._limits, self._idle, cpu, now)
+        idle = self._idle  # read once: a caller's thread that starts an operation forgets it
+        if idle is None or begin_anew(self._limits, idle, now):
+            idle = self._idle = Idle(now, cpu)
+        return judge_idle(self._limits, idle, cpu, now)

@@ -75,6 +75,21 @@ def test_a_result_cannot_act_on_the_terminal(cli: LocalCommandLine) -> None:
     assert json.loads(ran.out) == {"data": {"base64": "AP8="}, "text": "\x1b[2J für \u202e"}
 
 
+def test_the_place_of_an_error_is_shown(cli: LocalCommandLine) -> None:
+    ran = call(cli, "fails")
+    assert (ran.code, ran.out) == (1, "")
+    assert '  |   File "main.py", line 20, in fails\n' in ran.err
+    why = r"raised ValueError at main.py:20 in fails: no \x1b[2J\n\nsuch luck"
+    assert why in ran.err.splitlines()[-1]
+
+
+def test_where_the_output_of_a_failed_plugin_is(cli: LocalCommandLine) -> None:
+    assert call(cli, "noisy").code == 0
+    ran = call(cli, "ends")
+    assert ran.code == 1
+    assert ran.err.endswith(f"log: {cli.state_dir}/logs/sample.log\n")
+
+
 def test_what_it_prints_is_no_result(cli: LocalCommandLine) -> None:
     ran = call(cli, "noisy")
     assert (ran.code, ran.out, ran.err) == (0, "true\n", "")
@@ -85,7 +100,6 @@ def test_what_it_prints_is_no_result(cli: LocalCommandLine) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "why"),
     [
-        (("fails",), 1, r"raised ValueError at main.py:20 in fails: no \x1b[2J\n\nsuch luck"),
         (("sleeps", "--deadline", "0.05"), 1, "missed its deadline of 0.05 s"),
         (("unsendable",), 1, "cannot be sent"),
         (("ends",), 1, "exit status 9"),

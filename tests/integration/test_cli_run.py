@@ -117,6 +117,16 @@ def test_it_ends_when_no_plugin_is_left(cli: CommandLine) -> None:
     assert "no plugin is running any more" in ran.err
 
 
+def test_one_that_does_not_start_is_told_once(cli: CommandLine) -> None:
+    broken = plugin(cli, "broken", "print('hello')\nraise OSError('no luck')\n")
+    with start(cli, broken) as process:
+        out, err = process.communicate()
+    ran = checked(process.returncode, out, err)
+    assert ran.code == 1
+    assert ran.err.count("did not start") == 1
+    assert ran.err.endswith(f"log: {cli.state_dir}/logs/broken.log\n")
+
+
 # -- the plugin manifest in a README -----------------------------------------------------------
 
 

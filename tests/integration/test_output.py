@@ -100,7 +100,7 @@ GARBAGE = r"""
 
     def protocol_descriptors():
         found = []
-        for descriptor in range(3, 64):
+        for descriptor in range(3, 512):
             try:
                 mode = os.fstat(descriptor).st_mode
             except OSError:

@@ -45,7 +45,7 @@ class Line:
             on_message=self.messages.append,
             on_answered=lambda pending, _: self.answered.append(pending),
             on_broken=self.broken.append,
-            watch=self.watched.append,
+            rearm=self.watched.append,
         )
 
     def call(self, payload: bytes = b"\xc0") -> Pending:

@@ -155,7 +155,7 @@ def test_protections_stay_on(toml, key):
         ("[resource_limits]\nmax_cpu_time = 60", "limits.cpu_time: expected a value from"),
         ("[limits]\nmemory = '1 GB'\n[resource_limits]\nmax_memory = 1", "keep one"),
         ("[performance_thresholds]\nmax_cpu = 3", "performance_thresholds.max_cpu: unknown key"),
-        ("x =", "is not TOML"),
+        ("x =", "is not TOML: Invalid value"),
     ],
 )
 def test_refused(toml, text, message):
@@ -163,7 +163,32 @@ def test_refused(toml, text, message):
     with pytest.raises(ConfigError) as caught:
         HostConfig.from_toml(path)
     assert message in str(caught.value)
-    assert str(path) in str(caught.value)
+    assert str(caught.value).count(str(path)) == 1
+    assert not caught.value.message.endswith(("?.", "...."))
+
+
+def test_what_is_wrong_in_a_file_is_not_its_size(toml):
+    with pytest.raises(ConfigError) as caught:
+        HostConfig.from_toml(toml("x ="))
+    assert caught.value.remedy == "Correct it there."
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"limits": {}}, "limits: is the name of the table in TOML; here it is `ceilings`."),
+        (
+            {"ceilings": {"memory": "1 B"}},
+            'ceilings.memory: expected a value from "16 MiB" to "1024',
+        ),
+        ({"ceilings": {"memroy": 1}}, 'ceilings.memroy: unknown key; did you mean "memory"?'),
+    ],
+)
+def test_in_python_the_fields_have_their_own_names(fields, message):
+    with pytest.raises(ConfigError) as caught:
+        HostConfig(**fields)
+    assert message in caught.value.message
+    assert not caught.value.message.endswith("?.")
 
 
 def test_an_unknown_layer_lists_them_all(toml):
@@ -197,7 +222,7 @@ def test_made_in_python():
     )
     assert config.plugin_environment == Path.cwd() / "env"
     assert config.accept_missing == {Layer.SECCOMP}
-    with pytest.raises(ConfigError, match=r"limits\.threads: expected a whole number, got true"):
+    with pytest.raises(ConfigError, match=r"ceilings\.threads: expected a whole number, got true"):
         HostConfig(ceilings=Limits(threads=True))
     with pytest.raises(ConfigError, match="stat_dir: unknown key"):
         HostConfig(stat_dir="x")

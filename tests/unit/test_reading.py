@@ -18,6 +18,9 @@ from sandbox_host.reading import (
     read_list,
     read_text,
     read_whole,
+    sentence,
+    shown_amount,
+    shown_bytes,
 )
 
 
@@ -151,3 +154,43 @@ def test_whole_number_range():
 def test_list_names_the_index_of_a_bad_entry():
     with pytest.raises(BadValueError, match=r"^n\[1\]: expected a whole number, got true$"):
         read_list([1, True], "n", lambda v, p: read_whole(v, p, 0, 9))
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1 KiB"),
+        (1_500, "1.5 KiB"),
+        (64 << 20, "64 MiB"),
+        ((64 << 20) + 4096, "64.0 MiB"),
+        (1025 << 20, "1025 MiB"),
+        (1 << 30, "1 GiB"),
+        (1 << 50, "1024 TiB"),
+    ],
+)
+def test_bytes_for_people(count, text):
+    assert shown_bytes(count) == text
+    assert shown_amount(count, "bytes") == text
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.5, "seconds", "500 ms"),
+        (0, "seconds", "0 s"),
+        (1.23456, "seconds", "1.235 s"),
+        (60, "seconds", "60 s"),
+        (120, "seconds", "2 min"),
+        (86_400, "seconds", "24 h"),
+        (9, "threads", "9 threads"),
+        (9, "", "9"),
+    ],
+)
+def test_amounts_for_people(value, unit, text):
+    assert shown_amount(value, unit) == text
+
+
+def test_a_sentence_ends_once():
+    assert [sentence(text) for text in ("a", "a.", "a?", "a ...")] == ["a.", "a.", "a?", "a ..."]

@@ -149,10 +149,7 @@ def _no_new_privs(status: dict[str, str]) -> str:
 
 def _landlock(report: dict[str, Any], compiled: dict[str, Any]) -> str:
     _probes(report, Layer.LANDLOCK)
-    data = compiled["landlock"]
-    tcp = ", no TCP" if data["net"] else ""
-    scopes = ", signals and abstract sockets scoped" if data["scoped"] else ""
-    return f"ABI {data['abi']}, {len(data['rules'])} places{tcp}{scopes}; canary denied"
+    return f"a file outside the plan was denied (ABI {compiled['landlock']['abi']})"
 
 
 def _seccomp(status: dict[str, str], own: dict[str, str], report: dict[str, Any]) -> str:

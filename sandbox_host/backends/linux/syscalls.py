@@ -146,11 +146,6 @@ X86_64: Final[dict[str, int]] = {
     "time": 201,
     "setitimer": 38,
     "getitimer": 36,
-    "timer_create": 222,
-    "timer_settime": 223,
-    "timer_gettime": 224,
-    "timer_getoverrun": 225,
-    "timer_delete": 226,
     "alarm": 37,
     "pause": 34,
     # Identity and information.
@@ -304,11 +299,6 @@ AARCH64: Final[dict[str, int]] = {
     "gettimeofday": 169,
     "setitimer": 103,
     "getitimer": 102,
-    "timer_create": 107,
-    "timer_settime": 110,
-    "timer_gettime": 108,
-    "timer_getoverrun": 109,
-    "timer_delete": 111,
     # Identity and information.
     "getpid": 172,
     "getppid": 173,

@@ -86,14 +86,14 @@ def test_every_difference_is_listed_with_the_line_that_grants_it():
         'permissions.read[0]: reading "/srv/a, b" is not granted',
         'permissions.read[1]: reading "/srv/c" is not granted',
         "permissions.native_code: bringing native code is not granted",
-        'limits.memory: asks for "1024 MiB", above the operator\'s "512 MiB"',
+        'limits.memory: asks for "1 GiB", above the operator\'s "512 MiB"',
         "limits.descriptors: asks for 2000, above the operator's 1000",
     ):
         assert f"plugin.json: {path}" in text
     assert caught.value.remedy == (
         'To grant it, write in the host\'s TOML under [grants."sample"]: '
         'publish = ["model_updated"], read = ["/srv/a, b", "/srv/c"], native_code = true; '
-        'under [limits]: memory = "1024 MiB", descriptors = 2000. '
+        'under [limits]: memory = "1 GiB", descriptors = 2000. '
         "What cannot be granted, the plugin has to do without: remove it there."
     )
 

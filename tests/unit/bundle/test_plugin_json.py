@@ -213,12 +213,12 @@ def test_refused_with_the_path_of_the_bad_value(keys, message):
 @pytest.mark.parametrize("key", ["name", "version", "description", "author"])
 def test_each_required_key(key):
     document = {k: v for k, v in BASE.items() if k != key}
-    assert refusal(json.dumps(document)) == f"plugin.json: {key}: missing; this key is required"
+    assert refusal(json.dumps(document)) == f"plugin.json: {key}: missing; this key is required."
 
 
 def test_duplicate_permissions():
     text = json.dumps(BASE)[:-1] + ', "permissions": {}, "permissions": {"subprocess": true}}'
-    assert refusal(text) == "plugin.json: permissions: this key is given twice"
+    assert refusal(text) == "plugin.json: permissions: this key is given twice."
 
 
 @pytest.mark.parametrize("document", ["[]", "null", "3", '"text"'])

@@ -81,7 +81,7 @@ def test_sizes_up_to_the_limit_are_read(tmp_path: Path) -> None:
     create_secret(path, b"12345", "the file")
     for read in (read_secret, read_public):
         assert read(path, 5, "the file") == b"12345"
-        with pytest.raises(TrustStoreError, match="larger than the 4 bytes"):
+        with pytest.raises(TrustStoreError, match="larger than the 4 B allowed"):
             read(path, 4, "the file")
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import os
+import re
 import socket
 import stat
 from collections.abc import Callable
@@ -167,8 +169,8 @@ def test_a_root_that_is_no_directory(plugin: Path) -> None:
         (ReadLimits(files=2), "one file more than the 2"),
         (ReadLimits(directories=1), "one directory more than 1"),
         (ReadLimits(depth=2), "deeper than 2 levels"),
-        (ReadLimits(file_bytes=255), "has 256 bytes, more than the 255"),
-        (ReadLimits(total_bytes=257), "over the 257 bytes"),
+        (ReadLimits(file_bytes=255), "has 256 B, more than the 255 B"),
+        (ReadLimits(total_bytes=257), "over the 257 B"),
         (ReadLimits(files=1, directories=0), "more than 2 entries"),
     ],
 )
@@ -183,7 +185,7 @@ def test_limits_that_are_just_enough(plugin: Path) -> None:
 
 def test_the_envelope_has_a_limit_of_its_own(plugin: Path) -> None:
     (plugin / ENVELOPE_NAME).write_bytes(b"x" * 11)
-    assert "has 11 bytes, more than the 10" in refused(plugin, ReadLimits(envelope_bytes=10))
+    assert "has 11 B, more than the 10 B" in refused(plugin, ReadLimits(envelope_bytes=10))
     small = ReadLimits(files=3, file_bytes=256, total_bytes=258, envelope_bytes=11)
     assert read_directory(plugin, small).envelope == b"x" * 11
 
@@ -202,7 +204,7 @@ def test_the_size_is_checked_before_anything_is_read(
 
     monkeypatch.setattr(reader_module, "_read_exactly", read)
     assert "'huge' in" in (text := refused(plugin))
-    assert f"has {1 << 40} bytes, more than the {16 << 20}" in text
+    assert "has 1 TiB, more than the 16 MiB allowed" in text
     assert sizes == [0]  # only __init__.py, which sorts before it
 
 
@@ -277,4 +279,16 @@ def test_a_directory_exchanged_while_we_walk_leads_nowhere_else(
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
 def test_an_unreadable_file_is_a_refusal(plugin: Path) -> None:
     (plugin / "plugin.json").chmod(0)
-    assert "cannot be read" in refused(plugin)
+    assert "'plugin.json' in" in (text := refused(plugin))
+    assert "cannot be read: Permission denied" in text
+
+
+def test_the_file_that_cannot_be_read_is_named(
+    plugin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(reader_module, "_read_exactly", broken)
+    text = refused(plugin)
+    assert re.match(r"'[\w./]+' in '.*' cannot be read: Input/output error\.", text)

@@ -59,6 +59,8 @@ def test_version(cli: LocalCommandLine) -> None:
         ((), "Missing command. See `sandbox-host --help`."),
         (("trust",), "Missing command. See `sandbox-host trust --help`."),
         (("frobnicate",), "No such command 'frobnicate'"),
+        (("verfy",), "No such command 'verfy'; did you mean 'verify'?"),
+        (("trust", "lst"), "No such command 'lst'; did you mean 'list'?"),
         (("verify",), "Missing argument 'DIR...'"),
         (("verify", "no-such-directory"), "does not exist"),
         (("doctor", "--format", "xml"), "'xml' is not one of"),
@@ -144,3 +146,31 @@ def test_the_help_imports_no_command_and_no_tables() -> None:
     subprocess.run(
         [sys.executable, "-c", code], check=True, cwd=REPOSITORY, stdout=subprocess.DEVNULL
     )
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [("--help",), ("doctor",), ("doctor", "--format", "json")])
+def test_a_full_disk_is_told(cli: LocalCommandLine, arguments: tuple[str], unbuffered: str) -> None:
+    environment = {**cli.environment, "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        ran = CommandLine.__call__(cli, *arguments, stdout=full, env=environment)
+        both = CommandLine.__call__(cli, *arguments, stdout=full, stderr=full, env=environment)
+    assert (ran.code, both.code) == (6, 6)
+    assert "standard output cannot be written: No space left on device." in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_a_closed_output_is_told(cli: LocalCommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert app.run(["doctor"]) == 6
+
+
+def test_any_other_fault_of_the_system_is_still_ours(
+    cli: LocalCommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken_file(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(app.cli, "invoke", broken_file)
+    ran = cli("doctor")
+    assert (ran.code, ran.out) == (7, "")

@@ -30,7 +30,7 @@ def test_what_the_author_should_know(cli: LocalCommandLine) -> None:
     directory = write_plugin(
         cli.home / "sample",
         {"__init__.py": ""},
-        permissions={"read": ["/srv/data"], "network": ["example.org:443"]},
+        permissions={"read": ["/srv/data"]},
         capabilities={"file_system_access": True},
         limits={"memory": "4 GiB"},
         config={"enabled": False},
@@ -42,9 +42,8 @@ def test_what_the_author_should_know(cli: LocalCommandLine) -> None:
         "there is no README.md",
         "config.enabled is false",
         'permissions.read[0]: reading "/srv/data" is not granted',
-        "permissions.network: network access is not available",
         "limits.memory: asks for",
-        "6 warnings",
+        "5 warnings",
     ):
         assert hint in ran.out
 
@@ -71,3 +70,29 @@ def test_what_could_not_be_signed_is_refused(
     ran = cli("check", plugin, "--static")
     assert (ran.code, ran.out) == (1, "")
     assert why in ran.err
+
+
+@pytest.mark.parametrize(
+    ("manifest", "why"),
+    [
+        ({"permissions": {"network": ["h:1"]}}, "permissions.network: network access is not avail"),
+        ({"permissions": {"write": ["/srv"]}}, "permissions.write: writing outside"),
+        ({"permissions": {"env": ["HOME"]}}, "permissions.env: reading environment"),
+        ({"permissions": {"subprocess": True}}, "permissions.subprocess: starting programs"),
+        (
+            {"permissions": {"publish": ["plugin_loaded"]}},
+            'only the host publishes "plugin_loaded"',
+        ),
+        ({"plugin_api": ">= 99"}, 'plugin_api: asks for ">= 99"'),
+        ({"dependencies": ["core_framework >= 99"]}, "dependencies[0]: asks for"),
+    ],
+)
+def test_what_no_host_of_this_version_loads_is_exit_1(
+    cli: LocalCommandLine, manifest: dict[str, object], why: str
+) -> None:
+    directory = write_plugin(cli.home / "sample", **manifest)
+    ran = cli("check", directory, "--static")
+    assert ran.code == 1
+    assert why in ran.err
+    assert "no complaints" not in ran.out
+    assert "warning     there is no README.md" in ran.out

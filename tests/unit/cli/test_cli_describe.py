@@ -34,4 +34,4 @@ def test_every_permissionis_named() -> None:
 
 def test_limits_are_written_as_plugin_json_writes_them() -> None:
     limits = {"cpu_seconds": 0.5, "memory_bytes": 64 << 20, "descriptors": 32}
-    assert limit_lines(limits) == ["memory 64 MiB", "cpu_time 0.5 s", "descriptors 32"]
+    assert limit_lines(limits) == ["memory 64 MiB", "cpu_time 500 ms", "descriptors 32"]

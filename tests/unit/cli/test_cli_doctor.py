@@ -37,16 +37,18 @@ def document(cli: LocalCommandLine, *arguments: object) -> tuple[int, dict[str, 
     return ran.code, json.loads(ran.out)
 
 
-def test_a_machine_with_everything(cli: LocalCommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_with_everything(
+    cli: LocalCommandLine, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     machine(monkeypatch)
     before = snapshot(cli.home)
-    ran = cli("doctor")
+    ran = cli("doctor", "--trust-store", store)
     assert (ran.code, ran.err) == (0, "")
     assert "Plugins can be confined here." in ran.out
     for layer in Layer:
         assert layer in ran.out
-    code, told = document(cli)
-    assert (code, told["confined"], told["missing"]) == (0, True, [])
+    code, told = document(cli, "--trust-store", store)
+    assert (code, told["confined"], told["loads"], told["missing"]) == (0, True, True, [])
     assert [one["layer"] for one in told["layers"]] == list(Layer)
     assert {one["what"] for one in told["findings"]} == {
         "python",
@@ -70,15 +72,35 @@ def test_a_missing_layer_is_exit_6_with_cause_and_remedy(
 
 
 def test_unless_the_operator_accepted_it(
-    cli: LocalCommandLine, monkeypatch: pytest.MonkeyPatch
+    cli: LocalCommandLine, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine(monkeypatch, Layer.LANDLOCK, Layer.SECCOMP)
     config = cli.home / "host.toml"
+    options = ("--config", config, "--trust-store", store)
     config.write_text('accept_missing = ["landlock"]\n')
-    code, told = document(cli, "--config", config)
+    code, told = document(cli, *options)
     assert (code, told["missing"]) == (6, ["seccomp"])
     config.write_text('accept_missing = ["landlock", "seccomp"]\n')
-    assert document(cli, "--config", config)[0] == 0
+    assert document(cli, *options)[0] == 0
+
+
+def test_what_keeps_every_plugin_from_loading_is_exit_6(
+    cli: LocalCommandLine, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(monkeypatch)
+    ran = cli("doctor")
+    assert ran.code == 6
+    assert "Plugins can be confined here, but none will load: trust store." in ran.out
+    assert "`sandbox-host trust add` makes it" in " ".join(ran.out.split())
+    config = cli.home / "host.toml"
+    config.write_text('plugin_environment = "missing"\n')
+    store.chmod(0o666)
+    ran = cli("doctor", "--config", config, "--trust-store", store)
+    assert ran.code == 6
+    assert "none will load: trust store, packages." in ran.out
+    assert ran.err.startswith("sandbox-host: not usable: trust store, packages. ")
+    code, told = document(cli, "--config", config, "--trust-store", store)
+    assert (code, told["confined"], told["loads"]) == (6, True, False)
 
 
 def test_a_system_without_a_backend(cli: LocalCommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,3 +154,7 @@ def test_the_plugin_environment(cli: LocalCommandLine) -> None:
     found = finding(cli, "packages", "--plugin-environment", environment)
     assert found["usable"] is True
     assert found["detail"].endswith("1 installed")
+    (environment / "x.cpython-310-x86_64-linux-gnu.so").write_bytes(b"")
+    found = finding(cli, "packages", "--plugin-environment", environment)
+    assert found["usable"] is False
+    assert "was made for 3.10, this host is" in found["detail"]

@@ -34,6 +34,20 @@ def test_a_key_without_a_passphrase_only_if_asked_for(cli: LocalCommandLine) -> 
     key = load_private_key(path)
     assert value(ran, "key") == key.key_id
     assert parse_public_key(value(ran, "public").encode()) == key.public
+    public = cli.home / "release.key.pub"
+    assert f"{public.name}: its public key" in ran.out
+    assert stat.S_IMODE(public.stat().st_mode) == 0o644
+    assert cli("trust", "add", public, "--label", "x", "--plugins", "*").code == 0
+
+
+def test_neither_file_of_a_pair_is_overwritten(cli: LocalCommandLine) -> None:
+    (cli.home / "release.key.pub").write_text("somebody's")
+    ran = cli("keygen", "release.key", "--no-passphrase")
+    assert (ran.code, ran.out) == (6, "")
+    assert "'release.key.pub' exists already" in ran.err
+    assert [(p.name, p.read_text()) for p in cli.home.iterdir()] == [
+        ("release.key.pub", "somebody's")
+    ]
 
 
 def test_the_printed_line_trusts_the_key(cli: LocalCommandLine) -> None:
@@ -90,6 +104,7 @@ def test_the_development_key_is_made_once(cli: LocalCommandLine) -> None:
     assert (first.code, second.code) == (0, 0)
     assert "made now" in first.out
     assert "there already" in second.out
+    assert "trust add" not in first.out + second.out
     assert value(first, "key") == value(second, "key")
     (key,) = TrustStore.load(cli.config_dir / "trust.toml").keys.values()
     assert key.id == value(first, "key")

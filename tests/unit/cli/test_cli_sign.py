@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from datetime import UTC, datetime
@@ -150,6 +151,19 @@ def test_a_directory_that_cannot_be_written(
     plugin.chmod(0o555)
     ran = cli("sign", plugin, "--key", key_path)
     plugin.chmod(0o755)
-    assert ran.code == 2
+    assert ran.code == 6
     assert "--out" in ran.err
+    assert ENVELOPE not in snapshot(plugin)
+
+
+def test_a_disk_that_takes_no_more(
+    cli: LocalCommandLine, plugin: Path, key_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    ran = cli("sign", plugin, "--key", key_path)
+    assert ran.code == 6
+    assert "No space left on device" in ran.err
     assert ENVELOPE not in snapshot(plugin)

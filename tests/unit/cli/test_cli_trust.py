@@ -49,7 +49,7 @@ SMALL_ORDER = base64.b64encode(b"\x01" + bytes(31)).decode()
         ("no-such-file.pub", "x", "*", 2, "neither the file of a public key nor one itself"),
         ("", "x", "*", 2, "neither the file"),
         (SMALL_ORDER, "x", "*", 2, "anyone could sign for it"),
-        ("private.key", "x", "*", 2, "neither the file"),
+        ("private.key", "x", "*", 2, "'private.key' is a private key"),
         ("\udcff", "x", "*", 2, "it is not text"),
         (BASE64, "two\nlines", "*", 6, "not printable"),
         (BASE64, "x", "../*", 6, "plugins"),

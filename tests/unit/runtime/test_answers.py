@@ -8,7 +8,7 @@ from sandbox_host.budget.enforce import Excess, Step
 from sandbox_host.errors import DeadlineExceededError
 from sandbox_host.ipc.calls import Pending
 from sandbox_host.model import Cause
-from sandbox_host.runtime.answers import clean, exceeded, too_late
+from sandbox_host.runtime.answers import clean, exceeded, hint, too_late
 
 
 def call(*, started: bool = True) -> Pending:
@@ -74,3 +74,21 @@ def test_exceeded_deadline_is_a_late_call() -> None:
     error = exceeded("sample", call(), excess, "", 101.5)
     assert isinstance(error, DeadlineExceededError)
     assert error.ended
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "words"),
+    [
+        ("PermissionError", "[Errno 13] Permission denied: '/etc/passwd'", "its own directories"),
+        ("ModuleNotFoundError", "No module named 'numpy'", "plugin environment"),
+        ("socket.gaierror", "Temporary failure in name resolution", "no network"),
+        ("urllib.error.URLError", "<urlopen error>", "no network"),
+        ("OSError", "[Errno 27] File too large", "file_size"),
+        ("KeyError", "'x'", ""),
+        ("", "", ""),
+    ],
+)
+def test_a_wall_of_the_sandbox_is_named(kind: str, message: str, words: str) -> None:
+    told = hint(kind, message)
+    assert words in told
+    assert bool(told) is bool(words)

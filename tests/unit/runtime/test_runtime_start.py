@@ -94,7 +94,7 @@ def test_failed_says_why(workshop: Workshop, open_host: Any) -> None:
 
     error = load(workshop, open_host, script)
     assert isinstance(error, StartError)
-    assert str(error) == "sample did not start (main.py:3): no \\x1b[2Jluck"
+    assert str(error) == "sample did not start (main.py:3): no \\x1b[2Jluck."
     assert error.traceback_text == "line\nline\\x00"
 
 
