@@ -138,3 +138,28 @@ def test_dismissed_is_left_alone(keeper: Keeper) -> None:
     keeper.dismiss(other)
     former.close()
     other.close()
+
+
+def test_a_number_that_was_used_again_stays_watched(keeper: Keeper) -> None:
+    """A plugin that ends closes its descriptors; another's may have their numbers at once."""
+    successor = Kept()
+
+    class Ending(Kept):
+        def readable(self, role: str) -> bool:
+            keeper.dismiss(self)
+            os.dup2(successor.log, self.log)
+            os.close(successor.log)
+            successor.log = self.log
+            keeper.adopt(successor)
+            return False
+
+    ending = Ending()
+    keeper.adopt(ending)
+    os.write(ending.log_write, b"last words")
+    successor.wait_for("tick")
+    os.write(successor.log_write, b"first")
+    successor.wait_for("stdout 5")
+    keeper.dismiss(successor)
+    successor.close()
+    for end in (ending.log_write, ending.receive, ending.receive_write, ending.send):
+        os.close(end)

@@ -216,3 +216,30 @@ def test_the_worst_lawful_payload_stays_near_a_hundred_mebibytes(data: bytes) ->
     finally:
         tracemalloc.stop()
     assert peak < 110 * MIB
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        msgpack.ExtType(5, b"x"),
+        msgpack.Timestamp(1, 2),
+        [msgpack.Timestamp(1, 2)],
+        {"a": [msgpack.ExtType(5, b"x")]},
+        Array({1: 2}),
+        Array([[msgpack.Timestamp(1, 2)]]),
+    ],
+    ids=repr,
+)
+def test_what_no_reader_accepts_is_refused_where_it_is_sent(value: Any) -> None:
+    """An honest plugin must not be ended for what its own side let through."""
+    with pytest.raises(PayloadError):
+        pack(value)
+
+
+def test_depth_behind_a_conversion_counts() -> None:
+    inner: Any = 0
+    for _ in range(MAX_DEPTH):
+        inner = [inner]
+    assert unpack(pack([Array(inner)])) == [inner]
+    with pytest.raises(PayloadError):
+        pack([[Array(inner)]])

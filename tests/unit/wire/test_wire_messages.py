@@ -145,3 +145,11 @@ def test_a_missing_field_is_our_fault_as_well() -> None:
 def test_a_bad_header_is_the_peers_fault(data: bytes, told: str) -> None:
     with pytest.raises(RemoteProtocolError, match=told):
         parse_message(data, b"")
+
+
+def test_a_deadline_is_a_clock_of_a_machine_that_was_up_for_years() -> None:
+    century = 100 * 366 * 86_400 * 10**9
+    call = Call(1, "predict", century)
+    assert parse_message(call.header(), b"") == call
+    with pytest.raises(LocalProtocolError):
+        Call(1, "predict", 2**63).header()
