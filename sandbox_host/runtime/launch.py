@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import PayloadError
+from plugin_sdk.wire.limits import EVENT
 from plugin_sdk.wire.messages import Ready
 from sandbox_host.admission.plan import admit
 from sandbox_host.admission.policy import Policy
@@ -201,7 +202,7 @@ def _end_child(child: Child) -> None:
 
 def _start_payload(identity: str, answer: Message) -> Any:
     try:
-        return codec.unpack(answer.payload)
+        return codec.unpack(answer.payload, EVENT)  # a description, not a channel for data
     except PayloadError as error:
         text = f"{identity} described itself in a way that is not understood: {error}."
         raise StartError(text, plugin=identity) from None
