@@ -228,7 +228,7 @@ def test_the_worst_lawful_payload_stays_near_a_hundred_mebibytes(data: bytes) ->
         Array({1: 2}),
         Array([[msgpack.Timestamp(1, 2)]]),
     ],
-    ids=repr,
+    ids=["extension", "timestamp", "in a list", "in a dict", "converted key", "converted"],
 )
 def test_what_no_reader_accepts_is_refused_where_it_is_sent(value: Any) -> None:
     """An honest plugin must not be ended for what its own side let through."""
