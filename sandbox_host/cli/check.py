@@ -141,7 +141,7 @@ def _trial(contents: Contents, config: HostConfig) -> list[str]:
         print_receipt(process.receipt)
         problem = host.unload(process)
         field("cleanup", problem or "done, or none needed")
-        printed = process.log.tail(_MAX_LOG_LINES)
+        printed = process.log_tail(_MAX_LOG_LINES)
     for line in printed:
         field("printed", line)
     return [*warnings, f"clean-up: {problem}"] if problem else warnings

@@ -69,7 +69,7 @@ class PluginView:
 
     def log_tail(self, lines: int = 20) -> list[str]:
         """Return the last lines it printed, control characters escaped."""
-        return self._process.log.tail(lines)
+        return self._process.log_tail(lines)
 
     def usage(self) -> Usage:
         """Return what it has cost so far, measured from outside."""

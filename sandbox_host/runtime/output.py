@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import TYPE_CHECKING, Final
 
 from sandbox_host.budget.place import MAX_DUMP_BYTES, place_in
@@ -35,6 +36,8 @@ class Output:
             TRACE: child.trace_fd,
         }
         self._dump = bytearray()
+        self._lock = threading.Lock()
+        self._closed = False
 
     def descriptors(self) -> dict[int, str]:
         """Return what is to be watched, with the role that `take` gets."""
@@ -42,35 +45,39 @@ class Output:
 
     def take(self, role: str) -> bool:
         """Read once; False at the end of the stream."""
+        with self._lock:
+            return not self._closed and self._read(role) != b""
+
+    def drain(self) -> None:
+        """Take what is there now, up to 4 MiB of each stream.
+
+        The last words of a process that has ended; or what was printed before an answer that came
+        by another pipe, for somebody who looks at the log after it.
+        """
+        with self._lock:
+            for role in () if self._closed else self._descriptors:
+                for _ in range(_LAST_BYTES // _READ_BYTES):
+                    if not self._read(role):
+                        break
+
+    def close(self) -> None:
+        """Read nothing any more: the descriptors are about to be closed, and the log with them."""
+        with self._lock:
+            self._closed = True
+            self.log.close()
+
+    def _read(self, role: str) -> bytes | None:
+        """Take one piece and return it: b"" at the end of the stream, None if there is none now."""
         try:
             data = os.read(self._descriptors[role], _READ_BYTES)
         except BlockingIOError:
-            return True
-        self._keep(role, data)
-        return bool(data)
-
-    def drain(self) -> None:
-        """Take the last words of a process that has ended, up to 4 MiB of each stream."""
-        for role, descriptor in self._descriptors.items():
-            for _ in range(_LAST_BYTES // _READ_BYTES):
-                try:
-                    data = os.read(descriptor, _READ_BYTES)
-                except BlockingIOError:
-                    break
-                if not data:
-                    break
-                self._keep(role, data)
-
-    def _keep(self, role: str, data: bytes) -> None:
+            return None
         if role == TRACE:
             # Only the start of the dumps is looked at; the rest is read and dropped.
             self._dump += data[: MAX_DUMP_BYTES - len(self._dump)]
         else:
             self.log.write(data)
-
-    def has_place(self) -> bool:
-        """Tell whether a stack dump has come."""
-        return bool(self._dump)
+        return data
 
     def place(self, package_dir: str) -> str:
         """Return where the plugin's code stood when it was asked, or ""."""

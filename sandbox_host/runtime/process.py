@@ -255,6 +255,11 @@ class PluginProcess:
         self._watchdog.sample()
         return self.ledger.usage(bytes_in=self.channel.bytes_in, bytes_out=self.channel.bytes_out)
 
+    def log_tail(self, lines: int) -> list[str]:
+        """Return the last lines it printed, those before its last answer included."""
+        self._output.drain()
+        return self.log.tail(lines)
+
     def resident_bytes(self) -> int:
         """Return its resident memory now; 0 once it has ended."""
         facts = self._watchdog.sample()
@@ -438,8 +443,8 @@ class PluginProcess:
         with contextlib.ExitStack() as steps:
             steps.callback(self.ended.set)
             steps.callback(self._listener.ended, self)
-            steps.callback(self.log.close)
             steps.callback(self._close)
+            steps.callback(self._output.close)
             self.channel.drain()
             self._output.drain()
             self.ledger.sampled(
