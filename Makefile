@@ -3,7 +3,7 @@
 # .venv's Python, because a script's first line would hold an absolute path.
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test check wheel lock clean
+.PHONY: help env run test soak check wheel lock clean
 
 # The Python to make .venv with; found in PATH when it is empty.
 PYTHON ?=
@@ -30,6 +30,9 @@ run: env ## run the example: three untrusted plugins on real data
 
 test: env ## run the tests (ARGS="..." goes to pytest)
 	@$(VENV_PYTHON) -m pytest -n auto $(ARGS)
+
+soak: env ## run the long forms of the tests, one after the other
+	@$(VENV_PYTHON) -m pytest -m soak --timeout 1200 -o faulthandler_timeout=0 $(ARGS)
 
 check: env ## formatting, lint, types, directions of imports
 	@$(VENV_PYTHON) -m ruff format --check --extend-exclude .plugin-env .

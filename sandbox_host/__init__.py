@@ -24,7 +24,17 @@ from sandbox_host.errors import SandboxHostError
 
 if TYPE_CHECKING:
     from sandbox_host.config import HostConfig
-    from sandbox_host.model import Cause, Event, Layer, Limits, Permissions, Receipt, State, Usage
+    from sandbox_host.model import (
+        Cause,
+        Event,
+        Guarantee,
+        Layer,
+        Limits,
+        Permissions,
+        Receipt,
+        State,
+        Usage,
+    )
     from sandbox_host.runtime.blocking import BlockingHost, BlockingPlugin
     from sandbox_host.runtime.host import EventStream, Plugin, SandboxHost
 
@@ -34,6 +44,7 @@ __all__ = [
     "Cause",
     "Event",
     "EventStream",
+    "Guarantee",
     "HostConfig",
     "Layer",
     "Limits",
@@ -54,7 +65,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "config": ("HostConfig",),
-    "model": ("Cause", "Event", "Layer", "Limits", "Permissions", "Receipt", "State", "Usage"),
+    "model": (
+        *("Cause", "Event", "Guarantee", "Layer", "Limits", "Permissions", "Receipt"),
+        *("State", "Usage"),
+    ),
     "runtime.blocking": ("BlockingHost", "BlockingPlugin"),
     "runtime.host": ("EventStream", "Plugin", "SandboxHost"),
 }

@@ -1,8 +1,8 @@
 """The operator's configuration: one immutable value, made in Python or read from a TOML file.
 
-Defaults are the strict ones: nothing granted, no missing layer accepted. The keys of document A's
-production configuration are read too; those of them that would switch a protection off are refused
-with an explanation, because there is no such switch here.
+Defaults are the strict ones: nothing granted, no layer switched off, nothing accepted as missing.
+The keys of document A's production configuration are read too; those of them that would switch a
+protection off are refused with an explanation, because there is no such switch here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import stat
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -27,17 +27,16 @@ from pydantic import (
 )
 
 from plugin_sdk.wire.limits import MAX_OUTSTANDING
+from sandbox_host.confinement_terms import read_accepted, read_disabled, read_uids
 from sandbox_host.errors import ConfigError
-from sandbox_host.model import MIB, Layer, Limits, Permissions
+from sandbox_host.model import MIB, Guarantee, Layer, Limits, Permissions
 from sandbox_host.reading import (
     BadValueError,
     at,
     check_keys,
     describe,
-    expected,
     parse_bytes,
     parse_seconds,
-    read_list,
     read_object,
     sentence,
     shown_bytes,
@@ -49,13 +48,21 @@ TRUST_STORE_NAME: Final = "trust.toml"
 JOURNAL_NAME: Final = "journal.jsonl"
 MAX_CONFIG_BYTES: Final = MIB
 
+_PATHS: Final = (
+    "trust_store",
+    "state_dir",
+    "plugin_environment",
+    "python",
+    "cgroup",
+    "plugin_directory",
+)
 _PATTERN: Final = re.compile(r"[a-z0-9_*?\[\]!-]{1,64}")
 _MAX_PROBLEMS_SHOWN: Final = 5
 
 _PROTECTIONS: Final[Mapping[str, str]] = {
     "enable_sandboxing": (
-        "a plugin runs confined or not at all; if this machine lacks one layer, name that layer in "
-        "accept_missing"
+        "a plugin runs confined or not at all; if this machine cannot keep a guarantee, name that "
+        "guarantee in accept_missing"
     ),
     "require_signatures": (
         "nothing unsigned runs; for development sign with a development key (sandbox-host keygen, "
@@ -100,18 +107,6 @@ def _read_ceilings(value: object) -> object:
 
 def _limits(value: object, path: str) -> Limits:
     return Limits(**read_limits(value, path, operator=True))  # type: ignore[arg-type]  # fields match by construction
-
-
-def _read_layers(value: object) -> object:
-    given = sorted(value) if isinstance(value, frozenset | set) else value
-    names = ", ".join(Layer)
-
-    def read(entry: object, path: str) -> Layer:
-        if not isinstance(entry, str) or entry not in set(Layer):
-            raise expected(path, f"the name of a layer ({names})", entry)
-        return Layer(entry)
-
-    return frozenset(read_list(given, "accept_missing", read))
 
 
 def _by_plugin(field: str, read: Callable[[object, str], Any]) -> BeforeValidator:
@@ -177,7 +172,18 @@ class HostConfig(BaseModel):
         ceilings: the most that any plugin gets, and the table ``[limits]`` in TOML.
         grants: permissions by pattern of plugin identity.
         plugin_config: configuration by pattern of plugin identity, laid over plugin.json's.
-        accept_missing: layers that this operator knowingly does without.
+        accept_missing: names of guarantees, and of layers in ``disable_layers``, that this operator
+            knowingly does without; what is missing and not named refuses every plugin.
+        disable_layers: layers that are not applied although the machine has them; each has to be
+            in ``accept_missing`` as well, with the guarantees that go missing with it. Those in
+            `FIXED_LAYERS` cannot be switched off.
+        start: "nursery" forks the plugins from one clean process, in milliseconds; "exec" gives
+            each an interpreter of its own, with an address layout and a hash seed that no other
+            plugin has.
+        plugin_uids: where the host is root, the user ids that plugins get, one each: the first,
+            and how many (at most 100,000). In TOML text: ``"61184-65183"``. They must be nobody's.
+        cgroup: directory of a control group that was delegated to the host, or None to look for
+            one.
         start_timeout_seconds: from spawn to ready.
         stop_timeout_seconds: for draining and ``cleanup()``.
         sweep_seconds: how often the watchdog looks at memory, CPU time, threads and deadlines.
@@ -211,7 +217,13 @@ class HostConfig(BaseModel):
     plugin_config: Annotated[
         dict[str, Mapping[str, Any]], _by_plugin("plugin_config", _read_plugin_config)
     ] = Field(default_factory=dict)
-    accept_missing: Annotated[frozenset[Layer], BeforeValidator(_read_layers)] = frozenset()
+    accept_missing: Annotated[frozenset[Guarantee | Layer], BeforeValidator(read_accepted)] = (
+        frozenset()
+    )
+    disable_layers: Annotated[frozenset[Layer], BeforeValidator(read_disabled)] = frozenset()
+    start: Literal["nursery", "exec"] = "nursery"
+    plugin_uids: Annotated[tuple[int, int], BeforeValidator(read_uids)] = (61_184, 4_000)
+    cgroup: Path | None = None
     start_timeout_seconds: Annotated[float, _seconds("start_timeout_seconds")] = Field(
         default=30.0, gt=0, le=3_600
     )
@@ -250,14 +262,7 @@ class HostConfig(BaseModel):
             ) from None
         return result
 
-    @field_validator(
-        "trust_store",
-        "state_dir",
-        "plugin_environment",
-        "python",
-        "plugin_directory",
-        mode="before",
-    )
+    @field_validator(*_PATHS, mode="before")
     @classmethod
     def _path(cls, value: object) -> object:
         return Path(value).expanduser().absolute() if isinstance(value, str | Path) else value
@@ -337,7 +342,7 @@ def _fields(table: dict[str, Any], base: Path) -> dict[str, Any]:
         limits[key] = value
     if limits:
         fields["ceilings"] = _limits(limits, "limits")
-    for key in ("trust_store", "state_dir", "plugin_environment", "python", "plugin_directory"):
+    for key in _PATHS:
         if isinstance(fields.get(key), str):
             fields[key] = base / Path(fields[key]).expanduser()
     return fields

@@ -106,10 +106,11 @@ class PluginDisabledError(RefusedError):
 
 
 class ConfinementError(SandboxHostError):
-    """A layer of confinement is not offered by this machine, or the platform has no backend.
+    """A guarantee cannot be kept on this machine, or the platform has no backend.
 
     Attributes:
-        layer: the name of the missing layer, as `HostConfig.accept_missing` would list it.
+        layer: the name of the missing guarantee, or of the layer that is switched off or could not
+            be applied; of the first, if there are several.
     """
 
     code = "confinement"

@@ -24,17 +24,38 @@ def identity_of(name: str) -> str:
 
 
 class Layer(enum.StrEnum):
-    """A layer of confinement, by the name the operator, the receipt and `doctor` use."""
+    """A layer of confinement, by the name the operator, the receipt and `doctor` use.
 
-    RLIMITS = "rlimits"
-    ENVIRONMENT = "environment"
-    DESCRIPTORS = "descriptors"
+    In the order in which they are applied. No name is also that of a `Guarantee`.
+    """
+
     PARENT_DEATH = "parent-death"
+    ENVIRONMENT = "environment"
+    CGROUP = "cgroup"
+    USER_NAMESPACE = "user-namespace"
+    PID_NAMESPACE = "pid-namespace"
+    NETWORK_NAMESPACE = "network-namespace"
+    IPC_NAMESPACE = "ipc-namespace"
+    UTS_NAMESPACE = "uts-namespace"
+    CGROUP_NAMESPACE = "cgroup-namespace"
+    OWN_ROOT = "own-root"
+    OWN_UID = "own-uid"
+    RLIMITS = "rlimits"
+    INHERITED_DESCRIPTORS = "inherited-descriptors"
     CAPABILITIES = "capabilities"
     NO_NEW_PRIVS = "no-new-privs"
     LANDLOCK = "landlock"
     SECCOMP = "seccomp"
     WATCHDOG = "watchdog"
+
+
+FIXED_LAYERS: Final = frozenset(
+    {
+        *(Layer.PARENT_DEATH, Layer.ENVIRONMENT, Layer.INHERITED_DESCRIPTORS),
+        *(Layer.CAPABILITIES, Layer.NO_NEW_PRIVS, Layer.WATCHDOG),
+    }
+)
+"""Layers that no configuration switches off: every system has them, and no plugin needs less."""
 
 
 class LayerStatus(enum.StrEnum):
@@ -43,6 +64,41 @@ class LayerStatus(enum.StrEnum):
     ACTIVE = "active"
     DEGRADED = "degraded"
     UNAVAILABLE = "unavailable"
+    DISABLED = "disabled"
+
+
+class Guarantee(enum.StrEnum):
+    """What holds for a confined plugin, whichever layers bring it about.
+
+    The words are promises: `sandbox_host.guarantees` says which layers keep each of them.
+    """
+
+    FILES = "files"
+    NETWORK = "network"
+    PROCESSES = "processes"
+    PROGRAMS = "programs"
+    KERNEL_SURFACE = "kernel-surface"
+    SECRETS = "secrets"
+    LIFETIME = "lifetime"
+    MEMORY = "memory"
+    CPU = "cpu"
+    TASKS = "tasks"
+    DESCRIPTORS = "descriptors"
+    DISK = "disk"
+
+
+@dataclass(frozen=True, slots=True)
+class GuaranteeReport:
+    """One guarantee's standing.
+
+    Attributes:
+        status: `DEGRADED` means that it is kept, with the restriction that ``detail`` names.
+        detail: the layers that keep it, or which ones could.
+    """
+
+    guarantee: Guarantee
+    status: LayerStatus
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +117,34 @@ class LayerReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Enforced:
+    """One limit or permission, and the mechanism that enforces it now.
+
+    Attributes:
+        name: the field of `Limits` or `Permissions`.
+        value: what is in force, with its unit.
+        mechanism: what enforces it, as it was read back.
+    """
+
+    name: str
+    value: str
+    mechanism: str
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
-    """What confines one plugin now. Every word is read back from the kernel, none is planned."""
+    """What confines one plugin now. Every word is read back from the kernel, none is planned.
+
+    Attributes:
+        pid: as the host sees it; a plugin in a namespace of its own has another number inside.
+    """
 
     plugin: str
     pid: int
     layers: tuple[LayerReport, ...]
+    guarantees: tuple[GuaranteeReport, ...] = ()
+    limits: tuple[Enforced, ...] = ()
+    permissions: tuple[Enforced, ...] = ()
 
     @property
     def active(self) -> tuple[Layer, ...]:
@@ -86,6 +164,8 @@ class Limits:
         descriptors: open file descriptors.
         threads: threads of the process.
         file_bytes: the size of any one file.
+        scratch_bytes: the scratch directory in total, which is memory where it is a file system
+            of the plugin's own.
     """
 
     memory_bytes: int = 512 * MIB
@@ -95,6 +175,7 @@ class Limits:
     descriptors: int = 1_000
     threads: int = 64
     file_bytes: int = 256 * MIB
+    scratch_bytes: int = 64 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +188,8 @@ class Permissions:
         write: absolute paths it may write.
         network: ``host:port`` entries it may connect to.
         env: names of environment variables it may see.
-        native_code: it may bring shared objects and make code in memory. Without it, code can
-            still be mapped from a file that the plugin wrote: what native code can *do* is held
-            by Landlock and seccomp, with this permission or without.
+        native_code: it may bring shared objects and make code in memory. What native code can *do*
+            is held by the same layers, with this permission or without.
         subprocess: it may start programs.
     """
 

@@ -97,6 +97,8 @@ LIMIT_KEYS: Final = (
     LimitKey("descriptors", "descriptors", "count", 16, 1_048_576),
     LimitKey("threads", "threads", "count", 1, 32_768),
     LimitKey("file_size", "file_bytes", "bytes", 0, _MAX_BYTES),
+    # A tmpfs takes the size 0 as "no limit"; below a few pages it holds no file.
+    LimitKey("scratch", "scratch_bytes", "bytes", MIB // 16, _MAX_BYTES),
     LimitKey(
         "cpu_total", "cpu_total_seconds", "whole seconds", 1, _MAX_SECONDS, operator_only=True
     ),

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from sandbox_host import BlockingHost, Layer, SandboxHost
-from sandbox_host.backends.select import select_backend
+from sandbox_host import BlockingHost, HostConfig, Layer, SandboxHost
 from sandbox_host.errors import ConfinementError
-from sandbox_host.model import LayerStatus
+from sandbox_host.model import LayerReport, LayerStatus
+from sandbox_host.runtime.offers import machine_offers
 from tests.support.host import Load, Workshop
 
 REQUIRED = "SANDBOX_HOST_REQUIRED_LAYERS"
 """Layers that the machine must have, by name, or "all": a test that lacks one fails, not skips."""
 
 
+@functools.cache
+def _offers() -> tuple[LayerReport, ...]:
+    return machine_offers(HostConfig())
+
+
 def _missing(wanted: frozenset[Layer]) -> list[Layer]:
     try:
-        offers = select_backend().offers()
+        offers = _offers()
     except ConfinementError:
         return sorted(wanted)
     active = {offer.layer for offer in offers if offer.status is LayerStatus.ACTIVE}
@@ -32,7 +38,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     marker = item.get_closest_marker("needs")
     if marker is None:
         return
-    missing = _missing(frozenset(Layer(name) for name in marker.args) or frozenset(Layer))
+    missing = _missing(frozenset(Layer(name) for name in marker.args))
     if not missing:
         return
     text = f"this machine lacks {', '.join(missing)}"

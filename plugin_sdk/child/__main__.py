@@ -30,15 +30,18 @@ EXIT_NOT_LOADED = 73
 EXIT_OUT_OF_MEMORY = 74
 
 
-def main(arguments: list[str]) -> NoReturn:
-    """Run one plugin from the lock-down to the end of the process.
+def main(in_fd: int, out_fd: int, trace_fd: int, parent: int) -> NoReturn:
+    """Run one plugin from the lock-down to the end of the process, which the nursery has forked.
 
     Args:
-        arguments: IN_FD OUT_FD TRACE_FD HOST_PID, all decimal.
+        in_fd: read end of the pipe from the host.
+        out_fd: write end of the pipe to the host.
+        trace_fd: write end of the pipe for stack dumps.
+        parent: what getppid returned when the process was made.
     """
     status = EXIT_INTERNAL
     try:
-        status = run(arguments)
+        status = run(in_fd, out_fd, trace_fd, parent)
     except RemoteProtocolError as error:
         sys.stderr.write(f"ERROR the host broke the protocol: {error}\n")
         status = EXIT_HOST_BROKE_PROTOCOL
@@ -55,9 +58,8 @@ def main(arguments: list[str]) -> NoReturn:
         os._exit(status)
 
 
-def run(arguments: list[str]) -> int:
-    """Go through the steps; return the exit status."""
-    in_fd, out_fd, trace_fd, host_pid = (int(argument) for argument in arguments)
+def run(in_fd: int, out_fd: int, trace_fd: int, parent: int) -> int:
+    """Go through the steps; return the exit status. Arguments as for `main`."""
     # 1. The channel. An interrupt typed at the terminal is for the host, which ends its plugins.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The host's mask is inherited; with it, a deadline or a question for the place would wait.
@@ -66,7 +68,7 @@ def run(arguments: list[str]) -> int:
         os.set_inheritable(descriptor, False)
     channel = ChildChannel(in_fd, out_fd)
     # 2. and 3. Lock down; report what was read back.
-    if not _confine(channel, host_pid):
+    if not _confine(channel, parent):
         return EXIT_INTERNAL
     # 4. What to load: the first that this process hears of a plugin.
     message = channel.receive()
@@ -89,7 +91,7 @@ def run(arguments: list[str]) -> int:
     return EXIT_OK
 
 
-def _confine(channel: ChildChannel, host_pid: int) -> bool:
+def _confine(channel: ChildChannel, parent: int) -> bool:
     message = channel.receive()
     if not isinstance(message, Confine):
         return False
@@ -99,7 +101,7 @@ def _confine(channel: ChildChannel, host_pid: int) -> bool:
         if message.version != PROTOCOL_VERSION:
             text = f"host speaks protocol {message.version}, this child {PROTOCOL_VERSION}"
             raise ConfineError("protocol-version", text)
-        report = apply_plan(unpack(message.payload), host_pid)
+        report = apply_plan(unpack(message.payload), parent)
     except ConfineError as error:
         channel.send(Failed(error.code, payload=pack({"message": str(error)})))
         return False

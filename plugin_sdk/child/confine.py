@@ -1,32 +1,43 @@
-"""Puts the mechanisms in order, then tries them: the last trusted code before the plugin.
+"""Puts the mechanisms in order: the last trusted code before the plugin.
 
-The order is fixed, because each step needs what later steps take away. Places are kept for the
-layers that a later version adds; the numbers are theirs as well.
+The order is fixed, because each step needs what later steps take away. What a plan does not name
+is not done; nothing is decided here.
 
- 1. die with the host (set here, and again after the last change of credentials, which clears it)
- 2. namespaces                        (not in this version)
- 3. a process of one's own in them    (not in this version)
- 4. a root of one's own               (not in this version)
- 5. a session of one's own            (the host starts the child in one)
- 6. resource limits
- 7. descriptors, capabilities, no_new_privs
+ 1. die with the parent (set here, and again after the last change of credentials, which clears it)
+ 2. namespaces, and a host name that tells nothing
+ 3. (a process of one's own in them: the nursery has forked it as pid 1 of its pid namespace)
+ 4. a root of one's own, then a user namespace below the one that owns it
+ 5. a session of one's own
+ 6. an environment of one's own, resource limits
+ 7. descriptors, user id, capabilities, no_new_privs
  8. Landlock, then seccomp, last
  9. read back, and one live probe per layer
 """
 
 from __future__ import annotations
 
-import errno
 import os
 
-from plugin_sdk.child import lockdown_linux as kernel
+from plugin_sdk.lockdown.descriptors import close_others, open_descriptors
+from plugin_sdk.lockdown.identity import become
+from plugin_sdk.lockdown.landlock import restrict_with_landlock
+from plugin_sdk.lockdown.limits import set_rlimits
+from plugin_sdk.lockdown.namespaces import nest, set_hostname, unshare
+from plugin_sdk.lockdown.parent import die_with, parent_death_signal
+from plugin_sdk.lockdown.privileges import (
+    drop_bounding_set,
+    drop_capabilities,
+    forbid_new_privileges,
+    securebits,
+)
+from plugin_sdk.lockdown.probes import try_all
+from plugin_sdk.lockdown.root import make_root
+from plugin_sdk.lockdown.seccomp import load_filter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
-
-ALLOWED = "allowed"
 
 
 class ConfineError(Exception):
@@ -41,37 +52,56 @@ class ConfineError(Exception):
         self.code = code
 
 
-def apply_plan(plan: dict[str, Any], host_pid: int) -> dict[str, Any]:
+def apply_plan(plan: dict[str, Any], parent: int) -> dict[str, Any]:
     """Apply the compiled plan to this process and report what was read back.
 
     Args:
         plan: plain data from the host, trusted.
-        host_pid: the parent known at spawn time.
+        parent: what getppid returned when this process was made.
 
     Raises:
         ConfineError: a layer could not be applied; the caller reports it and ends.
     """
-    report: dict[str, Any] = {"environment": sorted(os.environ)}
-    landlock, seccomp = plan["landlock"], plan["seccomp"]
-    _step("parent-death", lambda: kernel.die_with(host_pid))  # 1
-    _step("rlimits", lambda: kernel.set_rlimits(plan["rlimits"]))  # 6
-    report["descriptors"] = _step("descriptors", lambda: kernel.close_others(plan["keep"]))  # 7
-    _step("capabilities", kernel.drop_capabilities)
-    _step("no-new-privs", kernel.forbid_new_privileges)
-    _step("parent-death", lambda: kernel.die_with(host_pid))
+    landlock = plan["landlock"]
+    _step("parent-death", lambda: die_with(parent))  # 1
+    process = os.open("/proc/self", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for layer, flag in plan["namespaces"]:  # 2
+        _step(layer, lambda flag=flag: unshare(flag))  # type: ignore[misc]  # bound now
+    if plan["hostname"]:
+        _step("uts-namespace", lambda: set_hostname(plan["hostname"]))
+    if plan["root"] is not None:  # 4
+        _step("own-root", lambda: make_root(plan["root"]))
+    else:
+        os.chdir(plan["cwd"])
+    if plan["nested_user"]:
+        _step("user-namespace", lambda: nest(process))
+    _step("session", os.setsid)  # 5
+    _set_environment(plan["environment"])  # 6
     os.umask(0o077)
-    report["parent_death_signal"] = kernel.parent_death_signal()
+    _step("rlimits", lambda: set_rlimits(plan["rlimits"]))
+    _step("inherited-descriptors", lambda: close_others(plan["keep"]))  # 7
+    _step("capabilities", drop_bounding_set)
+    if plan["uid"] is not None:
+        _step("own-uid", lambda: become(plan["uid"]))
+    _step("capabilities", drop_capabilities)
+    _step("no-new-privs", forbid_new_privileges)
+    _step("parent-death", lambda: die_with(parent))
     if landlock is not None:  # 8
-        _step(
-            "landlock",
-            lambda: kernel.restrict_with_landlock(
-                landlock["fs"], landlock["net"], landlock["scoped"], landlock["rules"]
-            ),
-        )
-    if seccomp is not None:
-        _step("seccomp", lambda: kernel.load_filter(seccomp))
-    report["probes"] = _probe(plan["canary"], host_pid)  # 9
-    return report
+        rights = landlock["fs"], landlock["net"], landlock["scoped"]
+        _step("landlock", lambda: restrict_with_landlock(*rights, landlock["rules"]))
+    if plan["seccomp"] is not None:
+        _step("seccomp", lambda: load_filter(plan["seccomp"]))
+    return {  # 9
+        "environment": sorted(os.environ),
+        "descriptors": open_descriptors(),
+        "parent_death_signal": parent_death_signal(),
+        "user": [*os.getresuid(), *os.getresgid(), *os.getgroups()],
+        "securebits": securebits(),
+        "hostname": os.uname().nodename,
+        "pid": os.getpid(),
+        "session": os.getsid(0),
+        "probes": try_all(plan["probes"], plan["canary"], plan["host_pid"]),
+    }
 
 
 def _step(layer: str, action: Callable[[], Any]) -> Any:
@@ -82,31 +112,6 @@ def _step(layer: str, action: Callable[[], Any]) -> Any:
         raise ConfineError(layer, text) from error
 
 
-def _probe(canary: str, host_pid: int) -> dict[str, str]:
-    """Try one forbidden thing per layer and return what each met."""
-    return {
-        "open-canary": _attempt(lambda: os.close(os.open(canary, os.O_RDONLY))),
-        "socket": _attempt(_make_socket),
-        "fork": _attempt(_fork),
-        "signal-host": _attempt(lambda: os.kill(host_pid, 0)),
-        "change-mode": _attempt(lambda: os.chmod(canary, 0o600)),
-    }
-
-
-def _attempt(action: Callable[[], object]) -> str:
-    try:
-        action()
-    except OSError as error:
-        return errno.errorcode.get(error.errno or 0, str(error.errno))
-    return ALLOWED
-
-
-def _make_socket() -> None:
-    import _socket  # the C part alone; importing `socket` would cost more than the start
-
-    _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM).close()
-
-
-def _fork() -> None:
-    if os.fork() == 0:
-        os._exit(0)
+def _set_environment(variables: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(variables)

@@ -6,7 +6,7 @@ The steps, numbered again in `admit`:
 2. Its plugin API, and the ``core_framework`` it depends on, are this host's.
 3. Every permission it requests is available and granted; no limit it names is above the ceiling.
 4. Its configuration, with the operator's laid over it, meets its schema.
-5. Every required layer of confinement is offered, or its absence accepted by name.
+5. Every guarantee is kept by the layers that this machine offers, or its absence accepted by name.
 
 That it brings no native code that it did not request is a rule of bundles, kept at verification.
 """
@@ -18,6 +18,7 @@ from dataclasses import InitVar, dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from sandbox_host.admission.confinement import confine
 from sandbox_host.admission.policy import (
     Difference,
     Policy,
@@ -28,8 +29,15 @@ from sandbox_host.admission.policy import (
 )
 from sandbox_host.bundle.config_schema import validate_config
 from sandbox_host.bundle.plugin_json import api_range, split_dependency
-from sandbox_host.errors import AdmissionError, ConfigError, ConfinementError, PluginDisabledError
-from sandbox_host.model import PLUGIN_API_VERSION, Layer, Limits, Manifest, Permissions
+from sandbox_host.errors import AdmissionError, ConfigError, PluginDisabledError
+from sandbox_host.model import (
+    PLUGIN_API_VERSION,
+    Guarantee,
+    Layer,
+    Limits,
+    Manifest,
+    Permissions,
+)
 from sandbox_host.reading import BadValueError, quoted, sentence
 
 if TYPE_CHECKING:
@@ -52,7 +60,8 @@ class SandboxPlan:
         permissions: requested x granted.
         config: the configuration as the plugin sees it.
         layers: layers of confinement to apply, in their order.
-        accepted_missing: layers that are required, not offered, and done without by name.
+        disabled: layers that the operator switched off, and accepted to miss by name.
+        accepted_missing: guarantees that nothing keeps here, accepted to be missing by name.
         notes: what the operator should be told although the plugin is admitted.
     """
 
@@ -64,7 +73,8 @@ class SandboxPlan:
     permissions: Permissions
     config: Mapping[str, Any]
     layers: tuple[Layer, ...]
-    accepted_missing: tuple[Layer, ...]
+    disabled: tuple[Layer, ...]
+    accepted_missing: tuple[Guarantee, ...]
     notes: tuple[str, ...]
     token: InitVar[object]
 
@@ -143,57 +153,36 @@ def _effective_config(manifest: Manifest, policy: Policy) -> dict[str, Any]:
         ) from None
 
 
-def _layers(
-    manifest: Manifest, policy: Policy, offered: frozenset[Layer], required: frozenset[Layer]
-) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
-    missing = [layer for layer in Layer if layer in required and layer not in offered]
-    refused = [layer for layer in missing if layer not in policy.accept_missing]
-    if refused:
-        names = ", ".join(refused)
-        listed = ", ".join(f'"{layer}"' for layer in refused)
-        raise ConfinementError(
-            f"Plugin {manifest.identity} is not admitted: this machine does not offer the layer of "
-            f"confinement {names}, which the plan needs.",
-            layer=refused[0],
-            remedy=(
-                "Run sandbox-host doctor to see why. To do without it knowingly, write in the "
-                f"host's TOML: accept_missing = [{listed}]."
-            ),
-        )
-    return tuple(layer for layer in Layer if layer in offered), tuple(missing)
-
-
-def _notes(manifest: Manifest, missing: tuple[Layer, ...]) -> tuple[str, ...]:
-    notes = list(manifest.notes)
-    notes += [
+def _dependency_notes(manifest: Manifest) -> tuple[str, ...]:
+    return tuple(
         f"dependency {quoted(text)} is not resolved by this version of the host"
         for text in manifest.dependencies
         if split_dependency(text)[0] != CORE_FRAMEWORK
-    ]
-    notes += [f"layer {layer} is missing, and the operator accepted that" for layer in missing]
-    return tuple(notes)
+    )
 
 
 def admit(
     bundle: VerifiedBundle,
     policy: Policy,
     offered: frozenset[Layer],
-    required: frozenset[Layer],
+    required: frozenset[Guarantee] = frozenset(Guarantee),
 ) -> SandboxPlan:
     """Decide what a verified plugin gets, or refuse it.
 
     Args:
         bundle: the plugin, with its signature already verified.
         policy: what the operator allows.
-        offered: the layers that this machine can enforce now.
-        required: the layers that a plugin must have unless the operator accepted their absence.
+        offered: the layers that are active on this machine; those that are switched off need not
+            be left out.
+        required: the guarantees that have to be kept unless the operator accepted their absence.
 
     Raises:
         PluginDisabledError: it is disabled.
         AdmissionError: it asks for more than it is granted, for what this version cannot enforce,
             or for another plugin API.
         ConfigError: the operator's configuration for it does not meet its schema.
-        ConfinementError: a required layer is not offered and was not accepted as missing.
+        ConfinementError: a required guarantee is missing, or a layer is switched off, and that was
+            not accepted by name.
     """
     manifest = bundle.manifest
     # 1. Enabled, before anything else is asked of a plugin that is not to run. Anything but a bool
@@ -211,8 +200,8 @@ def admit(
         raise _refusal(manifest, differences)
     # 4. Configuration.
     config = _effective_config(manifest, policy)
-    # 5. Layers.
-    layers, missing = _layers(manifest, policy, offered, required)
+    # 5. Layers, and the guarantees that they keep.
+    confinement = confine(manifest.identity, policy, offered, required)
     return SandboxPlan(
         identity=manifest.identity,
         manifest=manifest,
@@ -221,8 +210,9 @@ def admit(
         limits=effective_limits(manifest, policy.ceilings),
         permissions=effective_permissions(manifest, policy),
         config=MappingProxyType(config),
-        layers=layers,
-        accepted_missing=missing,
-        notes=_notes(manifest, missing),
+        layers=confinement.layers,
+        disabled=confinement.disabled,
+        accepted_missing=confinement.accepted_missing,
+        notes=(*manifest.notes, *_dependency_notes(manifest), *confinement.notes),
         token=_TOKEN,
     )

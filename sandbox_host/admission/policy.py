@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox_host.bundle.config_schema import ENABLED
-from sandbox_host.model import HOST_EVENTS, Layer, Limits, Manifest, Permissions
+from sandbox_host.model import HOST_EVENTS, Guarantee, Layer, Limits, Manifest, Permissions
 from sandbox_host.terms import LIMIT_KEYS
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ class Policy:
         ceilings: the most that any plugin gets.
         grants: permissions by shell pattern of the plugin's identity.
         plugin_config: configuration by shell pattern of identity.
-        accept_missing: layers that may be missing on this machine.
+        accept_missing: guarantees that may be missing, and layers that may be switched off.
+        disabled: layers that are switched off.
     """
 
     ceilings: Limits = field(default_factory=Limits)
@@ -68,7 +69,8 @@ class Policy:
     plugin_config: Mapping[str, Mapping[str, Any]] = field(
         default_factory=lambda: MappingProxyType({})
     )
-    accept_missing: frozenset[Layer] = frozenset()
+    accept_missing: frozenset[Guarantee | Layer] = frozenset()
+    disabled: frozenset[Layer] = frozenset()
 
     @classmethod
     def from_config(cls, config: HostConfig) -> Policy:
@@ -78,6 +80,7 @@ class Policy:
             grants=config.grants,
             plugin_config=config.plugin_config,
             accept_missing=config.accept_missing,
+            disabled=config.disable_layers,
         )
 
     def granted(self, identity: str) -> Permissions:

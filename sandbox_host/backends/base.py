@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from plugin_sdk.wire.connection import Connection
     from sandbox_host.admission.plan import SandboxPlan
-    from sandbox_host.model import LayerReport, Receipt
+    from sandbox_host.model import Layer, LayerReport, Receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,25 @@ class Places:
 
 
 @dataclass(frozen=True, slots=True)
+class Options:
+    """What the operator decided about confinement, for all plugins of a host.
+
+    Attributes:
+        start: "nursery" forks plugins from one clean process, "exec" gives each an interpreter of
+            its own, with an address layout and a hash seed that no other plugin has.
+        disabled: layers that are switched off; never one of `FIXED_LAYERS`.
+        uids: first and number of the user ids that plugins get where the host is root.
+        cgroup: directory of a control group that was delegated to the host, or None to look for
+            one.
+    """
+
+    start: Literal["nursery", "exec"] = "nursery"
+    disabled: frozenset[Layer] = frozenset()
+    uids: tuple[int, int] = (61_184, 4_000)
+    cgroup: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """What a running child uses now, read from the kernel."""
 
@@ -48,12 +67,19 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a child ended: an exit code or a signal, never both; both None if nobody can know."""
+    """How a child ended: an exit code or a signal, never both; both None if nobody can know.
+
+    Attributes:
+        out_of_memory: the kernel says that it killed the process at its memory limit.
+        with_nursery: what had forked it ended first, and the kernel ended it with that.
+    """
 
     code: int | None
     signal: int | None
     cpu_seconds: float = 0.0
     resident_peak_bytes: int = 0
+    out_of_memory: bool = False
+    with_nursery: bool = False
 
 
 class Child(Protocol):
@@ -108,7 +134,11 @@ class Backend(Protocol):
     name: str
 
     def offers(self) -> tuple[LayerReport, ...]:
-        """Return what this machine offers, layer by layer, found out by trying."""
+        """Return what this machine offers, layer by layer, found out by trying.
+
+        Every layer but the watchdog, which is the host's own; those that are switched off as
+        `DISABLED`. Takes a moment the first time.
+        """
 
     def start(self, plan: SandboxPlan, places: Places, timeout: float) -> tuple[Child, Receipt]:
         """Start a confined child that has imported nothing of the plugin.
@@ -119,3 +149,6 @@ class Backend(Protocol):
             AttestationError: what is in force is not what was planned; the child was killed.
             ConfinementError: the child could not apply a layer; it was killed.
         """
+
+    def close(self) -> None:
+        """End what serves all plugins. Every child must have ended; nothing starts afterwards."""

@@ -8,6 +8,7 @@ order in any encoding; S < L. See "Taming the many EdDSAs" (Chalkias, Garillot, 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import Final
 
@@ -104,10 +105,12 @@ def point_fault(encoded: bytes) -> str:
     return ""
 
 
+@functools.lru_cache(maxsize=1_024)
 def public_key_fault(public: bytes) -> str:
     """Return why a raw public key must not be trusted, or "" where it may be.
 
-    The full check, with arithmetic on the curve: on entry into a trust store, once.
+    The full check, with arithmetic on the curve, which takes milliseconds: whenever a trust store
+    is read, for the same keys mostly. It depends on nothing but the bytes.
     """
     if len(public) != PUBLIC_KEY_BYTES:
         return f"has {len(public)} bytes instead of {PUBLIC_KEY_BYTES}"

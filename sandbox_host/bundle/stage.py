@@ -1,8 +1,9 @@
 """Put verified bytes where a plugin's process can import them, and nobody can change them.
 
 The copy is made of the bytes in memory, never of the directory they came from: what was swapped
-there after verification is not looked at. Files are 0400 and directories 0500 below a parent that
-is ours alone; the process that imports them is confined to reading them.
+there after verification is not looked at. Files are 0444 and directories 0555, for a plugin that
+has a user of its own, below a parent that is ours alone; the process that imports them is confined
+to reading them.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def remove(staged: Path) -> None:
     if root.is_symlink() or not root.exists():
         return
     try:
-        # Directories are 0500; to remove what is in them, their owner must make them writable.
+        # Directories are 0555; to remove what is in them, their owner must make them writable.
         for _, _, _, descriptor in os.fwalk(root, follow_symlinks=False):
             os.fchmod(descriptor, stat.S_IRWXU)
         shutil.rmtree(root)
@@ -149,10 +150,10 @@ def _write_package(parent: int, name: str, identity: str, files: Mapping[str, by
         os.mkdir(identity, stat.S_IRWXU, dir_fd=outer)
         inner = os.open(identity, _OPEN_DIRECTORY, dir_fd=outer)
         try:
-            _write_tree(inner, files, file_mode=0o400, directory_mode=0o500)
+            _write_tree(inner, files, file_mode=0o444, directory_mode=0o555)
         finally:
             os.close(inner)
-        os.fchmod(outer, 0o500)
+        os.fchmod(outer, 0o555)
     finally:
         os.close(outer)
 

@@ -1,4 +1,4 @@
-"""``sandbox-host doctor``: what this machine offers, layer by layer, with cause and remedy."""
+"""``sandbox-host doctor``: what is promised of plugins on this machine, and by which means."""
 
 from __future__ import annotations
 
@@ -6,108 +6,84 @@ import os
 import platform
 import stat
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from sandbox_host.backends.select import select_backend
 from sandbox_host.bundle.trust import TrustStore
 from sandbox_host.catalog.environment import environment_fault
 from sandbox_host.cli.describe import counted
+from sandbox_host.cli.doctor_attack import Attacked, attack
+from sandbox_host.cli.doctor_report import Diagnosis, Finding, print_diagnosis
 from sandbox_host.cli.exits import Exit
 from sandbox_host.cli.options import host_options, output_format
-from sandbox_host.cli.output import clean, fail, place, print_json, print_table, say
-from sandbox_host.cli.tables import layer_rows
-from sandbox_host.errors import ConfinementError, TrustStoreError
-from sandbox_host.model import Layer, LayerReport, LayerStatus
+from sandbox_host.cli.output import fail, note, place, print_json
+from sandbox_host.errors import TrustStoreError
+from sandbox_host.selftest.offers import offers_of
 
 if TYPE_CHECKING:
     from sandbox_host.cli.options import HostOptions
     from sandbox_host.config import HostConfig
 
-
-_NEXT: Final = "The table says why, and what to do about it."
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing beside the layers: what it is, whether it can be used, and what was seen."""
-
-    what: str
-    usable: bool
-    detail: str
+_NEXT: Final = "The tables say why, and what to do about it."
 
 
 @click.command("doctor", short_help="Show what this machine offers to confine plugins.")
+@click.option(
+    "--attack",
+    "attacked",
+    is_flag=True,
+    help="Attack the sandbox as well, from inside a real plugin, and show what held.",
+)
 @host_options
 @output_format
-def command(host: HostOptions, as_format: str) -> int:
+def command(host: HostOptions, attacked: bool, as_format: str) -> int:
     """Show what this machine offers to confine plugins, found out by trying; changes nothing.
 
-    The exit code is 0 if plugins can be loaded. It is 6 if a layer is missing that the
-    configuration does not accept to miss, or if the trust store, the state directory or the
-    plugin environment cannot be used.
+    First what is promised of every plugin and which layers of confinement keep it, then the layers,
+    with cause and remedy where one is missing. The exit code is 0 if plugins can be loaded. It is 6
+    if a guarantee is missing or a layer switched off and the configuration does not accept that, or
+    if the trust store, the state directory or the plugin environment cannot be used.
+
+    With --attack our collection of attacks is run on this machine: each without the sandbox first,
+    where it has to succeed, and then in a real plugin with a throw-away signature, where it has to
+    fail. What is attacked is made for it; no attack harms the machine where it gets through. It
+    takes about a quarter of a minute. The exit code is 1 if one got through, or is not clear.
 
     \b
     Example:
       sandbox-host doctor --format json
+      sandbox-host doctor --attack
     """
     config = host.read()
-    layers = _layers()
-    missing = [
-        report.layer
-        for report in layers
-        if report.status is not LayerStatus.ACTIVE and report.layer not in config.accept_missing
-    ]
-    findings = [_python(), _state_dir(config), _trust_store(config), _environment(config)]
-    unusable = [one.what for one in findings if not one.usable]
+    findings = (_python(), _state_dir(config), _trust_store(config), _environment(config))
+    diagnosis = Diagnosis.of(config, offers_of(config), findings)
+    if as_format == "text":
+        print_diagnosis(diagnosis)
+    tried = attack(config) if attacked and not diagnosis.refused else None
     if as_format == "json":
-        print_json(_document(layers, missing, findings))
-    else:
-        print_table(("LAYER", "STATUS", "FOUND"), layer_rows(layers))
-        say()
-        print_table(
-            ("BESIDE THEM", "USABLE", "FOUND"),
-            [(one.what, "yes" if one.usable else "no", one.detail) for one in findings],
-        )
-        say()
-        say(_conclusion(missing, unusable))
-    if missing:
-        fail(f"missing: {', '.join(missing)}. {_NEXT}")
-    if unusable:
-        fail(f"not usable: {', '.join(unusable)}. {_NEXT}")
-    return Exit.ENVIRONMENT if missing or unusable else Exit.OK
+        print_json({**diagnosis.document(), "attack": tried and tried.document()})
+    elif tried:
+        tried.print()
+    if attacked and tried is None:
+        note("note: no attack was made, because no plugin can be loaded here.")
+    return _exit(diagnosis, tried)
 
 
-def _conclusion(missing: list[Layer], unusable: list[str]) -> str:
-    if missing:
-        return "No plugin can be loaded here."
-    if unusable:
-        return f"Plugins can be confined here, but none will load: {', '.join(unusable)}."
-    return "Plugins can be confined here."
+def _exit(diagnosis: Diagnosis, tried: Attacked | None) -> Exit:
+    """Tell what is wrong, and return the exit code: an attack that got through is the gravest."""
+    if diagnosis.refused:
+        fail(f"missing: {', '.join(diagnosis.refused)}. {_NEXT}")
+    if diagnosis.unusable:
+        fail(f"not usable: {', '.join(diagnosis.unusable)}. {_NEXT}")
+    if tried is not None and (fault := tried.fault):
+        fail(fault)
+        return tried.exit
+    return Exit.ENVIRONMENT if diagnosis.refused or diagnosis.unusable else Exit.OK
 
 
-def _layers() -> tuple[LayerReport, ...]:
-    """Return every layer's standing; on a system without a backend, that none is there."""
-    try:
-        offers = select_backend().offers()
-    except ConfinementError as error:
-        return tuple(
-            LayerReport(layer, LayerStatus.UNAVAILABLE, error.message, error.remedy)
-            for layer in Layer
-        )
-    known = {report.layer for report in offers}
-    watchdog = LayerReport(Layer.WATCHDOG, LayerStatus.ACTIVE, "the host's own")
-    rest = tuple(
-        watchdog
-        if layer is Layer.WATCHDOG
-        else LayerReport(layer, LayerStatus.UNAVAILABLE, "not offered by this version")
-        for layer in Layer
-        if layer not in known
-    )
-    return (*offers, *rest)
+# -- beside the layers -------------------------------------------------------------------------
 
 
 def _python() -> Finding:
@@ -152,26 +128,3 @@ def _environment(config: HostConfig) -> Finding:
         return Finding("packages", False, f"{place(path)} {fault}")
     count = sum(name.endswith(".dist-info") for name in os.listdir(path))
     return Finding("packages", True, f"{place(path)}: {count} installed")
-
-
-def _document(
-    layers: tuple[LayerReport, ...], missing: list[Layer], findings: list[Finding]
-) -> dict[str, Any]:
-    return {
-        "confined": not missing,
-        "loads": not missing and all(one.usable for one in findings),
-        "missing": list(missing),
-        "layers": [
-            {
-                "layer": report.layer,
-                "status": report.status,
-                "detail": clean(report.detail),
-                "remedy": report.remedy,
-            }
-            for report in layers
-        ],
-        "findings": [
-            {"what": one.what, "usable": one.usable, "detail": clean(one.detail)}
-            for one in findings
-        ],
-    }

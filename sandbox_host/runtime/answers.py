@@ -119,7 +119,7 @@ def _failure(
     return OperationError(
         f"{what} raised {type_name or 'an error'}{at}: {sentence(message)}",
         plugin=plugin,
-        remedy=hint(type_name, message),
+        remedy=hint(type_name, message, clean(told.get("traceback"), 16_000, keep="\n\t")),
         type_name=type_name,
         traceback_text=clean(told.get("traceback"), _MAX_TRACEBACK, keep="\n\t"),
     )
@@ -145,6 +145,17 @@ _HINTS: Final = (
     ("ModuleNotFoundError", "", "Plugins import the standard library and the plugin environment."),
     ("gaierror", "", "There is no network in the sandbox."),
     ("URLError", "", "There is no network in the sandbox."),
+    ("", "[Errno 30]", "Only the plugin's data_dir and scratch_dir can be written."),
+    (
+        "",
+        "failed to map segment from shared object",
+        'A shared object that the plugin brings or writes is loaded only with "native_code": true.',
+    ),
+    (
+        "FileNotFoundError",
+        "[Errno 2]",
+        "A plugin has a root of its own: of this machine's files, only granted ones are there.",
+    ),
     ("", "[Errno 27]", 'A file may be as large as "limits": {"file_size": …} says.'),
     (
         "PermissionError",
@@ -154,9 +165,20 @@ _HINTS: Final = (
 )
 """What a wall of the sandbox looks like from inside: type, part of the message, what it means."""
 
+_PROCESSES: Final = ("multiprocessing", "subprocess.py", "concurrent/futures/process.py")
+_ONE_PROCESS: Final = (
+    "A plugin is one process and starts no other, so that multiprocessing and subprocess do not "
+    "work inside: use threads (numpy computes in parallel in them), or several plugins."
+)
 
-def hint(type_name: str, message: str) -> str:
+
+def hint(type_name: str, message: str, traceback_text: str = "") -> str:
     """Return what an exception inside may have to do with the sandbox; "" where nothing."""
+    kind = type_name.rpartition(".")[2]
+    if kind.endswith(("PermissionError", "FileNotFoundError")) and any(
+        f'{module}"' in traceback_text or f"/{module}/" in traceback_text for module in _PROCESSES
+    ):
+        return _ONE_PROCESS
     for kind, part, text in _HINTS:
         if type_name.rpartition(".")[2].endswith(kind) and part in message:
             return text

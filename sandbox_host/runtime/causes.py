@@ -47,6 +47,12 @@ def cause_of(
     """
     if ending is not None:
         return ending.cause, ending.text
+    if how.out_of_memory:
+        text = f"{plugin} reached the memory limit of its control group, and the kernel ended it."
+        return Cause.MEMORY, text
+    if how.with_nursery:
+        text = f"{plugin} ended with its nursery, which somebody else ended: an operator, perhaps."
+        return Cause.KILLED, text
     if how.signal == signal.SIGKILL and how.cpu_seconds >= cpu_total_seconds:
         return _by_signal(plugin, signal.SIGXCPU)
     if how.signal is not None:

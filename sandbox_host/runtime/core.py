@@ -8,7 +8,6 @@ import os
 import threading
 import time
 import weakref
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +16,7 @@ from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import PayloadError
 from plugin_sdk.wire.limits import EVENT
 from sandbox_host.backends.select import select_backend
+from sandbox_host.backends.worker import Worker, each
 from sandbox_host.broker.broker import Broker
 from sandbox_host.broker.topics import may_publish
 from sandbox_host.bundle import stage
@@ -33,8 +33,9 @@ from sandbox_host.observe.journal import Journal
 from sandbox_host.runtime import answers
 from sandbox_host.runtime.causes import Ending
 from sandbox_host.runtime.keeper import Keeper
-from sandbox_host.runtime.launch import Launcher
+from sandbox_host.runtime.launch import Launcher, base_python
 from sandbox_host.runtime.lifecycle import ENDED
+from sandbox_host.runtime.offers import options_of
 from sandbox_host.runtime.process import PluginProcess
 from sandbox_host.runtime.workspace import Workspace, remove_tree
 
@@ -101,11 +102,16 @@ class HostCore:
             text = f"The plugin environment {environment} {fault}."
             remedy = "Make it with `pip install --target`, or leave plugin_environment out."
             raise ConfigError(text, remedy=remedy)
-        backend = self._backend or select_backend()
         with contextlib.ExitStack() as made:
-            self._workspace = Workspace(self.config.state_dir)
+            self._workspace = Workspace(self.config.state_dir, self.config.plugin_uids)
             made.callback(self._workspace.close)
-            self._janitor = ThreadPoolExecutor(1, thread_name_prefix="sandbox-host-janitor")
+            backend = self._backend or select_backend(
+                options_of(self.config),
+                self.config.python or base_python(),
+                self._workspace.sdk_dir,
+            )
+            made.callback(backend.close)
+            self._janitor = Worker("sandbox-host-janitor")
             made.callback(self._janitor.shutdown)
             self._journal = Journal(self.config.journal_path)
             made.callback(self._journal.close)
@@ -147,8 +153,7 @@ class HostCore:
             if time.monotonic() > until or not (alive or starting):
                 return
             if alive:
-                with ThreadPoolExecutor(min(_STOPPERS, len(alive))) as pool:
-                    list(pool.map(lambda p: p.stop(timeout, Cause.HOST_SHUTDOWN), alive))
+                each(lambda p: p.stop(timeout, Cause.HOST_SHUTDOWN), alive, _STOPPERS)
             else:
                 time.sleep(_PAUSE_SECONDS)  # a load is between verification and its process
 
@@ -332,7 +337,7 @@ class HostCore:
             _log.warning("%s", process.cause_text)
         # Elsewhere: a plugin may have left a hundred thousand files, and who calls this has others
         # to look after.
-        self._janitor.submit(_remove, process.places)
+        self._janitor.submit(lambda: _remove(process.places))
         if process.interface is not None:
             self._tell("plugin_unloaded", {"plugin": identity, "cause": str(process.cause)})
         try:

@@ -9,7 +9,6 @@ import contextlib
 import logging
 import os
 import sys
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -32,12 +31,12 @@ from sandbox_host.errors import (
     RefusedError,
     StartError,
 )
-from sandbox_host.model import Layer, LayerReport, LayerStatus
+from sandbox_host.model import Layer, LayerStatus
 from sandbox_host.reading import sentence
 from sandbox_host.runtime import answers
 from sandbox_host.runtime.interface import check_ready
-from sandbox_host.runtime.keeper import IDLE_SECONDS
 from sandbox_host.runtime.process import PluginProcess
+from sandbox_host.runtime.receipt import check_kept, with_watchdog
 from sandbox_host.runtime.workspace import remove_tree
 
 if TYPE_CHECKING:
@@ -88,7 +87,8 @@ class Launcher:
         Raises:
             RefusedError: it was not admitted.
             TrustStoreError: the trust store cannot be used.
-            ConfinementError: a layer of confinement is missing.
+            ConfinementError: a guarantee is missing, or a layer switched off, and nobody accepted
+                that.
         """
         try:
             contents = read_directory(directory)
@@ -102,13 +102,15 @@ class Launcher:
     def _plan(self, bundle: VerifiedBundle) -> SandboxPlan:
         offers = self._backend.offers()
         offered = {offer.layer for offer in offers if offer.status is LayerStatus.ACTIVE}
-        plan = admit(bundle, self._policy, frozenset(offered | {Layer.WATCHDOG}), frozenset(Layer))
+        plan = admit(bundle, self._policy, frozenset(offered | {Layer.WATCHDOG}))
         self._journal.append(
             "admitted", plan.identity, f"root {plan.root_digest}, key {plan.key_id}"
         )
-        for layer in plan.accepted_missing:
-            _log.warning("%s runs without %s, as the operator accepted", plan.identity, layer)
-            self._journal.append("layer_missing", plan.identity, layer)
+        for layer in plan.disabled:
+            self._journal.append("layer_disabled", plan.identity, layer)
+        for guarantee in plan.accepted_missing:
+            self._journal.append("guarantee_missing", plan.identity, guarantee)
+        # What was switched off, is missing or kept with a restriction is among the notes.
         for note in plan.notes:
             _log.warning("%s: %s", plan.identity, note)
         return plan
@@ -129,17 +131,19 @@ class Launcher:
             undo.callback(remove_tree, places.scratch_dir)
             try:
                 timeout = self._config.start_timeout_seconds
-                child, receipt = self._backend.start(plan, places, timeout)
+                child, attested = self._backend.start(plan, places, timeout)
+                undo.callback(_end_child, child)
+                receipt = with_watchdog(attested, plan.limits, self._config.sweep_seconds)
+                check_kept(receipt, plan)
             except (ConfinementError, AttestationError) as error:
                 _log.error("%s", error)
                 self._journal.append("start_failed", identity, f"[{error.code}] {error.message}")
                 raise
-            undo.callback(_end_child, child)
             process = PluginProcess(
                 plan,
                 places,
                 child,
-                replace(receipt, layers=(*receipt.layers, self._watchdog())),
+                receipt,
                 keeper=self._keeper,
                 config=self._config,
                 log_path=self._workspace.log_path(identity),
@@ -148,22 +152,16 @@ class Launcher:
             undo.pop_all()
         return process
 
-    def _watchdog(self) -> LayerReport:
-        pace, idle = self._config.sweep_seconds * 1e3, IDLE_SECONDS * 1e3
-        watched = "memory, CPU time, threads and deadlines"
-        detail = f"{watched}, every {pace:g} ms (idle: {idle:g} ms)"
-        return LayerReport(Layer.WATCHDOG, LayerStatus.ACTIVE, detail)
-
     def _places(self, identity: str, package_dir: Path) -> Places:
         from_config = self._config.python
         return Places(
-            python=from_config or _base_python(),
+            python=from_config or base_python(),
             sdk_dir=self._workspace.sdk_dir,
             package_dir=package_dir,
             data_dir=self._workspace.data_dir(identity),
             scratch_dir=self._workspace.scratch_dir(identity),
             canary=self._workspace.canary,
-            plugin_environment=self._config.plugin_environment,
+            plugin_environment=_real(self._config.plugin_environment),
         )
 
     def become_ready(self, process: PluginProcess) -> None:
@@ -212,15 +210,20 @@ def _start_error(identity: str, payload: Any) -> PluginError:
     told = payload if isinstance(payload, dict) else {}
     message = answers.clean(told.get("message"), 1_000) or "no reason given"
     place = answers.clean(told.get("place"), 300)
+    traceback_text = answers.clean(told.get("traceback"), 16_000, keep="\n\t")
     return StartError(
         f"{identity} did not start{f' ({place})' if place else ''}: {sentence(message)}",
         plugin=identity,
-        remedy=answers.hint(answers.clean(told.get("type"), 200), message),
-        traceback_text=answers.clean(told.get("traceback"), 16_000, keep="\n\t"),
+        remedy=answers.hint(answers.clean(told.get("type"), 200), message, traceback_text),
+        traceback_text=traceback_text,
     )
 
 
-def _base_python() -> Path:
+def _real(path: Path | None) -> Path | None:
+    return None if path is None else path.resolve()
+
+
+def base_python() -> Path:
     """Return the interpreter behind this process, outside any virtual environment."""
     base = getattr(sys, "_base_executable", "") or sys.executable
     return Path(os.path.realpath(base))

@@ -30,13 +30,15 @@ class Workspace:
 
     Args:
         state_dir: made with mode 0700 if there is none.
+        plugin_uids: first and number of the user ids that a plugin's own directory may belong to.
 
     Raises:
         ConfigError: it cannot be made, or others may write to it.
     """
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, plugin_uids: tuple[int, int] = (0, 0)) -> None:
         self.state_dir = state_dir
+        self._plugin_uids = plugin_uids
         try:
             for path in (state_dir, *(state_dir / name for name in ("data", "logs", "run"))):
                 _private_directory(path)
@@ -80,7 +82,8 @@ class Workspace:
     def data_dir(self, identity: str) -> Path:
         """Return the plugin's own directory, made if there is none; kept between runs."""
         path = self.state_dir / "data" / identity
-        _private_directory(path)
+        first, count = self._plugin_uids if os.geteuid() == 0 else (0, 0)
+        _private_directory(path, owners=range(first, first + count))
         return path
 
     def scratch_dir(self, identity: str) -> Path:
@@ -110,12 +113,23 @@ class Workspace:
             shutil.copytree(source, self.sdk_dir / name, ignore=ignore)
         mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
         compileall.compile_dir(self.sdk_dir, quiet=2, invalidation_mode=mode)
+        # The run directory above is ours alone; a plugin that has another user must read these.
+        for path in (self.sdk_dir, *self.sdk_dir.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _private_directory(path: Path) -> None:
-    """Make ``path`` with mode 0700, or check that it is a directory that only we can write."""
+def _private_directory(path: Path, owners: range = range(0)) -> None:
+    """Make ``path`` with mode 0700, or check that it is a directory that only we can write.
+
+    Args:
+        path: the directory.
+        owners: users beside ourselves that it may belong to; what such a user's directory may be
+            written by is that user's business, below a parent that is ours alone.
+    """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = path.lstat()
+    if stat.S_ISDIR(status.st_mode) and status.st_uid in owners:
+        return
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         text = f"{path} is no directory of this user"
         raise OSError(text)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from sandbox_host import SandboxHost
 from tests.support.host import Workshop
+from tests.support.traces import processes_of, still_there
 
 pytestmark = pytest.mark.needs("landlock", "seccomp")
 
 REPOSITORY = Path(__file__).parents[2]
-PROMISED_SECONDS = 3.0
 SPIN = """
 @operation
 def spin():
@@ -30,15 +28,6 @@ def spin():
         except BaseException:
             pass
 """
-
-
-def is_running(pid: int) -> bool:
-    """Tell whether a process exists and is no zombie that only waits for its reaper."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in "ZX"
 
 
 def start_lonely_host(workshop: Workshop, *bundles: Path) -> subprocess.Popen[str]:
@@ -59,14 +48,12 @@ def test_no_plugin_outlives_its_host(workshop: Workshop, how: signal.Signals) ->
             assert host.stdout is not None
             pids = json.loads(host.stdout.readline())
             assert set(pids) == {"one", "two"}
-            assert all(is_running(pid) for pid in pids.values())
+            started = processes_of(host.pid)
+            assert started > set(pids.values())  # the nursery too
         finally:
             host.send_signal(how)
-        until = time.monotonic() + PROMISED_SECONDS
         host.wait(timeout=20)
-        while any(is_running(pid) for pid in pids.values()) and time.monotonic() < until:
-            time.sleep(0.01)
-        assert {name for name, pid in pids.items() if is_running(pid)} == set()
+        assert still_there(started) == set()
 
 
 def test_next_host_removes_what_a_killed_one_left(workshop: Workshop) -> None:
@@ -92,18 +79,3 @@ def test_two_hosts_share_a_state_directory_and_keep_each_others_files(workshop: 
         with SandboxHost.blocking(workshop.config()) as second:
             assert second.load(bundle).call("echo", 2) == 2
         assert plugin.call("echo", 1) == 1
-
-
-def test_thread_that_loaded_may_end(workshop: Workshop) -> None:
-    """PR_SET_PDEATHSIG fires when the forking *thread* ends, which must not be the caller's."""
-    import threading
-
-    with SandboxHost.blocking(workshop.config()) as host:
-        thread = threading.Thread(target=host.load, args=(workshop.write(),))
-        thread.start()
-        thread.join()
-        pid = host.plugin("sample").call("pid")
-        assert host.plugin("sample").call("echo", 1) == 1
-        assert is_running(pid)
-    assert not is_running(pid)
-    assert os.getpid() != pid

@@ -25,7 +25,7 @@ import pytest
 import plugin_sdk
 import sandbox_host
 from plugin_sdk.wire import limits as wire_limits
-from sandbox_host import Cause, HostConfig, Layer, Limits, Permissions, State, errors
+from sandbox_host import Cause, Guarantee, HostConfig, Layer, Limits, Permissions, State, errors
 from sandbox_host.backends.linux.seccomp import rules
 from sandbox_host.backends.linux.syscalls import X86_64
 from sandbox_host.bundle.envelope import Statement, build_statement
@@ -36,6 +36,8 @@ from sandbox_host.cli import main
 from sandbox_host.cli.app import COMMANDS, cli
 from sandbox_host.cli.exits import Exit
 from sandbox_host.config import PerformanceThresholds, default_config_dir
+from sandbox_host.guarantees import PROMISES, WAYS, Way
+from sandbox_host.model import FIXED_LAYERS, LayerStatus
 from sandbox_host.observe import verify_journal
 from sandbox_host.reading import parse_bytes
 from sandbox_host.runtime.lifecycle import TABLE
@@ -172,7 +174,7 @@ def test_examples_run_in_their_order(
 
 
 _ATTEMPT = """
-import asyncio, mmap, multiprocessing, pwd, shutil, socket, sqlite3, subprocess, tempfile
+import asyncio, mmap, multiprocessing, pwd, shutil, signal, socket, sqlite3, subprocess, tempfile
 
 @operation
 def attempt(code):
@@ -350,6 +352,31 @@ def test_every_system_call() -> None:
     assert set(ruled) == set(rules(own_pid=1, native_code=False, truncate_by_path=False))
 
 
+def test_what_keeps_every_guarantee() -> None:
+    said = {
+        name.strip("`"): (promise, ways) for name, promise, ways in _rows(SECURITY, "guarantees")
+    }
+    assert said == {
+        str(guarantee): (PROMISES[guarantee], "; ".join(map(_way, ways)))
+        for guarantee, ways in WAYS.items()
+    }
+    explained = {name for row in _rows(OPERATIONS, "promises") for name in _quoted(row[0])}
+    assert explained == set(Guarantee)
+
+
+def _way(way: Way) -> str:
+    layers = " + ".join(f"`{layer}`" for layer in way.layers)
+    return f"{layers} (*{way.restriction}*)" if way.restriction else layers
+
+
+def test_every_layer_and_which_can_be_switched_off() -> None:
+    assert [row[0].strip("`") for row in _rows(SECURITY, "layers")] == list(Layer)
+    text = _section(OPERATIONS, "Guarantees and layers").split("What can be switched off: ")[1]
+    switches, fixed = text.split("What cannot", 1)
+    assert _quoted(switches) == set(Layer) - FIXED_LAYERS
+    assert _quoted(fixed.split("\n\n")[0]) == FIXED_LAYERS
+
+
 def test_every_error_with_its_code() -> None:
     for name, kind in vars(errors).items():
         if inspect.isclass(kind) and issubclass(kind, Exception):
@@ -365,7 +392,7 @@ def test_the_lifecycle() -> None:
 
 def test_every_public_name() -> None:
     words = set(re.findall(r"\w+", API))
-    assert {*Cause, *Layer, *State} <= _quoted(API)
+    assert {*Cause, *Guarantee, *Layer, *LayerStatus, *State} <= _quoted(API)
     assert set(sandbox_host.__all__) <= words
     for kind in (sandbox_host.SandboxHost, sandbox_host.Plugin, sandbox_host.EventStream):
         assert {member for member in dir(kind) if not member.startswith("_")} <= words

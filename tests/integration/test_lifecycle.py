@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox_host import BlockingHost, Cause, SandboxHost, State
+from sandbox_host import BlockingHost, Cause, Guarantee, Layer, SandboxHost, State
 from sandbox_host.errors import (
     BackpressureError,
     PluginEndedError,
@@ -207,11 +207,17 @@ def test_unloading_what_is_not_there(host: BlockingHost) -> None:
 
 def test_receipt_names_every_layer(host: BlockingHost, load: Load) -> None:
     plugin = load()
-    assert {report.layer for report in plugin.receipt.layers} == set(plugin.plan.layers) | {
-        "watchdog"
-    }
+    assert {report.layer for report in plugin.receipt.layers} == set(Layer)
+    assert set(plugin.receipt.active) == set(plugin.plan.layers)
     assert all(report.detail for report in plugin.receipt.layers)
-    assert plugin.receipt.pid == plugin.call("pid")
+    assert {report.guarantee for report in plugin.receipt.guarantees} == set(Guarantee)
+
+
+@pytest.mark.needs("pid-namespace")
+def test_a_plugin_is_process_one_of_its_own_world(host: BlockingHost, load: Load) -> None:
+    plugin = load()
+    assert plugin.call("pid") == 1
+    assert plugin.receipt.pid not in {1, os.getpid()}
 
 
 def test_verdict_of_health(host: BlockingHost, load: Load) -> None:

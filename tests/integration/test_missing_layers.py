@@ -1,94 +1,252 @@
-"""On a kernel without a layer: refused by its name, unless the operator accepted that by name."""
+"""A machine that lacks something, and an operator who switches a layer off.
+
+A guarantee that nothing keeps is refused by its name, a layer that is switched off by its own;
+accepted by name the plugin runs, and receipt, log and journal say so. As root and as ordinary user.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
-import os
-import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.support.host import Workshop
+from sandbox_host.model import FIXED_LAYERS, Layer
+from tests.support.users import ORDINARY, ROOT, USERS, users
 
-pytestmark = pytest.mark.needs("landlock", "seccomp")
+pytestmark = [
+    pytest.mark.needs("user-namespace", "own-root", "landlock", "seccomp"),
+    pytest.mark.skipif(sys.platform != "linux", reason="kernels are imitated with seccomp"),
+]
 
-REPOSITORY = Path(__file__).parents[2]
-SECCOMP = {"x86_64": 317, "aarch64": 277}[os.uname().machine]
-LANDLOCK_CREATE, LANDLOCK_RESTRICT = 444, 446
+Attempt = Callable[..., Any]
 
-PASSWD = """
-with open(context().data_dir + "/executed", "w") as marker:
-    marker.write("yes")
+NAMESPACES = {
+    *("user-namespace", "pid-namespace", "network-namespace", "ipc-namespace", "uts-namespace"),
+    *("cgroup-namespace", "own-root", "own-uid"),
+}
+NOT_FOR_ORDINARY_USERS = {"own-uid", "cgroup"}
+WITHOUT_OWN_ROOT = {"files", "processes", "disk"}
 
-@operation
-def passwd():
-    return open("/etc/passwd").read()
-"""
+# Kernels on which every guarantee is kept all the same: layers that are missing, guarantees that
+# are kept with a restriction.
+ENOUGH = {
+    "whole": (set(), {"disk"}),
+    "without landlock": ({"landlock"}, {"disk"}),
+    "before mount_setattr": ({"own-root", "own-uid"}, WITHOUT_OWN_ROOT),
+    "without mount": ({"own-root", "own-uid"}, WITHOUT_OWN_ROOT),
+    "container": (NAMESPACES, WITHOUT_OWN_ROOT),
+}
+# Kernels on which they are not: layers that are missing, guarantees that nothing keeps.
+NOT_ENOUGH = {
+    "without seccomp": ({"seccomp"}, ["programs", "kernel-surface", "cpu"]),
+    "container without landlock": (
+        {"landlock", *NAMESPACES},
+        ["files", "processes", "secrets"],
+    ),
+}
 
-
-def on_lesser_kernel(workshop: Workshop, missing: list[int], accepted: list[str]) -> Any:
-    bundle = workshop.write(PASSWD)
-    arguments = [workshop.trust_store, workshop.state_dir, bundle]
-    arguments += [json.dumps(missing), json.dumps(accepted)]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.lesser_kernel", *map(str, arguments)],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=50,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def executed(workshop: Workshop) -> bool:
-    return (workshop.data_dir("sample") / "executed").exists()
-
-
-@pytest.mark.parametrize(
-    ("missing", "layer"), [(LANDLOCK_CREATE, "landlock"), (SECCOMP, "seccomp")]
+ALL_GUARANTEES = (
+    *("files", "network", "processes", "programs", "kernel-surface", "secrets", "lifetime"),
+    *("memory", "cpu", "tasks", "descriptors", "disk"),
 )
-def test_missing_layer_is_refused_by_name(workshop: Workshop, missing: int, layer: str) -> None:
-    outcome = on_lesser_kernel(workshop, [missing], [])
-    assert outcome["refused"] == layer
-    assert f'accept_missing = ["{layer}"]' in outcome["text"]
-    assert not executed(workshop)
 
 
-def test_another_accepted_layer_does_not_help(workshop: Workshop) -> None:
-    assert on_lesser_kernel(workshop, [LANDLOCK_CREATE], ["seccomp"])["refused"] == "landlock"
-    assert not executed(workshop)
+@pytest.fixture(scope="module")
+def attempt() -> Iterator[Attempt]:
+    """Return a function of user, kernel and configurations: what came of each configuration."""
+    with users() as runner:
+
+        @functools.cache
+        def run(user: str, argument: str) -> Any:
+            return json.loads(runner.run(user, "tests.support.lesser_kernel", argument))
+
+        yield lambda user, kernel, *configs: run(
+            user, json.dumps({"kernel": kernel, "configs": configs}, sort_keys=True)
+        )
 
 
-def test_layer_that_fails_only_in_the_child_is_refused_by_name(workshop: Workshop) -> None:
-    """The kernel offered it when it was asked; accepting a missing layer is not for this."""
-    outcome = on_lesser_kernel(workshop, [LANDLOCK_RESTRICT], ["landlock"])
+def with_status(reports: dict[str, list[str]], status: str) -> set[str]:
+    return {name for name, report in reports.items() if report[0] == status}
+
+
+def lost(user: str, outcome: Any, *always: str, without_cgroup: Iterable[str] = ()) -> list[str]:
+    """Return the guarantees that nothing keeps, in their order; a control group keeps some."""
+    names = {*always}
+    if outcome["layers"]["cgroup"][0] != "active":
+        names |= {*without_cgroup} - ({"tasks"} if user == ROOT else set())
+    order = list(outcome["guarantees"])
+    return sorted(names, key=order.index)
+
+
+@pytest.mark.parametrize("kernel", ENOUGH)
+def test_layers_may_be_missing_where_others_keep_the_guarantees(
+    attempt: Attempt, user: str, kernel: str
+) -> None:
+    layers, restricted = ENOUGH[kernel]
+    (outcome,) = attempt(user, kernel, {})
+    assert outcome["refused"] == ""
+    unavailable = with_status(outcome["layers"], "unavailable")
+    more = NOT_FOR_ORDINARY_USERS if user == ORDINARY else {"cgroup"}
+    assert layers <= unavailable <= layers | more
+    assert with_status(outcome["guarantees"], "unavailable") == set()
+    if kernel == "container" and "cgroup" in unavailable:
+        restricted = restricted | {"tasks"}
+    assert with_status(outcome["guarantees"], "degraded") == restricted
+    assert outcome["passwd"] in {"PermissionError", "FileNotFoundError"}
+
+
+@pytest.mark.parametrize("kernel", ENOUGH)
+def test_missing_layer_is_told_with_reason_and_remedy(
+    attempt: Attempt, user: str, kernel: str
+) -> None:
+    layers, restricted = ENOUGH[kernel]
+    (outcome,) = attempt(user, kernel, {})
+    for name in layers:
+        _, reason, remedy = outcome["layers"][name]
+        assert reason
+        assert remedy
+    # The data directory is bounded by the file on every machine: that is no news.
+    told = "\n".join(outcome["log"])
+    for name in restricted - ({"disk"} if "own-root" not in layers else set()):
+        assert f"guarantee {name} is kept with a restriction" in told
+    (started,) = [detail for event, detail in outcome["journal"] if event == "started"]
+    assert not layers & set(started.partition("layers ")[2].split(", "))
+
+
+@pytest.fixture(params=USERS)
+def user(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=NOT_ENOUGH)
+def kernel(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def not_enough(attempt: Attempt, user: str, kernel: str) -> Any:
+    """Return what came of accepting nothing, everything, and everything but one that is missing."""
+    accepted = [[], ALL_GUARANTEES]
+    accepted += [[g for g in ALL_GUARANTEES if g != name] for name in NOT_ENOUGH[kernel][1]]
+    return attempt(user, kernel, *({"accept_missing": list(names)} for names in accepted))
+
+
+def test_missing_guarantee_is_refused_by_name(not_enough: Any, kernel: str) -> None:
+    _, missing = NOT_ENOUGH[kernel]
+    outcome, *_ = not_enough
+    assert outcome["refused"] == missing[0]
+    assert not outcome["executed"]
+    for name in missing:
+        assert f"guarantee {name} (" in outcome["text"]
+        assert f'"{name}"' in outcome["text"].partition("accept_missing = ")[2]
+    refusals = [detail for event, detail in outcome["journal"] if event == "refused"]
+    assert [missing[0] in detail for detail in refusals] == [True]
+
+
+def test_accepting_others_does_not_help(not_enough: Any, kernel: str) -> None:
+    _, missing = NOT_ENOUGH[kernel]
+    _, _, *others = not_enough
+    assert [outcome["refused"] for outcome in others] == missing
+    assert not any(outcome["executed"] for outcome in others)
+
+
+def test_accepted_by_name_runs_and_everything_says_so(
+    not_enough: Any, user: str, kernel: str
+) -> None:
+    layers, always = NOT_ENOUGH[kernel]
+    _, outcome, *_ = not_enough
+    more = ("memory", "tasks") if kernel == "without seccomp" else ()
+    missing = lost(user, outcome, *always, without_cgroup=more)
+    assert outcome["executed"]
+    assert layers <= with_status(outcome["layers"], "unavailable")
+    assert with_status(outcome["guarantees"], "unavailable") == set(missing)
+    journal = [detail for event, detail in outcome["journal"] if event == "guarantee_missing"]
+    assert journal == missing
+    for name in missing:
+        assert any(f"guarantee {name} (" in line and "accepted" in line for line in outcome["log"])
+    # What remains, remains.
+    assert (outcome["passwd"] == "read") == ("files" in missing)
+
+
+def test_layer_that_fails_only_in_the_child_is_refused_by_name(attempt: Attempt, user: str) -> None:
+    """The kernel offered it when it was asked; accepting a missing guarantee is not for this."""
+    config = {"accept_missing": list(ALL_GUARANTEES)}
+    (outcome,) = attempt(user, "landlock fails late", config)
     assert outcome["refused"] == "landlock"
-    assert not executed(workshop)
+    assert not outcome["executed"]
+    assert [e for e, _ in outcome["journal"] if e in {"started", "start_failed"}] == [
+        "start_failed"
+    ]
 
 
-def test_accepted_by_name_runs_and_the_receipt_says_so(workshop: Workshop) -> None:
-    outcome = on_lesser_kernel(workshop, [LANDLOCK_CREATE], ["landlock"])
-    assert executed(workshop)
-    status, detail = outcome["layers"]["landlock"]
-    assert status == "unavailable"
-    assert "not implemented" in detail
-    assert outcome["layers"]["seccomp"][0] == "active"
-    assert outcome["passwd"] == "read"
+# -- switched off by the operator ---------------------------------------------------------------
+
+SWITCHABLE = [layer.value for layer in Layer if layer not in FIXED_LAYERS]
+# Guarantees that go missing with it, and those that do where there is no control group.
+GOES_WITH = {
+    "seccomp": (("programs", "kernel-surface", "cpu"), ("memory", "tasks")),
+    "rlimits": (("cpu", "descriptors", "disk"), ("memory",)),
+}
 
 
-def test_without_seccomp_landlock_still_holds(workshop: Workshop) -> None:
-    outcome = on_lesser_kernel(workshop, [SECCOMP], ["seccomp"])
-    assert outcome["layers"]["seccomp"][0] == "unavailable"
-    assert outcome["layers"]["landlock"][0] == "active"
-    assert outcome["passwd"] == "PermissionError"
+@pytest.fixture(params=SWITCHABLE)
+def layer(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
-def test_with_all_calls_the_same_script_confines(workshop: Workshop) -> None:
-    outcome = on_lesser_kernel(workshop, [65_535], [])
-    assert {status for status, _ in outcome["layers"].values()} == {"active"}
-    assert outcome["passwd"] == "PermissionError"
+@pytest.fixture
+def switched_off(attempt: Attempt, user: str, layer: str) -> Any:
+    """Return what came of accepting nothing, all guarantees, the layer alone, and all of that."""
+    accepted = [[], [*ALL_GUARANTEES], [layer], [layer, *ALL_GUARANTEES]]
+    configs = [{"disable_layers": [layer], "accept_missing": names} for names in accepted]
+    return attempt(user, "whole", *configs)
+
+
+def test_switched_off_layer_is_refused_by_its_name(switched_off: Any, layer: str) -> None:
+    for outcome in switched_off[:2]:
+        assert outcome["refused"] == layer
+        assert f"layer {layer} is switched off by disable_layers" in outcome["text"]
+        assert f"Remove {layer} from disable_layers" in outcome["text"]
+        assert not outcome["executed"]
+
+
+def test_guarantees_that_go_missing_with_it_have_to_be_accepted_too(
+    switched_off: Any, layer: str
+) -> None:
+    outcome = switched_off[2]
+    always, _ = GOES_WITH.get(layer, ((), ()))
+    assert bool(outcome["refused"]) == bool(always)
+    assert outcome["executed"] != bool(always)
+    for name in always:
+        assert f"guarantee {name} (" in outcome["text"]
+
+
+def test_accepted_by_its_name_it_runs_without_and_everything_says_so(
+    switched_off: Any, user: str, layer: str
+) -> None:
+    outcome = switched_off[3]
+    always, without_cgroup = GOES_WITH.get(layer, ((), ()))
+    missing = lost(user, outcome, *always, without_cgroup=without_cgroup)
+    assert outcome["executed"]
+    status, detail, remedy = outcome["layers"][layer]
+    assert (status, bool(detail), bool(remedy)) == ("disabled", True, True)
+    assert with_status(outcome["guarantees"], "unavailable") == set(missing)
+    assert [d for e, d in outcome["journal"] if e == "layer_disabled"] == [layer]
+    assert [d for e, d in outcome["journal"] if e == "guarantee_missing"] == missing
+    assert any(f"layer {layer} is switched off" in line for line in outcome["log"])
+
+
+def test_receipt_claims_nothing_of_it(switched_off: Any, layer: str) -> None:
+    outcome = switched_off[3]
+    (started,) = [detail for event, detail in outcome["journal"] if event == "started"]
+    assert layer not in started.partition("layers ")[2].split(", ")
+    for status, by in outcome["guarantees"].values():
+        if status != "unavailable":
+            assert layer not in by.partition(";")[0].split(", ")
+    mechanisms = {"cgroup": "control group", "rlimits": "RLIMIT_", "own-root": "tmpfs"}
+    word = mechanisms.get(layer, "no such word")
+    assert not [entry for entry in outcome["limits"] if word in entry[2]]

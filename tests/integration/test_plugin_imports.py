@@ -115,3 +115,93 @@ def test_no_byte_code_is_written(load: Load) -> None:
     plugin = load(files={"helper.py": "", "sub/__init__.py": ""})
     copy = plugin._process.places.package_dir
     assert [path.name for path in copy.rglob("*") if path.name == "__pycache__"] == []
+
+
+NUMPY = """
+import numpy
+
+@operation
+def multiply(n):
+    ones = numpy.ones((n, n))
+    return float((ones @ ones)[0, 0])
+"""
+WORK = """
+import asyncio, ctypes, decimal, os, sqlite3, ssl, tempfile, threading, zoneinfo
+from datetime import datetime
+
+@operation
+def work():
+    base = sqlite3.connect(context().data_dir + "/base.sqlite")
+    base.execute("create table if not exists t (n)")
+    base.execute("insert into t values (1)")
+    base.commit()
+    ssl.create_default_context()
+
+    async def answer():
+        await asyncio.sleep(0.001)
+        return 42
+
+    found = [asyncio.run(answer())]
+    thread = threading.Thread(target=lambda: found.append("thread"))
+    thread.start()
+    thread.join()
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"x")
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        os.utime(directory, (1, 1))
+    found.append(str(datetime(2026, 7, 1, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin")).utcoffset()))
+    found.append(str(decimal.Decimal("0.1") + decimal.Decimal("0.2")))
+    found.append(ctypes.sizeof(ctypes.c_long))
+    return found
+
+@operation
+def load_foreign(data):
+    path = context().data_dir + "/foreign.so"
+    with open(path, "wb") as file:
+        file.write(data)
+    ctypes.CDLL(path)
+    return "loaded"
+
+@operation
+def processes(how):
+    import multiprocessing, subprocess
+    from concurrent.futures import ProcessPoolExecutor
+    if how == "process":
+        multiprocessing.get_context("fork").Process(target=print).start()
+    elif how == "pool":
+        ProcessPoolExecutor(1).submit(print).result()
+    else:
+        subprocess.run(["true"])
+"""
+
+
+def test_numpy_multiplies(workshop: Workshop) -> None:
+    environment = Path(__file__).parents[2] / ".plugin-env"
+    if not (environment / "numpy").is_dir():
+        pytest.fail("the plugin environment is not made: run `make env`")
+    with SandboxHost.blocking(workshop.config(plugin_environment=environment)) as host:
+        assert host.load(workshop.write(NUMPY)).call("multiply", 64) == 64.0
+
+
+@pytest.mark.needs("own-root")
+def test_the_standard_library_works(load: Load) -> None:
+    found = load(WORK).call("work")
+    assert found == [42, "thread", "2:00:00", "0.3", 8]
+
+
+@pytest.mark.needs("own-root")
+def test_a_foreign_shared_object_is_refused_with_the_reason(load: Load) -> None:
+    import _ctypes
+
+    data = Path(_ctypes.__file__).read_bytes()
+    with pytest.raises(OperationError, match="failed to map segment") as caught:
+        load(WORK).call("load_foreign", data)
+    assert '"native_code": true' in str(caught.value)
+
+
+@pytest.mark.parametrize("how", ["process", "pool", "subprocess"])
+def test_more_processes_explain_themselves(load: Load, how: str) -> None:
+    with pytest.raises(OperationError) as caught:
+        load(WORK).call("processes", how)
+    assert "A plugin is one process and starts no other" in str(caught.value)

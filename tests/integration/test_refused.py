@@ -216,12 +216,8 @@ def test_swap_after_verification_runs_the_verified_bytes(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The directory is rewritten at the last moment before the process starts."""
-    from sandbox_host.backends.select import select_backend
-
     honest = "@operation\ndef who():\n    return 'verified'\n"
     bundle = workshop.write(honest, name="swapped", files={"helper.py": "X = 'verified'"})
-    backend = select_backend()
-    start = type(backend).start
 
     def rewrite_then_start(*arguments: object) -> object:
         evil = honest.replace("verified", "swapped")
@@ -229,9 +225,11 @@ def test_swap_after_verification_runs_the_verified_bytes(
         (bundle / "main.py").write_text(main.replace(honest, evil))
         (bundle / "added.py").write_text("raise SystemExit")
         (bundle / "plugin.json").unlink()
-        return start(backend, *arguments)
+        return start(*arguments)
 
-    with SandboxHost.blocking(workshop.config(), backend=backend) as host:
+    with SandboxHost.blocking(workshop.config()) as host:
+        backend = host._core._launcher._backend
+        start = backend.start
         monkeypatch.setattr(backend, "start", rewrite_then_start)
         plugin = host.load(bundle)
         assert "swapped" in (bundle / "main.py").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from types import SimpleNamespace
 
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 
 from sandbox_host.admission import Policy, admit
 from sandbox_host.admission.policy import effective_limits, effective_permissions
-from sandbox_host.errors import AdmissionError
-from sandbox_host.model import HOST_EVENTS, Layer, Limits, Manifest, Permissions
+from sandbox_host.config import HostConfig
+from sandbox_host.errors import AdmissionError, ConfinementError
+from sandbox_host.guarantees import missing
+from sandbox_host.model import HOST_EVENTS, Guarantee, Layer, Limits, Manifest, Permissions
 
 PATHS = st.lists(st.sampled_from(["a", "b", "ab"]), max_size=3).map(lambda p: "/" + "/".join(p))
 EVENTS = st.sampled_from(["data_processed", "model_updated", "plugin_loaded", "weather"])
@@ -45,6 +48,7 @@ LIMITS = st.builds(
     descriptors=st.integers(16, 10**5),
     threads=st.integers(1, 1000),
     file_bytes=st.integers(0, 2**40),
+    scratch_bytes=st.integers(2**16, 2**40),
 )
 REQUESTED = st.dictionaries(
     st.sampled_from(["memory_bytes", "descriptors", "threads"]), st.integers(16, 2**40)
@@ -79,11 +83,11 @@ def test_admitted_with_all_that_was_requested_or_refused(requested, grants):
     asked, policy = manifest(permissions=requested), Policy(grants=grants)
     bundle = SimpleNamespace(manifest=asked, files={}, root_digest="", key_id="")
     if effective_permissions(asked, policy) == requested:
-        plan = admit(bundle, policy, frozenset(Layer), frozenset(Layer))
+        plan = admit(bundle, policy, frozenset(Layer))
         assert plan.permissions == requested
     else:
         with pytest.raises(AdmissionError, match=r"plugin\.json: permissions\."):
-            admit(bundle, policy, frozenset(Layer), frozenset(Layer))
+            admit(bundle, policy, frozenset(Layer))
 
 
 @given(REQUESTED, LIMITS)
@@ -103,22 +107,50 @@ def test_a_request_above_a_ceiling_is_refused_by_name(requested, ceilings):
     above = {key for key, value in requested.items() if value > getattr(ceilings, key)}
     policy = Policy(ceilings=ceilings)
     if not above:
-        admit(bundle, policy, frozenset(Layer), frozenset(Layer))
+        admit(bundle, policy, frozenset(Layer))
         return
     with pytest.raises(AdmissionError) as caught:
-        admit(bundle, policy, frozenset(Layer), frozenset(Layer))
+        admit(bundle, policy, frozenset(Layer))
     named = {"memory_bytes": "memory", "descriptors": "descriptors", "threads": "threads"}
     assert {key for key in named if f"limits.{named[key]}: " in caught.value.message} == above
 
 
-@given(st.sets(st.sampled_from(Layer)), st.sets(st.sampled_from(Layer)), st.data())
-def test_a_required_layer_is_planned_or_accepted_by_name(offered, accepted, data):
+LAYERS = st.frozensets(st.sampled_from(Layer))
+ACCEPTED = st.frozensets(st.sampled_from([*Layer, *Guarantee]))
+
+
+@given(LAYERS, LAYERS, ACCEPTED)
+def test_no_plan_without_a_guarantee_that_was_not_accepted_by_name(offered, disabled, accepted):
     bundle = SimpleNamespace(manifest=manifest(), files={}, root_digest="", key_id="")
-    policy = Policy(accept_missing=frozenset(accepted))
-    possible = sorted(offered | accepted) or [None]
-    required = frozenset(data.draw(st.sets(st.sampled_from(possible)))) - {None}
-    plan = admit(bundle, policy, frozenset(offered), required)
-    assert set(plan.layers) == offered
-    assert required <= set(plan.layers) | set(plan.accepted_missing)
-    assert set(plan.accepted_missing) <= accepted
-    assert not set(plan.accepted_missing) & offered
+    policy = Policy(accept_missing=accepted, disabled=disabled)
+    lost = set(missing(offered - disabled))
+    refused = {*(disabled - accepted), *(lost - accepted)}
+    if not refused:
+        plan = admit(bundle, policy, offered)
+        assert set(plan.layers) == offered - disabled
+        assert set(plan.disabled) == disabled <= accepted
+        assert set(plan.accepted_missing) == lost <= accepted
+        assert set(missing(plan.layers)) == lost
+        told = " ".join(plan.notes)
+        assert all(f"layer {layer} is switched off" in told for layer in disabled)
+        assert all(f"guarantee {one} " in told for one in lost)
+        return
+    with pytest.raises(ConfinementError) as caught:
+        admit(bundle, policy, offered)
+    assert caught.value.layer in refused
+    for name in refused:
+        assert f" {name} " in caught.value.message
+        assert f'"{name}"' in caught.value.remedy
+
+
+@given(LAYERS, LAYERS, ACCEPTED)
+def test_what_the_remedy_says_admits(offered, disabled, accepted):
+    bundle = SimpleNamespace(manifest=manifest(), files={}, root_digest="", key_id="")
+    try:
+        admit(bundle, Policy(accept_missing=accepted, disabled=disabled), offered)
+    except ConfinementError as error:
+        line = error.remedy.rpartition("accept_missing = ")[2].removesuffix(".")
+        config = HostConfig(accept_missing=json.loads(line))
+        assert config.accept_missing >= accepted
+        policy = Policy(accept_missing=config.accept_missing, disabled=disabled)
+        assert admit(bundle, policy, offered).disabled == tuple(x for x in Layer if x in disabled)

@@ -23,9 +23,9 @@ WORD = 2**32 - 1
 EPERM = 0x5_0001
 
 OPTIONS = [
-    {"own_pid": PID, "native_code": native, "truncate_by_path": truncate}
+    {"own_pid": PID, "native_code": native, "truncate_by_path": truncate, "own_root": root}
     for native in (False, True)
-    for truncate in (False, True)
+    for truncate, root in ((False, False), (True, False), (True, True))
 ]
 POLICIES: list[tuple[Any, dict[str, Rule], bytes]] = [
     (architecture, by_argument, build_filter(architecture, by_argument))

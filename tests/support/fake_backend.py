@@ -12,6 +12,7 @@ import os
 import select
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from plugin_sdk.wire.codec import pack, unpack
@@ -35,7 +36,8 @@ from plugin_sdk.wire.messages import (
 )
 from sandbox_host.backends.base import Exit, Sample
 from sandbox_host.errors import ConfinementError
-from sandbox_host.model import Layer, LayerReport, LayerStatus, Receipt
+from sandbox_host.guarantees import standing
+from sandbox_host.model import Enforced, Layer, LayerReport, LayerStatus, Receipt
 
 if TYPE_CHECKING:
     from sandbox_host.admission.plan import SandboxPlan
@@ -202,34 +204,50 @@ class FakeBackend:
     Args:
         script: what every child does, from `Load` on; it may look at ``peer.identity``.
         missing: layers that this machine pretends to lack.
+        disabled: layers that the operator switched off, as a backend learns from its options.
+        unapplied: layers that are offered, and that are not in force all the same.
         refuses: the child cannot be confined.
 
     Attributes:
         children: all that were started, in order.
+        closed: how often `close` was called.
     """
 
     name = "fake"
 
     def __init__(
-        self, script: Script, *, missing: tuple[Layer, ...] = (), refuses: bool = False
+        self,
+        script: Script,
+        *,
+        missing: tuple[Layer, ...] = (),
+        disabled: tuple[Layer, ...] = (),
+        unapplied: tuple[Layer, ...] = (),
+        refuses: bool = False,
     ) -> None:
         self._script = script
         self._missing = missing
+        self._disabled = disabled
+        self._unapplied = unapplied
+        self.closed = 0
         self._refuses = refuses
         self._pids = itertools.count(1 << 22)  # above the kernel's largest
         self.children: list[FakeChild] = []
 
     def offers(self) -> tuple[LayerReport, ...]:
-        """Return every layer as active but the missing ones."""
+        """Return every layer as active but the missing and the disabled ones."""
+        status = {
+            **dict.fromkeys(self._missing, LayerStatus.UNAVAILABLE),
+            **dict.fromkeys(self._disabled, LayerStatus.DISABLED),
+        }
         return tuple(
-            LayerReport(
-                layer,
-                LayerStatus.UNAVAILABLE if layer in self._missing else LayerStatus.ACTIVE,
-                "pretended",
-            )
+            LayerReport(layer, status.get(layer, LayerStatus.ACTIVE), "pretended")
             for layer in Layer
             if layer is not Layer.WATCHDOG
         )
+
+    def close(self) -> None:
+        """Count."""
+        self.closed += 1
 
     def start(self, plan: SandboxPlan, places: Places, timeout: float) -> tuple[FakeChild, Receipt]:
         """Start the script in a thread, after a handshake in memory."""
@@ -248,8 +266,26 @@ class FakeBackend:
         child = FakeChild(peer, host, next(self._pids), thread)
         self.children.append(child)
         thread.start()
-        reports = [r for r in self.offers() if r.layer in {*plan.layers, *plan.accepted_missing}]
-        return child, Receipt(plan.identity, child.pid, tuple(reports))
+        return child, self._receipt(plan, child.pid)
+
+    def _receipt(self, plan: SandboxPlan, pid: int) -> Receipt:
+        # What is offered and not applied was switched off, by the plan or behind its back.
+        off = {*Layer} - {*plan.layers} | {*self._unapplied}
+        reports = tuple(
+            replace(offer, status=LayerStatus.DISABLED)
+            if offer.layer in off and offer.status is LayerStatus.ACTIVE
+            else offer
+            for offer in self.offers()
+        )
+        active = [r.layer for r in reports if r.status is LayerStatus.ACTIVE]
+        return Receipt(
+            plan.identity,
+            pid,
+            reports,
+            standing(active),
+            (Enforced("descriptors", str(plan.limits.descriptors), "pretended"),),
+            (Enforced("native_code", "no", "pretended"),),
+        )
 
     def _run(self, peer: Peer) -> None:
         try:

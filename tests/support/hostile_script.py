@@ -1,41 +1,36 @@
-"""Runs every attack of `tests/hostile` without pytest; the argument is a directory for it.
+"""Runs every attack of the collection without pytest, as whoever it is started by.
 
-Prints one line of JSON: the user, and per attack what is wrong, "" where all is as it should be.
+Prints one line of JSON: the user, the layers, what did not hold, and what was left afterwards.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-import sys
-from pathlib import Path
 
-from tests.support.hostile import ATTACKS, Arena, arena, control_excused, control_fault
-
-
-def faults_of(opened: Arena, name: str) -> str:
-    """Return what is wrong with one attack: its control, or what it met inside."""
-    attack = ATTACKS[name]
-    fault = control_fault(attack, opened.controls[name])
-    if fault and not control_excused(attack):
-        return fault
-    met = opened.attempt(name)
-    return "" if met in attack.expected else f"inside it met {met}, not {attack.expected}"
+from sandbox_host import HostConfig
+from sandbox_host.selftest.audit import audit
+from sandbox_host.selftest.report import Verdict
 
 
-def main(root: Path) -> None:
-    """Run them all below ``root``, a directory of this user's own."""
-    with arena(root) as opened:
-        faults = {name: faults_of(opened, name) for name in sorted(ATTACKS)}
-        report = {
-            "user": os.geteuid(),
-            "layers": [str(layer) for layer in opened.plugin.receipt.active],
-            "faults": faults,
-            "unchanged": opened.unchanged(),
-            "signals": opened.received,
-        }
-    print(json.dumps(report))
+def main() -> None:
+    """Make the attacks and report."""
+    logging.disable(logging.CRITICAL)  # plugins that are ended are what it is about
+    report = audit(HostConfig())
+    told = {
+        "user": os.geteuid(),
+        "layers": [str(layer) for layer in report.receipt.active],
+        "verdicts": {one.name: one.verdict for one in report.attempts},
+        "bad": {
+            one.name: one.met
+            for one in report.of(Verdict.NOT_STOPPED, Verdict.UNCLEAR, Verdict.NOT_MADE)
+        },
+        "no_control": {one.name: one.control for one in report.of(Verdict.NO_CONTROL)},
+        "aftermath": {one.what: one.detail for one in report.aftermath if not one.holds},
+    }
+    print(json.dumps(told))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

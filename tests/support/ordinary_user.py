@@ -73,13 +73,19 @@ def readable_copy() -> Iterator[Path]:
         yield root
 
 
-def run_module(module: str, root: Path, *arguments: str, timeout: float) -> str:
-    """Run ``module`` of the copy as nobody, and return what it printed."""
+def run_module(
+    module: str, root: Path, *arguments: str, timeout: float, by: tuple[str, ...] = ()
+) -> str:
+    """Run ``module`` of the copy as nobody, and return what it printed.
+
+    Args:
+        by: a command, with its arguments, that runs the one that follows them.
+    """
     python = system_python()
     assert python is not None
     own = str(root / "own")
     done = subprocess.run(
-        [str(python), "-s", "-m", module, *arguments],
+        [*by, str(python), "-s", "-m", module, *arguments],
         env={
             "PYTHONPATH": str(root / "tree"),
             "PYTHONDONTWRITEBYTECODE": "1",

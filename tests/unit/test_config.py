@@ -8,7 +8,7 @@ import pytest
 
 from sandbox_host.config import HostConfig, default_config_dir, default_state_dir
 from sandbox_host.errors import ConfigError
-from sandbox_host.model import MIB, Layer, Limits, Permissions
+from sandbox_host.model import MIB, Guarantee, Layer, Limits, Permissions
 
 
 @pytest.fixture
@@ -31,7 +31,8 @@ def test_defaults_grant_nothing(monkeypatch, tmp_path):
     assert config.journal_path == tmp_path / "s/sandbox-host/journal.jsonl"
     assert config.ceilings == Limits()
     assert config.grants == {}
-    assert config.accept_missing == frozenset()
+    assert (config.accept_missing, config.disable_layers) == (frozenset(), frozenset())
+    assert (config.start, config.plugin_uids, config.cgroup) == ("nursery", (61_184, 4_000), None)
     assert config.log_bytes == 16 * MIB
     assert (config.start_timeout_seconds, config.stop_timeout_seconds) == (30.0, 5.0)
     assert (config.sweep_seconds, config.max_outstanding_calls, config.event_queue) == (
@@ -54,7 +55,11 @@ def test_a_whole_file(toml):
         """
         trust_store = "trust.toml"
         state_dir = "/var/lib/sandbox-host"
-        accept_missing = ["landlock"]
+        accept_missing = ["landlock", "files"]
+        disable_layers = ["landlock"]
+        start = "exec"
+        plugin_uids = "70000-70099"
+        cgroup = "delegated"
         start_timeout_seconds = "10 s"
         log_bytes = "1 MiB"
         event_queue = 8
@@ -63,6 +68,7 @@ def test_a_whole_file(toml):
         memory = "1 GiB"
         cpu_time = "90 s"
         cpu_total = "2 h"
+        scratch = "8 MiB"
 
         [grants."weather_*"]
         publish = ["weather_*"]
@@ -76,11 +82,17 @@ def test_a_whole_file(toml):
     config = HostConfig.from_toml(path)
     assert config.trust_store == path.parent / "trust.toml"
     assert config.state_dir == Path("/var/lib/sandbox-host")
-    assert config.accept_missing == {Layer.LANDLOCK}
+    assert config.accept_missing == {Layer.LANDLOCK, Guarantee.FILES}
+    assert config.disable_layers == {Layer.LANDLOCK}
+    assert (config.start, config.plugin_uids) == ("exec", (70_000, 100))
+    assert config.cgroup == path.parent / "delegated"
     assert config.start_timeout_seconds == 10.0
     assert config.log_bytes == MIB
     assert config.ceilings == Limits(
-        memory_bytes=1024 * MIB, cpu_seconds=90.0, cpu_total_seconds=7200
+        memory_bytes=1024 * MIB,
+        cpu_seconds=90.0,
+        cpu_total_seconds=7200,
+        scratch_bytes=8 * MIB,
     )
     assert config.grants["weather_*"] == Permissions(
         publish=("weather_*",), read=("/srv/weather",), native_code=True
@@ -142,8 +154,15 @@ def test_protections_stay_on(toml, key):
         ("state_dir = 3", "state_dir: expected an instance of Path, got 3"),
         (
             "accept_missing = ['selinux']",
-            "accept_missing[0]: expected the name of a layer (rlimits, ",
+            "accept_missing[0]: expected the name of a guarantee (files, ",
         ),
+        ("accept_missing = ['files', 'files']", 'accept_missing[1]: "files" is listed twice'),
+        ("disable_layers = ['files']", "disable_layers[0]: expected the name of a layer (parent-"),
+        ("disable_layers = 'landlock'", "disable_layers: expected a list"),
+        ("disable_layers = ['watchdog']", "disable_layers: watchdog cannot be switched off"),
+        ("start = 'fork'", "start: expected 'nursery' or 'exec', got \"fork\""),
+        ("plugin_uids = [61184, 4000]", 'plugin_uids: expected user ids as "first-last"'),
+        ("cgroup = 3", "cgroup: expected an instance of Path, got 3"),
         ("accept_missing = 'landlock'", "accept_missing: expected a list"),
         ("[limits]\nmemory = true", "limits.memory: expected bytes"),
         ("[limits]\nmemroy = 1", 'limits.memroy: unknown key; did you mean "memory"?'),
@@ -191,10 +210,11 @@ def test_in_python_the_fields_have_their_own_names(fields, message):
     assert not caught.value.message.endswith("?.")
 
 
-def test_an_unknown_layer_lists_them_all(toml):
+def test_an_unknown_name_lists_all_guarantees_and_layers(toml):
     with pytest.raises(ConfigError) as caught:
         HostConfig.from_toml(toml("accept_missing = ['x']"))
-    assert all(layer in str(caught.value) for layer in Layer)
+    assert ", ".join(Layer) in str(caught.value)
+    assert ", ".join(Guarantee) in str(caught.value)
 
 
 def test_a_file_that_anybody_may_write(toml):
@@ -217,11 +237,17 @@ def test_made_in_python():
     config = HostConfig(
         ceilings=Limits(memory_bytes=64 * MIB),
         grants={"a": Permissions(read=("/srv",))},
-        accept_missing=frozenset({Layer.SECCOMP}),
+        accept_missing=frozenset({Layer.SECCOMP, Guarantee.PROGRAMS}),
+        disable_layers={Layer.SECCOMP},
+        plugin_uids=(70_000, 100),
+        cgroup="delegated",
         plugin_environment=Path("env"),
     )
     assert config.plugin_environment == Path.cwd() / "env"
-    assert config.accept_missing == {Layer.SECCOMP}
+    assert config.accept_missing == {Layer.SECCOMP, Guarantee.PROGRAMS}
+    assert config.disable_layers == {Layer.SECCOMP}
+    assert config.plugin_uids == (70_000, 100)
+    assert config.cgroup == Path.cwd() / "delegated"
     with pytest.raises(ConfigError, match=r"ceilings\.threads: expected a whole number, got true"):
         HostConfig(ceilings=Limits(threads=True))
     with pytest.raises(ConfigError, match="stat_dir: unknown key"):

@@ -5,13 +5,17 @@ The result is what travels in the `Confine` message, and what `attest` compares 
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from plugin_sdk.wire.nursery import CHILD_IN, CHILD_OUT, CHILD_TRACE
 from sandbox_host.backends.linux.interpreter import interpreter_places
 from sandbox_host.backends.linux.landlock import OWN, READ, Place, rules_for, ruleset_for
+from sandbox_host.backends.linux.mounts import Mount, mounts_for, root_plan
 from sandbox_host.backends.linux.seccomp import ARCHITECTURES, build_filter, rules
 from sandbox_host.errors import ConfinementError
 from sandbox_host.model import MIB, Layer, Limits
@@ -29,12 +33,35 @@ ADDRESS_SPACE_HEADROOM: Final = 512 * MIB
 """Address space is not memory: an interpreter with numpy maps about 100 MiB that it never
 touches, a thread 8. RLIMIT_AS only bounds how far a hog gets between two looks of the watchdog."""
 
+TASKS_HEADROOM: Final = 32
+"""Threads above the limit that the kernel lets pass: the watchdog, which can say what happened,
+comes first; RLIMIT_NPROC and the control group bound how far a bomb gets between two looks."""
+
+MEMORY_HEADROOM: Final = 32 * MIB
+"""The same for the memory of the control group, which also counts files in the scratch directory
+and what the kernel itself holds for the plugin."""
+
+HOSTNAME: Final = "plugin"
+
+KEEP: Final = (CHILD_IN, CHILD_OUT, CHILD_TRACE)
+"""The child's descriptors above standard error."""
+
+NAMESPACES: Final = {
+    Layer.NETWORK_NAMESPACE: 0x4000_0000,
+    Layer.IPC_NAMESPACE: 0x0800_0000,
+    Layer.UTS_NAMESPACE: 0x0400_0000,
+    Layer.CGROUP_NAMESPACE: 0x0200_0000,
+    Layer.OWN_ROOT: 0x0002_0000,
+}
+"""The flag of clone(2) of each namespace that the child makes itself."""
+
 LIMIT_NAMES: Final = {
     resource.RLIMIT_CORE: "Max core file size",
     resource.RLIMIT_NOFILE: "Max open files",
     resource.RLIMIT_FSIZE: "Max file size",
     resource.RLIMIT_CPU: "Max cpu time",
     resource.RLIMIT_AS: "Max address space",
+    resource.RLIMIT_NPROC: "Max processes",
     resource.RLIMIT_MEMLOCK: "Max locked memory",
     resource.RLIMIT_MSGQUEUE: "Max msgqueue size",
     resource.RLIMIT_RTPRIO: "Max realtime priority",
@@ -44,8 +71,48 @@ LIMIT_NAMES: Final = {
 """As ``/proc/<pid>/limits`` calls them."""
 
 
-def rlimits(limits: Limits) -> dict[int, int]:
-    """Return each resource limit, soft and hard alike, never above what the host has itself."""
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """Who the child is.
+
+    Attributes:
+        host: the host's process id.
+        own_pid: the child is pid 1 of a namespace of its own.
+        pid: the child's number as the host sees it.
+        uid: the user that it becomes, as it sees it, or None to stay who it is.
+        nested_user: it enters a user namespace of its own, below the nursery's.
+        proc: /proc can be mounted.
+    """
+
+    host: int
+    pid: int
+    own_pid: bool = False
+    uid: int | None = None
+    nested_user: bool = False
+    proc: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """The lock-down of one process: what is sent, and what it was made of.
+
+    Attributes:
+        order: plain data for the child.
+        mounts: of its root; empty where it has none of its own.
+    """
+
+    order: dict[str, Any]
+    mounts: tuple[Mount, ...]
+
+
+def rlimits(limits: Limits, *, own_count: bool) -> dict[int, int]:
+    """Return each resource limit, soft and hard alike, never above what the host has itself.
+
+    Args:
+        limits: the budgets.
+        own_count: the kernel counts this plugin's tasks apart from everybody else's, because of
+            its user id or its user namespace; without, a limit on them would hit others.
+    """
     wanted = {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_NOFILE: limits.descriptors,
@@ -58,6 +125,8 @@ def rlimits(limits: Limits) -> dict[int, int]:
         resource.RLIMIT_NICE: 0,
         resource.RLIMIT_SIGPENDING: 256,
     }
+    if own_count:
+        wanted[resource.RLIMIT_NPROC] = limits.threads + TASKS_HEADROOM
     return {number: _at_most(resource.getrlimit(number)[1], v) for number, v in wanted.items()}
 
 
@@ -65,49 +134,80 @@ def _at_most(hard: int, value: int) -> int:
     return value if hard == resource.RLIM_INFINITY else min(hard, value)
 
 
-def environment(places: Places) -> dict[str, str]:
-    """Return the child's whole environment; nothing of the host's is in it."""
+def base_environment() -> dict[str, str]:
+    """Return the environment of every process of ours; nothing of the host's is in it."""
     threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     return {
-        "HOME": str(places.data_dir),
         "LANG": "C.UTF-8",
         # One arena of the C library reserves 64 MiB of address space per thread.
         "MALLOC_ARENA_MAX": "2",
-        "TMPDIR": str(places.scratch_dir),
         "TZ": "UTC",
         **threads,
     }
 
 
-def compile_plan(
-    plan: SandboxPlan, places: Places, machine: Machine, pid: int, keep: list[int]
-) -> dict[str, Any]:
-    """Return the lock-down of one process as plain data.
+def environment(places: Places) -> dict[str, str]:
+    """Return the child's whole environment."""
+    own = {"HOME": str(places.data_dir), "TMPDIR": str(places.scratch_dir)}
+    return {**base_environment(), **own}
+
+
+def compile_plan(plan: SandboxPlan, places: Places, machine: Machine, ids: Ids) -> Compiled:
+    """Return the lock-down of one process.
 
     Args:
         plan: what admission decided.
         places: where the plugin's files are.
         machine: what this machine can enforce.
-        pid: the child's process id, which its filter names.
-        keep: the child's descriptors above standard error.
+        ids: who the child is and will be.
     """
-    return {
-        "rlimits": [[number, value] for number, value in rlimits(plan.limits).items()],
-        "keep": keep,
-        "landlock": _landlock(plan, places, machine) if Layer.LANDLOCK in plan.layers else None,
-        "seccomp": _seccomp(plan, machine, pid) if Layer.SECCOMP in plan.layers else None,
+    layers = plan.layers
+    mounts: tuple[Mount, ...] = ()
+    read = [_granted(path) for path in plan.permissions.read]
+    if Layer.OWN_ROOT in layers:
+        mounts = mounts_for(
+            places,
+            [place.path for place in read],
+            native_code=plan.permissions.native_code,
+            scratch_bytes=plan.limits.scratch_bytes,
+            uid=ids.uid,
+            with_proc=ids.proc,
+        )
+    limits = rlimits(plan.limits, own_count=ids.uid is not None or ids.nested_user)
+    order = {
+        "host_pid": ids.host,
+        "namespaces": [[layer, flag] for layer, flag in NAMESPACES.items() if layer in layers],
+        "hostname": HOSTNAME if Layer.UTS_NAMESPACE in layers else "",
+        "root": root_plan(places, mounts) if mounts else None,
+        "cwd": str(places.scratch_dir),
+        "nested_user": ids.nested_user,
+        "environment": environment(places),
+        "rlimits": [list(pair) for pair in limits.items()] if Layer.RLIMITS in layers else [],
+        "keep": list(KEEP),
+        "uid": ids.uid,
+        "landlock": _landlock(plan, places, machine, read, proc=bool(mounts) and ids.proc),
+        "seccomp": _seccomp(plan, machine, 1 if ids.own_pid else ids.pid),
         "canary": str(places.canary),
+        "probes": _probes(plan),
     }
+    return Compiled(order, mounts)
 
 
-def _landlock(plan: SandboxPlan, places: Places, machine: Machine) -> dict[str, Any]:
+def _landlock(
+    plan: SandboxPlan, places: Places, machine: Machine, read: list[Place], *, proc: bool
+) -> dict[str, Any] | None:
+    if Layer.LANDLOCK not in plan.layers:
+        return None
     ruleset = ruleset_for(machine.landlock_abi)
-    granted = [*interpreter_places(places.python)]
-    readable = [places.sdk_dir, places.package_dir]
+    # In a root of its own, what is not the interpreter's is covered by other mounts; elsewhere it
+    # takes a rule for every entry beside it, some two hundred.
+    in_own_root = Layer.OWN_ROOT in plan.layers
+    granted = list(interpreter_places(places.python, entry_by_entry=not in_own_root))
+    readable = [places.sdk_dir, places.package_dir, *([Path("/proc")] if proc else [])]
     if places.plugin_environment is not None:
         readable.append(places.plugin_environment)
     granted += [Place(str(path), READ, is_directory=True) for path in readable]
-    granted += [_granted(path) for path in plan.permissions.read]
+    granted += read
     own = (places.data_dir, places.scratch_dir)
     granted += [Place(str(path), OWN, is_directory=True) for path in own]
     return {
@@ -132,10 +232,35 @@ def _granted(path: str) -> Place:
     return Place(real, READ, is_directory=os.path.isdir(real))
 
 
-def _seccomp(plan: SandboxPlan, machine: Machine, pid: int) -> bytes:
+def _seccomp(plan: SandboxPlan, machine: Machine, pid: int) -> bytes | None:
+    if Layer.SECCOMP not in plan.layers:
+        return None
+    own_root = Layer.OWN_ROOT in plan.layers
+    truncate = own_root or machine.landlock_abi >= _TRUNCATE_SINCE_ABI
+    return _filter(machine.architecture, pid, plan.permissions.native_code, truncate, own_root)
+
+
+@functools.lru_cache(maxsize=16)
+def _filter(
+    architecture: str, pid: int, native_code: bool, truncate: bool, own_root: bool
+) -> bytes:
+    """Assemble it once for all plugins that are process 1 of a namespace and granted the same."""
     by_argument = rules(
-        own_pid=pid,
-        native_code=plan.permissions.native_code,
-        truncate_by_path=machine.landlock_abi >= _TRUNCATE_SINCE_ABI,
+        own_pid=pid, native_code=native_code, truncate_by_path=truncate, own_root=own_root
     )
-    return build_filter(ARCHITECTURES[machine.architecture], by_argument)
+    return build_filter(ARCHITECTURES[architecture], by_argument)
+
+
+def _probes(plan: SandboxPlan) -> list[str]:
+    """Return what the child is to try; `attest` knows what each must meet."""
+    names = []
+    if Layer.LANDLOCK in plan.layers or Layer.OWN_ROOT in plan.layers:
+        names.append("open-canary")
+    if Layer.OWN_ROOT in plan.layers:
+        names += ["stat-canary", "write-root"]
+    if Layer.LANDLOCK in plan.layers:
+        names.append("list-root")
+    if Layer.SECCOMP in plan.layers:
+        names += ["socket", "fork", "execute", "signal-host", "change-owner"]
+        names.append("writable-and-executable")
+    return names

@@ -6,11 +6,15 @@ import ctypes
 import os
 import platform
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from sandbox_host.backends.linux import landlock
 from sandbox_host.backends.linux.seccomp import ARCHITECTURES
 from sandbox_host.model import Layer, LayerReport, LayerStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _SYS_LANDLOCK_CREATE_RULESET: Final = 444  # one number on every architecture
 _LANDLOCK_VERSION: Final = 1
@@ -18,10 +22,42 @@ _SYS_SECCOMP: Final = {"x86_64": 317, "aarch64": 277}
 _SECCOMP_GET_ACTION_AVAIL: Final = 2
 _KILL_PROCESS: Final = 0x8000_0000
 
+_ALWAYS: Final = {
+    Layer.PARENT_DEATH: "PR_SET_PDEATHSIG",
+    Layer.ENVIRONMENT: "an environment of our own",
+    Layer.RLIMITS: "setrlimit",
+    Layer.INHERITED_DESCRIPTORS: "close_range",
+    Layer.CAPABILITIES: "capset",
+    Layer.NO_NEW_PRIVS: "PR_SET_NO_NEW_PRIVS",
+}
+
+_CONTAINER: Final = (
+    "In a container, allow unshare, clone with namespaces, mount, pivot_root and setns in its "
+    "seccomp profile, and /proc without masked paths."
+)
+# Files that restrict user namespaces, the value that does, and what to do about it.
+_RESTRICTIONS: Final = (
+    (
+        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+        "AppArmor restricts them: give this Python a profile that allows userns, or set it to 0.",
+    ),
+    (
+        "/proc/sys/kernel/unprivileged_userns_clone",
+        "0",
+        "This distribution switches them off: sysctl kernel.unprivileged_userns_clone=1",
+    ),
+    (
+        "/proc/sys/user/max_user_namespaces",
+        "0",
+        "They are limited to none: sysctl user.max_user_namespaces=10000",
+    ),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What was found out.
+    """What the kernel says when it is asked; needs no process to be tried in.
 
     Attributes:
         architecture: as uname says, such as "x86_64".
@@ -36,6 +72,27 @@ class Machine:
     landlock_reason: str
     seccomp: bool
     seccomp_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What a nursery found out by trying, and the control groups.
+
+    Attributes:
+        reasons: "" or why not, for each layer that was tried; "proc" beside them.
+        user_namespace: the nursery is in one.
+        root: the host's user is 0.
+        cgroup: what was found, or "".
+        cgroup_reason: why nothing was.
+        cgroup_remedy: what to do about it.
+    """
+
+    reasons: Mapping[str, str]
+    user_namespace: bool
+    root: bool
+    cgroup: str = ""
+    cgroup_reason: str = ""
+    cgroup_remedy: str = ""
 
 
 def probe() -> Machine:
@@ -53,18 +110,32 @@ def probe() -> Machine:
     return Machine(architecture, max(abi, 0), landlock_reason, seccomp, reason)
 
 
-def offers(machine: Machine) -> tuple[LayerReport, ...]:
-    """Return the machine's standing, layer by layer, in the order they are applied."""
-    always = {
-        Layer.PARENT_DEATH: "PR_SET_PDEATHSIG",
-        Layer.RLIMITS: "setrlimit",
-        Layer.ENVIRONMENT: "execve with an environment of our own",
-        Layer.DESCRIPTORS: "close_range",
-        Layer.CAPABILITIES: "capset",
-        Layer.NO_NEW_PRIVS: "PR_SET_NO_NEW_PRIVS",
+def offers(
+    machine: Machine, tried: Tried, disabled: frozenset[Layer] = frozenset()
+) -> tuple[LayerReport, ...]:
+    """Return the standing of every layer but the watchdog, in the order they are applied."""
+    special = {
+        Layer.LANDLOCK: lambda: _landlock(machine),
+        Layer.SECCOMP: lambda: _seccomp(machine),
+        Layer.CGROUP: lambda: _cgroup(tried),
+        Layer.USER_NAMESPACE: lambda: _user_namespace(tried),
+        Layer.OWN_UID: lambda: _own_uid(tried, disabled),
+        Layer.OWN_ROOT: lambda: _own_root(tried),
     }
-    active = tuple(LayerReport(k, LayerStatus.ACTIVE, text) for k, text in always.items())
-    return (*active, _landlock(machine), _seccomp(machine))
+    reports = []
+    for layer in Layer:
+        if layer is Layer.WATCHDOG:
+            continue
+        if layer in disabled:
+            text = "switched off by disable_layers"
+            reports.append(LayerReport(layer, LayerStatus.DISABLED, text, "Remove it there."))
+        elif layer in _ALWAYS:
+            reports.append(LayerReport(layer, LayerStatus.ACTIVE, _ALWAYS[layer]))
+        elif layer in special:
+            reports.append(special[layer]())
+        else:
+            reports.append(_namespace(layer, tried))
+    return tuple(reports)
 
 
 def _landlock(machine: Machine) -> LayerReport:
@@ -87,3 +158,64 @@ def _seccomp(machine: Machine) -> LayerReport:
         return LayerReport(Layer.SECCOMP, LayerStatus.ACTIVE, detail)
     remedy = "Use a kernel with CONFIG_SECCOMP_FILTER on x86-64 or aarch64."
     return LayerReport(Layer.SECCOMP, LayerStatus.UNAVAILABLE, machine.seccomp_reason, remedy)
+
+
+def _cgroup(tried: Tried) -> LayerReport:
+    if tried.cgroup:
+        return LayerReport(Layer.CGROUP, LayerStatus.ACTIVE, tried.cgroup)
+    reason, remedy = tried.cgroup_reason, tried.cgroup_remedy
+    return LayerReport(Layer.CGROUP, LayerStatus.UNAVAILABLE, reason, remedy)
+
+
+def _user_namespace(tried: Tried) -> LayerReport:
+    layer = Layer.USER_NAMESPACE
+    reason = tried.reasons.get(layer, "")
+    if reason or not tried.user_namespace:
+        return LayerReport(layer, LayerStatus.UNAVAILABLE, reason or "not made", _userns_remedy())
+    whose = "the nursery's, for all plugins" if tried.root else "one for each plugin"
+    return LayerReport(layer, LayerStatus.ACTIVE, whose)
+
+
+def _namespace(layer: Layer, tried: Tried) -> LayerReport:
+    if not (tried.user_namespace or tried.root):
+        reason = "an ordinary user needs a user namespace for it"
+        return LayerReport(layer, LayerStatus.UNAVAILABLE, reason, _userns_remedy())
+    reason = tried.reasons.get(layer, "not tried")
+    if reason:
+        return LayerReport(layer, LayerStatus.UNAVAILABLE, reason, _CONTAINER)
+    return LayerReport(layer, LayerStatus.ACTIVE, "tried in a process that ended")
+
+
+def _own_root(tried: Tried) -> LayerReport:
+    report = _namespace(Layer.OWN_ROOT, tried)
+    if report.status is LayerStatus.ACTIVE:
+        proc = tried.reasons.get("proc", "not tried")
+        detail = f"without /proc: {proc}" if proc else "with /proc, subset=pid"
+        return LayerReport(report.layer, report.status, detail)
+    return report
+
+
+def _own_uid(tried: Tried, disabled: frozenset[Layer]) -> LayerReport:
+    layer = Layer.OWN_UID
+    if not tried.root:
+        reason = "only a host that is root can give plugins user ids of their own"
+        remedy = "A user namespace for each plugin does the same for an ordinary user's host."
+        return LayerReport(layer, LayerStatus.UNAVAILABLE, reason, remedy)
+    if Layer.OWN_ROOT in disabled or tried.reasons.get(Layer.OWN_ROOT, "not tried"):
+        reason = "needs own-root: another user could not enter the host's directories"
+        return LayerReport(layer, LayerStatus.UNAVAILABLE, reason, "See own-root.")
+    reason = tried.reasons.get(layer, "not tried")
+    if reason:
+        remedy = "Let the host keep CAP_SETUID and CAP_SETGID."
+        return LayerReport(layer, LayerStatus.UNAVAILABLE, reason, remedy)
+    return LayerReport(layer, LayerStatus.ACTIVE, "a user id for each plugin")
+
+
+def _userns_remedy() -> str:
+    for path, value, remedy in _RESTRICTIONS:
+        try:
+            if Path(path).read_text(encoding="ascii").strip() == value:
+                return f"{path} is {value}. {remedy}"
+        except OSError:
+            continue
+    return f"Use a kernel with CONFIG_USER_NS. {_CONTAINER}"

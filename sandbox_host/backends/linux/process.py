@@ -1,8 +1,7 @@
-"""A child process: spawned from a thread that never ends, held by a pidfd, reaped once.
+"""A child process: forked by a nursery, held by a pidfd, its end told once.
 
-PR_SET_PDEATHSIG fires when the *thread* that forked exits, not the process (prctl(2)), so every
-child is forked by one thread that lives as long as the host. A pidfd names the process itself:
-a signal through it cannot reach another that inherited the number.
+A pidfd names the process itself: a signal through it cannot reach another that inherited the
+number. The nursery is the parent, so it is the nursery that collects the status and hands it on.
 """
 
 from __future__ import annotations
@@ -11,115 +10,94 @@ import contextlib
 import os
 import select
 import signal
-import subprocess
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from plugin_sdk.wire.connection import Connection
 from plugin_sdk.wire.messages import HOST
+from plugin_sdk.wire.nursery import EXIT_RECORD
 from sandbox_host.backends.base import Exit, Sample
 from sandbox_host.backends.linux import procfs
-from sandbox_host.backends.linux.compile import environment
 
 if TYPE_CHECKING:
-    from sandbox_host.backends.base import Places
+    from sandbox_host.backends.linux.nursery import Nursery
 
 _CPUCLOCK_SCHED: Final = 2  # include/linux/posix-timers_types.h
-
-BOOT: Final = (
-    "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from plugin_sdk.child.__main__ import main; main(sys.argv[2:])"
-)
-
-# Isolated, without site-packages, without writing byte code.
-_ISOLATED: Final = ("-I", "-S", "-B", "-X", "utf8", "-c")
-
-_spawner = ThreadPoolExecutor(1, thread_name_prefix="sandbox-host-spawner")
+_DYING_SECONDS: Final = 2.0
 
 
-def _renew_spawner() -> None:
-    """A forked copy of the host has no threads; give it a spawner of its own."""
-    global _spawner
-    _spawner = ThreadPoolExecutor(1, thread_name_prefix="sandbox-host-spawner")
-
-
-os.register_at_fork(after_in_child=_renew_spawner)
-
-
-def spawn(places: Places) -> LinuxChild:
-    """Start an unconfined, trusted child that waits for its lock-down.
+def spawn(nursery: Nursery) -> LinuxChild:
+    """Have an unconfined, trusted child forked, which waits for its lock-down.
 
     Raises:
         OSError: the process or its pipes could not be made.
     """
-    return _spawner.submit(_spawn, places).result()
-
-
-def _spawn(places: Places) -> LinuxChild:
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
-
-        def pipe() -> tuple[int, int]:
-            return os.pipe2(os.O_CLOEXEC)
-
-        ends = [pipe() for _ in range(5)]
-        (their_in, send), (receive, their_out), (out, their_out1), (err, their_err), (trace, tr) = (
-            ends
-        )
-        for end in (send, receive, out, err, trace):
-            os.set_blocking(end, False)
-            ours.callback(os.close, end)
-        for end in (their_in, their_out, their_out1, their_err, tr):
-            theirs.callback(os.close, end)
-        numbers = [str(their_in), str(their_out), str(tr), str(os.getpid())]
-        process = subprocess.Popen(
-            [str(places.python), *_ISOLATED, BOOT, str(places.sdk_dir), *numbers],
-            stdin=subprocess.DEVNULL,
-            stdout=their_out1,
-            stderr=their_err,
-            env=environment(places),
-            cwd=places.scratch_dir,
-            pass_fds=(their_in, their_out, tr),
-            close_fds=True,
-            start_new_session=True,
-        )
+        ends = []
+        for their_side in (0, 1, 1, 1, 1, 1):  # in, out, standard output and error, trace, exit
+            pair = os.pipe2(os.O_CLOEXEC)
+            theirs.callback(os.close, pair[their_side])
+            ours.callback(os.close, pair[1 - their_side])
+            os.set_blocking(pair[1 - their_side], False)
+            ends.append((pair[their_side], pair[1 - their_side]))
+        pidfd = nursery.spawn([their_end for their_end, _ in ends])
+        ours.callback(os.close, pidfd)
+        send, receive, out, err, trace, exit_fd = (our_end for _, our_end in ends)
         try:
-            exit_fd = os.pidfd_open(process.pid)
+            pid = pid_of(pidfd)
         except OSError:
-            process.kill()
-            process.wait()
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             raise
         ours.pop_all()
-        keep = [their_in, their_out, tr]
-        connection = Connection(HOST)
-        return LinuxChild(process, connection, receive, send, (out, err), trace, exit_fd, keep)
+    return LinuxChild(pid, pidfd, receive, send, (out, err), trace, exit_fd)
+
+
+def pid_of(pidfd: int) -> int:
+    """Return the process's number in this process's pid namespace.
+
+    Raises:
+        OSError: it has ended, or is not visible from here.
+    """
+    text = Path(f"/proc/self/fdinfo/{pidfd}").read_text(encoding="ascii")
+    pid = int(procfs.parse_status(text)["Pid"])
+    if pid <= 0:
+        text = "the process ended before it could be confined"
+        raise ProcessLookupError(text)
+    return pid
 
 
 class LinuxChild:
-    """A process of ours; see `sandbox_host.backends.base.Child`."""
+    """A process of ours; see `sandbox_host.backends.base.Child`.
+
+    Attributes:
+        on_close: called once when everything is closed, in reverse order.
+        out_of_memory: asked when the process is gone: did the kernel kill it for its memory?
+    """
 
     def __init__(
         self,
-        process: subprocess.Popen[bytes],
-        connection: Connection,
+        pid: int,
+        pidfd: int,
         receive_fd: int,
         send_fd: int,
         log_fds: tuple[int, int],
         trace_fd: int,
         exit_fd: int,
-        keep: list[int],
     ) -> None:
-        self.pid = process.pid
-        self.connection = connection
+        self.pid = pid
+        self.connection = Connection(HOST)
         self.receive_fd = receive_fd
         self.send_fd = send_fd
         self.log_fds = log_fds
         self.trace_fd = trace_fd
         self.exit_fd = exit_fd
-        self.keep = sorted(keep)
-        self._process = process
-        self._clock = (~process.pid << 3) | _CPUCLOCK_SCHED
+        self.on_close: list[Callable[[], object]] = []
+        self.out_of_memory: Callable[[], bool] = lambda: False
+        self._pidfd = pidfd
+        self._clock = (~pid << 3) | _CPUCLOCK_SCHED
         self._lock = threading.Lock()
         self._exit: Exit | None = None
         self._last_cpu = 0.0
@@ -129,7 +107,9 @@ class LinuxChild:
         """Return the CPU time used so far, in seconds."""
         if self._exit is None:
             with contextlib.suppress(OSError):
-                self._last_cpu = time.clock_gettime(self._clock)
+                used = time.clock_gettime(self._clock)
+                if not self._is_gone():
+                    self._last_cpu = used
         return self._last_cpu
 
     def sample(self) -> Sample | None:
@@ -139,17 +119,22 @@ class LinuxChild:
         try:
             stat = procfs.parse_stat(procfs.read(self.pid, "stat"))
             peak = procfs.parse_status(procfs.read(self.pid, "status")).get("VmHWM", "0 kB")
+            descriptors = procfs.count_descriptors(self.pid)
         except (OSError, ValueError, IndexError):
             return None
-        if stat.state in "ZX":
+        # Once it is gone, the nursery collects it, and its number may be another's.
+        if stat.state in "ZX" or self._is_gone():
             return None
         return Sample(
             resident_bytes=stat.resident_bytes,
             resident_peak_bytes=int(peak.split()[0]) * 1024,
             cpu_seconds=self.cpu_seconds(),
             threads=stat.threads,
-            descriptors=procfs.count_descriptors(self.pid),
+            descriptors=descriptors,
         )
+
+    def _is_gone(self) -> bool:
+        return self._closed or _readable(self._pidfd, 0.0)
 
     def ask_for_stacks(self) -> None:
         """Ask the fault handler inside for all stacks."""
@@ -167,42 +152,51 @@ class LinuxChild:
         with self._lock:
             if self._exit is None and not self._closed:
                 with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(self.exit_fd, number)
+                    signal.pidfd_send_signal(self._pidfd, number)
 
     def wait(self, timeout: float) -> Exit | None:
-        """Reap the process; None if it still runs after ``timeout`` seconds."""
+        """Learn how the process ended; None if it still runs after ``timeout`` seconds."""
         if self._exit is not None:
             return self._exit
-        poller = select.poll()
-        poller.register(self.exit_fd, select.POLLIN)
-        if not poller.poll(max(0.0, timeout) * 1000):
+        if not _readable(self.exit_fd, max(0.0, timeout)):
             return None
         with self._lock:
             if self._exit is None:
-                self._exit = self._reap()
+                self._exit = self._collect()
             return self._exit
 
-    def _reap(self) -> Exit:
-        try:
-            _, status, usage = os.wait4(self.pid, 0)
-        except ChildProcessError:
-            # Somebody else reaps (SIGCHLD ignored by the application): the status is lost.
-            self._process.returncode = -1
-            return Exit(None, None, self._last_cpu)
+    def _collect(self) -> Exit:
+        record = os.read(self.exit_fd, EXIT_RECORD.size)
+        if len(record) < EXIT_RECORD.size:
+            # The nursery is gone, and the kernel ends its children with it; make sure of it.
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            _readable(self._pidfd, _DYING_SECONDS)
+            return Exit(None, None, self._last_cpu, with_nursery=True)
+        status, cpu, peak = EXIT_RECORD.unpack(record)
         code = os.waitstatus_to_exitcode(status)
-        self._process.returncode = code  # Popen must not wait for a number that is no longer ours
         return Exit(
             code=code if code >= 0 else None,
             signal=-code if code < 0 else None,
-            cpu_seconds=usage.ru_utime + usage.ru_stime,
-            resident_peak_bytes=usage.ru_maxrss * 1024,
+            cpu_seconds=cpu / 1e6,
+            resident_peak_bytes=peak,
+            out_of_memory=code == -signal.SIGKILL and self.out_of_memory(),
         )
 
     def close(self) -> None:
-        """Close every descriptor of ours; once."""
+        """Close every descriptor of ours, and give back what was taken for the process; once."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-            for end in (self.receive_fd, self.send_fd, *self.log_fds, self.trace_fd, self.exit_fd):
+            ends = (self.receive_fd, self.send_fd, *self.log_fds, self.trace_fd, self.exit_fd)
+            for end in (*ends, self._pidfd):
                 os.close(end)
+        for give_back in reversed(self.on_close):
+            give_back()
+
+
+def _readable(descriptor: int, timeout: float) -> bool:
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    return bool(poller.poll(timeout * 1_000))

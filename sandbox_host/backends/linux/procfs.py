@@ -7,12 +7,16 @@ own name, which stands in it: ``stat`` is cut behind the last parenthesis, ``sta
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from sandbox_host.backends.linux.cgroup_text import unescape
+
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
+_UNITS: Final = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ def parse_stat(text: str) -> Stat:
 
 def parse_status(text: str) -> dict[str, str]:
     """Parse ``/proc/<pid>/status`` into its fields."""
-    pairs = (line.partition(":") for line in text.splitlines())
+    pairs = (line.partition(":") for line in text.split("\n"))
     return {name: value.strip() for name, _, value in pairs}
 
 
@@ -52,12 +56,12 @@ def parse_limits(text: str) -> dict[str, tuple[str, str]]:
 
 
 def read(pid: int, name: str) -> str:
-    """Return the text of ``/proc/<pid>/<name>``.
+    """Return the text of ``/proc/<pid>/<name>``; paths in it may be any bytes, see `os.fsdecode`.
 
     Raises:
         OSError: the process has ended, or is not ours to look at.
     """
-    return Path(f"/proc/{pid}/{name}").read_text(encoding="ascii", errors="replace")
+    return os.fsdecode(Path(f"/proc/{pid}/{name}").read_bytes())
 
 
 def count_descriptors(pid: int) -> int:
@@ -71,3 +75,50 @@ def count_descriptors(pid: int) -> int:
         return size or len(os.listdir(f"/proc/{pid}/fd"))
     except OSError:
         return 0
+
+
+@dataclass(frozen=True, slots=True)
+class MountLine:
+    """One line of ``/proc/<pid>/mountinfo``.
+
+    Attributes:
+        options: of the mount, such as "ro" and "nosuid".
+        kind: the type of the file system.
+        data: its own options, as one text.
+    """
+
+    point: str
+    options: frozenset[str]
+    kind: str
+    data: str
+
+
+def parse_mounts(text: str) -> tuple[MountLine, ...]:
+    """Parse ``/proc/<pid>/mountinfo``; escapes in paths are resolved.
+
+    Raises:
+        ValueError: a line is not as proc.rst describes it.
+    """
+    found = []
+    # Not splitlines: a path may hold what else Python takes for the end of a line.
+    for line in text.rstrip("\n").split("\n") if text else ():
+        before, dash, behind = line.partition(" - ")
+        fields, more = before.split(" "), behind.split(" ")
+        if not dash or len(fields) < 6 or len(more) < 3:  # noqa: PLR2004 - the fields before and behind
+            text = f"mountinfo: {line[:200]!r}"
+            raise ValueError(text)
+        options = frozenset(fields[5].split(","))
+        found.append(MountLine(unescape(fields[4]), options, more[0], more[2]))
+    return tuple(found)
+
+
+def size_of_tmpfs(data: str) -> int | None:
+    """Return the size among a file system's own options, in bytes, or None if there is no limit.
+
+    The kernel writes it as ``size=65536k``, and leaves out what is its default.
+    """
+    for option in data.split(","):
+        name, _, value = option.partition("=")
+        if name == "size" and (match := re.fullmatch(r"([0-9]+)([kmg]?)", value)):
+            return int(match[1]) * _UNITS[match[2]]
+    return None

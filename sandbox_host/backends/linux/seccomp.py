@@ -105,19 +105,23 @@ _SOCKOPT = (2, 3, 4, 9, 20, 21)
 # of a cause that is not the true one. 32 is how a C library cancels a thread.
 _OWN_SIGNALS = (0, 1, 2, 3, 6, 10, 12, 13, 14, 15, 17, 18, 23, 28, 32)
 
-_FILE_OWNERSHIP = (
-    *("chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat"),
-    *("utime", "utimes", "utimensat", "futimesat"),
-)
+_OWNER_CALLS = ("chown", "fchown", "lchown", "fchownat")
+_MODE_CALLS = {"chmod": 1, "fchmod": 1, "fchmodat": 2, "fchmodat2": 2}  # which argument is the mode
+_TIME_CALLS = ("utime", "utimes", "utimensat", "futimesat")
+
+_SETUID_SETGID_STICKY = 0o7000
 
 
-def rules(*, own_pid: int, native_code: bool, truncate_by_path: bool) -> dict[str, Rule]:
+def rules(
+    *, own_pid: int, native_code: bool, truncate_by_path: bool, own_root: bool = False
+) -> dict[str, Rule]:
     """Return the calls whose arguments decide.
 
     Args:
         own_pid: the plugin's process, the only one it may signal.
         native_code: granted: memory may become executable although no file is behind it.
         truncate_by_path: Landlock (ABI 3) rules on truncation; otherwise the call is refused.
+        own_root: no file outside the plan can be named, so that modes and times may be changed.
     """
     no_exec = Arg(2, (0,), _PROT_EXEC)
     table = {
@@ -149,9 +153,15 @@ def rules(*, own_pid: int, native_code: bool, truncate_by_path: bool) -> dict[st
         table["mprotect"] = Rule(((no_exec,),))
     if not truncate_by_path:
         table["truncate"] = Rule()
-    # The plugin has the uid of the host: the owner of a file may change its mode wherever
-    # Landlock leaves it visible or not. Allowed again once plugins have a root of their own.
-    table.update(dict.fromkeys(_FILE_OWNERSHIP, Rule()))
+    table.update(dict.fromkeys(_OWNER_CALLS, Rule()))
+    if own_root:
+        # What it writes is still there for others when it has ended: never with another's rights.
+        for name, index in _MODE_CALLS.items():
+            table[name] = Rule(((Arg(index, (0,), _SETUID_SETGID_STICKY),),))
+    else:
+        # The plugin may have the uid of the host, and Landlock does not rule on these calls: the
+        # owner of a file may make them wherever the file is.
+        table.update(dict.fromkeys((*_MODE_CALLS, *_TIME_CALLS), Rule()))
     return table
 
 

@@ -11,7 +11,7 @@ from sandbox_host.admission.policy import (
     permission_differences,
 )
 from sandbox_host.config import HostConfig
-from sandbox_host.model import MIB, Layer, Limits, Manifest, Permissions
+from sandbox_host.model import MIB, Guarantee, Layer, Limits, Manifest, Permissions
 
 
 def manifest(**keys):
@@ -113,8 +113,13 @@ def test_an_exact_name_overrides_a_pattern():
 
 
 def test_from_config():
-    config = HostConfig(accept_missing=["landlock"], grants={"a": {"native_code": True}})
+    config = HostConfig(
+        accept_missing=["landlock", "files"],
+        disable_layers=["landlock"],
+        grants={"a": {"native_code": True}},
+    )
     policy = Policy.from_config(config)
-    assert policy.accept_missing == {Layer.LANDLOCK}
+    assert policy.accept_missing == {Layer.LANDLOCK, Guarantee.FILES}
+    assert policy.disabled == {Layer.LANDLOCK}
     assert policy.granted("a").native_code
     assert not policy.granted("b").native_code

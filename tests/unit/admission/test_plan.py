@@ -17,7 +17,8 @@ from sandbox_host.errors import (
     ConfinementError,
     PluginDisabledError,
 )
-from sandbox_host.model import Layer, Limits, Permissions
+from sandbox_host.guarantees import missing
+from sandbox_host.model import Guarantee, Layer, Limits, Permissions
 
 ALL = frozenset(Layer)
 
@@ -32,7 +33,7 @@ def bundle(*files, **keys):
     )
 
 
-def plan(*files, policy=None, offered=ALL, required=ALL, **keys):
+def plan(*files, policy=None, offered=ALL, required=frozenset(Guarantee), **keys):
     return admit(bundle(*files, **keys), policy or Policy(), offered, required)
 
 
@@ -49,7 +50,7 @@ def test_a_modest_plugin():
     assert made.permissions == Permissions(publish=("model_updated",))
     assert dict(made.config) == {"a": 1, "b": 2}
     assert made.layers == tuple(Layer)
-    assert made.accepted_missing == ()
+    assert (made.disabled, made.accepted_missing) == ((), ())
     assert made.notes == (
         'dependency "ai_models >= 1.0.0" is not resolved by this version of the host',
     )
@@ -130,35 +131,25 @@ def test_another_plugin_api(keys, path):
     assert f"plugin.json: {path}: " in caught.value.message
 
 
-def test_a_missing_layer():
-    offered = ALL - {Layer.LANDLOCK, Layer.SECCOMP}
-    with pytest.raises(ConfinementError) as caught:
-        plan(offered=offered)
-    assert caught.value.layer == Layer.LANDLOCK
-    assert "landlock, seccomp" in caught.value.message
-    assert 'accept_missing = ["landlock", "seccomp"]' in caught.value.remedy
-
-
-def test_a_layer_accepted_as_missing_by_name():
-    offered = ALL - {Layer.LANDLOCK, Layer.SECCOMP}
-    with pytest.raises(ConfinementError) as caught:
-        plan(offered=offered, policy=Policy(accept_missing=frozenset({Layer.LANDLOCK})))
-    assert caught.value.layer == Layer.SECCOMP
+def test_confinement_is_part_of_the_plan():
+    accepted = frozenset({Layer.SECCOMP, *missing(ALL - {Layer.SECCOMP})})
+    with pytest.raises(ConfinementError, match="Plugin sample is not admitted: guarantee"):
+        plan(offered=ALL - {Layer.SECCOMP})
     made = plan(
-        offered=offered, policy=Policy(accept_missing=frozenset({Layer.LANDLOCK, Layer.SECCOMP}))
+        policy=Policy(accept_missing=accepted, disabled=frozenset({Layer.SECCOMP})),
+        dependencies=["ai_models >= 1.0.0"],
     )
-    assert made.accepted_missing == (Layer.LANDLOCK, Layer.SECCOMP)
-    assert Layer.LANDLOCK not in made.layers
-    assert made.notes == (
-        "layer landlock is missing, and the operator accepted that",
-        "layer seccomp is missing, and the operator accepted that",
-    )
+    assert made.layers == tuple(layer for layer in Layer if layer is not Layer.SECCOMP)
+    assert made.disabled == (Layer.SECCOMP,)
+    assert set(made.accepted_missing) == accepted - {Layer.SECCOMP}
+    assert made.notes[0].startswith('dependency "ai_models')
+    assert made.notes[1] == "layer seccomp is switched off, and the operator accepted that"
 
 
-def test_an_accepted_layer_that_is_offered_is_still_applied():
-    made = plan(policy=Policy(accept_missing=frozenset({Layer.SECCOMP})))
-    assert Layer.SECCOMP in made.layers
-    assert made.accepted_missing == ()
+def test_only_what_is_required_refuses():
+    with pytest.raises(ConfinementError, match="guarantee memory"):
+        plan(offered=frozenset(), required=frozenset({Guarantee.MEMORY}))
+    assert plan(offered=frozenset(), required=frozenset()).layers == ()
 
 
 def test_disabled_by_the_author_or_by_the_operator():

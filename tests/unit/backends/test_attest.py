@@ -2,164 +2,368 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sandbox_host.backends.linux import attest as attestation
-from sandbox_host.backends.linux.compile import LIMIT_NAMES, compile_plan
-from sandbox_host.backends.linux.probe import Machine
+from sandbox_host.backends.linux.attest import attest
+from sandbox_host.backends.linux.evidence import VISIBLE
+from sandbox_host.backends.linux.procfs import MountLine
 from sandbox_host.errors import AttestationError
-from sandbox_host.model import Layer
+from sandbox_host.model import Layer, LayerStatus, Permissions
+from tests.support.attested import (
+    ALL,
+    CAPABILITIES,
+    NURSERY,
+    ORDINARY_HOST,
+    OWN_UID,
+    PID,
+    ROOT_HOST,
+    Case,
+    FakeGroup,
+    with_layers,
+)
 from tests.support.plans import plan_and_places
 
-PID = 4_321
-KEEP = [5, 6, 7]
-MACHINE = Machine("x86_64", 7, "", seccomp=True, seccomp_reason="")
-ENVIRONMENT = {"HOME": "/h", "LANG": "C.UTF-8"}
+HOSTS = (ROOT_HOST, ORDINARY_HOST)
 
 
-class Evidence:
-    """What the kernel and the child say, good until a test changes it."""
-
-    def __init__(self, compiled: dict[str, Any]) -> None:
-        self.compiled = compiled
-        self.status = {
-            "PPid": str(os.getpid()),
-            "Threads": "1",
-            "NoNewPrivs": "1",
-            "Seccomp": "2",
-            "Seccomp_filters": "3",
-            **dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), "0" * 16),
-        }
-        self.own = {"Seccomp_filters": "2", "CapEff": "000001ffffffffff"}
-        self.limits = {LIMIT_NAMES[n]: (str(v), str(v)) for n, v in compiled["rlimits"]}
-        self.descriptors = 6
-        self.report: dict[str, Any] = {
-            "environment": sorted(ENVIRONMENT),
-            "descriptors": [0, 1, 2, *KEEP],
-            "parent_death_signal": 9,
-            "probes": {
-                "open-canary": "EACCES",
-                **dict.fromkeys(("socket", "fork", "signal-host", "change-mode"), "EPERM"),
-            },
-        }
-
-    def read(self, pid: int, name: str) -> str:
-        if name == "status":
-            fields = self.status if pid == PID else self.own
-            return "".join(f"{key}:\t{value}\n" for key, value in fields.items())
-        lines = [f"{key:<26}{soft:<21}{hard:<21}" for key, (soft, hard) in self.limits.items()]
-        return "\n".join(["Limit", *lines])
-
-
-@pytest.fixture
-def prepared(tmp_path: Path) -> Iterator[Any]:
-    with plan_and_places(tmp_path) as made:
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with plan_and_places(tmp_path_factory.mktemp("plans")) as made:
         yield made
 
 
-@pytest.fixture
-def evidence(prepared: Any, monkeypatch: pytest.MonkeyPatch) -> Evidence:
-    made = Evidence(compile_plan(*prepared, MACHINE, PID, KEEP))
-    monkeypatch.setattr(attestation.procfs, "read", made.read)
-    monkeypatch.setattr(attestation.procfs, "count_descriptors", lambda _: made.descriptors)
-    return made
+@pytest.fixture(params=HOSTS)
+def case(request: pytest.FixtureRequest, prepared: Any) -> Case:
+    plan, places = prepared
+    if request.param == ORDINARY_HOST:
+        # An ordinary user's host cannot offer these.
+        missing = {Layer.OWN_UID}
+        plan = with_layers(plan, tuple(x for x in plan.layers if x not in missing))
+    return Case(plan, places, request.param)
 
 
-def attest(prepared: Any, evidence: Evidence) -> Any:
-    plan, _ = prepared
-    return attestation.attest(plan, PID, evidence.compiled, ENVIRONMENT, evidence.report, ())
+def test_all_is_as_planned(case: Case) -> None:
+    reports = attest(case.attested())
+    assert [report.layer for report in reports] == [
+        layer for layer in case.plan.layers if layer is not Layer.WATCHDOG
+    ]
+    assert {report.status for report in reports} == {LayerStatus.ACTIVE}
+    assert all(report.detail for report in reports)
 
 
-def test_all_is_as_planned(prepared: Any, evidence: Evidence) -> None:
-    receipt = attest(prepared, evidence)
-    assert (receipt.plugin, receipt.pid) == ("sample", PID)
-    assert set(receipt.active) == set(Layer) - {Layer.WATCHDOG}
-    assert all(report.detail for report in receipt.layers)
+def test_details_are_what_was_read(case: Case) -> None:
+    told = {report.layer: report.detail for report in attest(case.attested())}
+    assert "net:[32]" in told[Layer.NETWORK_NAMESPACE]
+    assert f"user:[{case.evidence.namespaces['user']}]" in told[Layer.USER_NAMESPACE]
+    assert "100 bytes, 9 tasks" in told[Layer.CGROUP]
+    assert str(len(case.evidence.mounts)) in told[Layer.OWN_ROOT]
+    assert "open files 1000" in told[Layer.RLIMITS]
+    if Layer.OWN_UID in told:
+        assert OWN_UID in told[Layer.OWN_UID]
 
 
-def _status(**fields: str) -> Any:
-    return lambda evidence: evidence.status.update(fields)
+def test_no_layer_is_reported_that_was_not_planned(case: Case) -> None:
+    """What is in force without having been planned is no news of the plan's."""
+    case.plan = with_layers(case.plan, (Layer.SECCOMP,))
+    assert [report.layer for report in attest(case.attested())] == [Layer.SECCOMP]
 
 
-def _report(**fields: Any) -> Any:
-    return lambda evidence: evidence.report.update(fields)
+# -- every check, one difference each ------------------------------------------------------------
+
+Change = Callable[[Case], None]
 
 
-def _probe(name: str, met: str | None) -> Any:
-    def change(evidence: Evidence) -> None:
-        probes = evidence.report["probes"]
-        if met is None:
-            del probes[name]
-        else:
-            probes[name] = met
+def _evidence(**fields: Any) -> Change:
+    def change(case: Case) -> None:
+        case.evidence = replace(case.evidence, **fields)
 
     return change
 
 
-def _limit(name: str, value: tuple[str, str]) -> Any:
-    return lambda evidence: evidence.limits.update({name: value})
+def _within(name: str, **fields: Any) -> Change:
+    def change(case: Case) -> None:
+        changed = {**getattr(case.evidence, name), **fields}
+        kept = {key: value for key, value in changed.items() if value is not None}
+        case.evidence = replace(case.evidence, **{name: kept})
+
+    return change
 
 
-@pytest.mark.parametrize(
-    ("change", "layer"),
-    [
-        (_status(PPid="1"), Layer.PARENT_DEATH),
-        (_report(parent_death_signal=0), Layer.PARENT_DEATH),
-        (_limit("Max open files", ("1000", "1001")), Layer.RLIMITS),
-        (_limit("Max address space", ("unlimited", "unlimited")), Layer.RLIMITS),
-        (_report(environment=["HOME", "LANG", "SECRET"]), Layer.ENVIRONMENT),
-        (_report(environment=[]), Layer.ENVIRONMENT),
-        (_report(descriptors=[0, 1, 2, *KEEP, 9]), Layer.DESCRIPTORS),
-        (lambda evidence: setattr(evidence, "descriptors", 7), Layer.DESCRIPTORS),
-        *[
-            (_status(**{name: "0000000000000001"}), Layer.CAPABILITIES)
-            for name in ("CapInh", "CapPrm", "CapEff", "CapAmb", "CapBnd")
-        ],
-        (_status(NoNewPrivs="0"), Layer.NO_NEW_PRIVS),
-        (_probe("open-canary", "allowed"), Layer.LANDLOCK),
-        (_probe("open-canary", "ENOENT"), Layer.LANDLOCK),
-        (_probe("open-canary", None), Layer.LANDLOCK),
-        (_status(Seccomp="0"), Layer.SECCOMP),
-        (_status(Seccomp_filters="2"), Layer.SECCOMP),
-        *[
-            (_probe(name, "allowed"), Layer.SECCOMP)
-            for name in ("socket", "fork", "signal-host", "change-mode")
-        ],
-        (_report(probes={}), Layer.LANDLOCK),
-        (_status(Threads="2"), "threads"),
+def _status(**fields: str | None) -> Change:
+    return _within("status", **fields)
+
+
+def _limit(name: str, value: Any) -> Change:
+    return _within("limits", **{name: value})
+
+
+def _report(**fields: Any) -> Change:
+    def change(case: Case) -> None:
+        case.report |= fields
+
+    return change
+
+
+def _without(key: str) -> Change:
+    def change(case: Case) -> None:
+        del case.report[key]
+
+    return change
+
+
+def _probe(name: str, met: str | None) -> Change:
+    def change(case: Case) -> None:
+        case.report["probes"] |= {name: met}
+        if met is None:
+            del case.report["probes"][name]
+
+    return change
+
+
+def _like(whose: str, link: str) -> Change:
+    """Share a namespace with the host, or with the nursery."""
+
+    def change(case: Case) -> None:
+        inode = getattr(case.evidence, whose)[link]
+        _within("namespaces", **{link: inode})(case)
+
+    return change
+
+
+def _group(**fields: Any) -> Change:
+    def change(case: Case) -> None:
+        case.group = FakeGroup(**fields)
+
+    return change
+
+
+def _no_group(case: Case) -> None:
+    case.group = None
+
+
+def _mounts(change_lines: Callable[[list[MountLine]], list[MountLine]]) -> Change:
+    def change(case: Case) -> None:
+        lines = change_lines(list(case.evidence.mounts))
+        case.evidence = replace(case.evidence, mounts=tuple(lines))
+
+    return change
+
+
+def _less(point: str, word: str) -> Change:
+    def weaken(lines: list[MountLine]) -> list[MountLine]:
+        return [
+            replace(line, options=line.options - {word}) if line.point.endswith(point) else line
+            for line in lines
+        ]
+
+    return _mounts(weaken)
+
+
+EXTRA = MountLine("/etc", frozenset({"ro", "nosuid", "nodev", "noexec"}), "ext4", "rw")
+
+LINKS = {
+    "network-namespace": "net",
+    "ipc-namespace": "ipc",
+    "uts-namespace": "uts",
+    "cgroup-namespace": "cgroup",
+    "pid-namespace": "pid",
+    "own-root": "mnt",
+}
+
+DIFFERENCES: dict[str, list[tuple[str, Change]]] = {
+    "threads": [("two threads", _status(Threads="2")), ("untold", _status(Threads=None))],
+    "session": [
+        ("the nursery's", _status(NSsid=f"{NURSERY}\t1\t0")),
+        ("untold", _status(NSsid=None)),
     ],
-)
-def test_difference_is_named(prepared: Any, evidence: Evidence, change: Any, layer: str) -> None:
-    change(evidence)
-    with pytest.raises(AttestationError, match=f"failed at {layer}: "):
-        attest(prepared, evidence)
+    "umask": [("the host's", _status(Umask="0022")), ("untold", _status(Umask=None))],
+    "parent-death": [
+        ("another parent", _status(PPid="1")),
+        ("no signal", _report(parent_death_signal=0)),
+        ("another signal", _report(parent_death_signal=15)),
+        ("signal untold", _without("parent_death_signal")),
+    ],
+    "environment": [
+        ("one variable more", _report(environment=["HOME", "LANG", "SECRET"])),
+        ("none", _report(environment=[])),
+        ("untold", _without("environment")),
+    ],
+    "cgroup": [
+        ("none was made", _no_group),
+        ("not a member", _evidence(membership="0::/")),
+        ("no limit on memory", _group(values={"tasks": 9})),
+        ("no limit on tasks", _group(values={"memory_bytes": 9})),
+        ("the group is gone", _group(gone=True)),
+    ],
+    "user-namespace": [
+        ("the host's", _like("own_namespaces", "user")),
+        ("not shown", _evidence(namespaces={})),
+    ],
+    **{
+        layer: [
+            ("the host's", _like("own_namespaces", link)),
+            ("the nursery's", _like("nursery_namespaces", link)),
+            ("not shown", _within("namespaces", **{link: None})),
+        ]
+        for layer, link in LINKS.items()
+    },
+}
+DIFFERENCES["pid-namespace"] += [
+    ("not process 1", _status(NSpid=f"{PID}\t7\t2", NSsid=f"{PID}\t7\t2")),
+    ("untold", _status(NSpid=None, NSsid=None)),
+    ("not process 1 to itself", _report(pid=PID)),
+]
+DIFFERENCES["uts-namespace"] += [
+    ("the machine's name", _report(hostname="vm")),
+    ("name untold", _without("hostname")),
+]
+DIFFERENCES["own-root"] += [
+    ("a mount more", _mounts(lambda lines: [*lines, EXTRA])),
+    ("a mount less", _mounts(lambda lines: lines[:-1])),
+    ("another root", _mounts(lambda lines: lines[1:])),
+    ("nothing mounted", _mounts(lambda _: [])),
+    ("writable root", _mounts(lambda lines: [replace(lines[0], options=frozenset()), *lines[1:]])),
+    ("writable library", _less("/sdk", "ro")),
+    ("executable code", _less("/sdk", "noexec")),
+    ("devices", _less("/sdk", "nodev")),
+    ("set-user-ID programs", _less("/proc", "nosuid")),
+    ("canary seen from outside", _evidence(canary=VISIBLE)),
+    ("canary hidden only by its mode", _evidence(canary="EACCES")),
+    ("canary opened", _probe("open-canary", "allowed")),
+    ("canary closed, but there", _probe("open-canary", "EACCES")),
+    ("canary seen", _probe("stat-canary", "allowed")),
+    ("root written", _probe("write-root", "allowed")),
+    ("not tried", _probe("write-root", None)),
+]
+DIFFERENCES["rlimits"] = [
+    ("hard one higher", _limit("Max open files", ("1000", "1001"))),
+    ("soft one higher", _limit("Max open files", ("1001", "1001"))),
+    ("unlimited", _limit("Max address space", ("unlimited", "unlimited"))),
+    ("untold", _limit("Max processes", None)),
+]
+DIFFERENCES["inherited-descriptors"] = [
+    ("one more", _report(descriptors=[0, 1, 2, 3, 4, 5, 9])),
+    ("one less", _report(descriptors=[0, 1, 2, 3, 4])),
+    ("one more seen from outside", _evidence(descriptors=7)),
+    ("untold", _without("descriptors")),
+]
+DIFFERENCES["capabilities"] = [
+    *[(name, _status(**{name: "0000000000000001"})) for name in CAPABILITIES],
+    ("untold", _status(CapAmb=None)),
+    ("uid 0 is worth something", _report(securebits=0)),
+    ("securebits untold", _without("securebits")),
+]
+DIFFERENCES["no-new-privs"] = [
+    ("not set", _status(NoNewPrivs="0")),
+    ("untold", _status(NoNewPrivs=None)),
+]
+DIFFERENCES["landlock"] = [
+    ("root listed", _probe("list-root", "allowed")),
+    ("root not there", _probe("list-root", "ENOENT")),
+    ("not tried", _probe("list-root", None)),
+]
+DIFFERENCES["seccomp"] = [
+    ("no filter", _status(Seccomp="0")),
+    ("strict mode", _status(Seccomp="1")),
+    ("only what was there before", _status(Seccomp_filters="2")),
+    ("one filter more", _status(Seccomp_filters="4")),
+    *[
+        (f"{name} {met}", _probe(name, met))
+        for name in ("socket", "fork", "execute", "signal-host", "change-owner")
+        for met in ("allowed", "EACCES")
+    ],
+    ("made code", _probe("writable-and-executable", "allowed")),
+    ("not tried", _probe("socket", None)),
+]
+ROOT_ONLY = {
+    "own-uid": [
+        ("the host's", _status(Uid="0\t0\t0\t0")),
+        ("one of four is another", _status(Uid=f"{OWN_UID}\t{OWN_UID}\t0\t{OWN_UID}")),
+        ("untold", _status(Uid=None)),
+        ("another than planned", _report(user=[2] * 6)),
+        ("another group", _report(user=[1, 1, 1, 1, 1, 0])),
+        ("supplementary groups", _status(Groups="0 4")),
+        ("a group it sees", _report(user=[1, 1, 1, 1, 1, 1, 27])),
+        ("user untold", _without("user")),
+    ],
+    "user-namespace": [("not the nursery's", _within("namespaces", user=77))],
+}
+ORDINARY_ONLY = {
+    "user-namespace": [("the nursery's", _like("nursery_namespaces", "user"))],
+}
 
 
-def test_bounding_set_of_an_ordinary_users_child(prepared: Any, evidence: Evidence) -> None:
+def cases() -> Iterator[Any]:
+    for host in HOSTS:
+        more = ROOT_ONLY if host == ROOT_HOST else ORDINARY_ONLY
+        for table in (DIFFERENCES, more):
+            for layer, changes in table.items():
+                for name, change in changes:
+                    yield pytest.param(host, layer, change, id=f"{host}: {layer}: {name}")
+
+
+@pytest.mark.parametrize(("case", "layer", "change"), list(cases()), indirect=["case"])
+def test_difference_is_named(case: Case, layer: str, change: Change) -> None:
+    change(case)
+    with pytest.raises(AttestationError, match=f"^Attestation of sample failed at {layer}: "):
+        attest(case.attested())
+
+
+def test_every_layer_has_a_difference() -> None:
+    assert {*DIFFERENCES, *ROOT_ONLY} >= {layer.value for layer in Layer} - {"watchdog"}
+
+
+def test_refusal_says_whose_fault_it_is(case: Case) -> None:
+    case.report["parent_death_signal"] = 0
+    with pytest.raises(AttestationError) as caught:
+        attest(case.attested())
+    assert "a fault of the host, not of the plugin" in str(caught.value)
+    assert "doctor" in caught.value.remedy
+
+
+# -- what is no difference -----------------------------------------------------------------------
+
+
+def test_bounding_set_where_nobody_could_have_emptied_it(prepared: Any) -> None:
     """Only a holder of CAP_SETPCAP can empty it; no_new_privs makes up for it."""
-    evidence.own["CapEff"] = "0" * 16
-    evidence.status["CapBnd"] = "000001ffffffffff"
-    assert Layer.CAPABILITIES in attest(prepared, evidence).active
+    plan, places = prepared
+    namespaces = {Layer.USER_NAMESPACE, Layer.OWN_UID}
+    case = Case(
+        with_layers(plan, tuple(x for x in plan.layers if x not in namespaces)),
+        places,
+        ORDINARY_HOST,
+    )
+    _status(CapBnd=ALL)(case)
+    case.report["securebits"] = 0
+    assert Layer.CAPABILITIES in [report.layer for report in attest(case.attested())]
 
 
-def test_kernel_that_does_not_tell_the_number_of_descriptors(
-    prepared: Any, evidence: Evidence
-) -> None:
-    evidence.descriptors = 0
-    assert Layer.DESCRIPTORS in attest(prepared, evidence).active
+def test_kernel_that_does_not_tell_the_number_of_descriptors(case: Case) -> None:
+    _evidence(descriptors=0)(case)
+    attest(case.attested())
 
 
-def test_process_that_is_gone(
-    prepared: Any, evidence: Evidence, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def gone(pid: int, name: str) -> str:
-        raise ProcessLookupError(3, "No such process")
+def test_kernel_that_does_not_tell_the_number_of_filters(case: Case) -> None:
+    _status(Seccomp_filters=None)(case)
+    attest(case.attested())
 
-    monkeypatch.setattr(attestation.procfs, "read", gone)
-    with pytest.raises(AttestationError, match="is gone"):
-        attest(prepared, evidence)
+
+def test_landlock_alone_denies_the_canary_that_is_there(case: Case) -> None:
+    case.plan = with_layers(case.plan, (Layer.LANDLOCK,))
+    case.report["probes"] = {"open-canary": "EACCES", "list-root": "EACCES"}
+    attest(case.attested())
+
+
+def test_native_code_may_make_code(tmp_path: Path) -> None:
+    request = {"permissions": {"native_code": True}}
+    with plan_and_places(tmp_path, grants=Permissions(native_code=True), **request) as prepared:
+        case = Case(*prepared, ROOT_HOST)
+        with pytest.raises(AttestationError, match="seccomp: the probe writable-and-executable"):
+            attest(case.attested())
+        case.report["probes"]["writable-and-executable"] = "allowed"
+        attest(case.attested())

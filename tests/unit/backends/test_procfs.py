@@ -69,3 +69,66 @@ def test_process_that_is_gone() -> None:
     assert procfs.count_descriptors(process.pid) == 0
     with pytest.raises(OSError, match=str(process.pid)):
         procfs.read(process.pid, "stat")
+
+
+MOUNTINFO = (
+    "90 89 0:48 / /proc ro,nosuid,nodev - proc proc ro,hidepid=ptraceable,subset=pid\n"
+    "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 shared:2 propagate_from:3 - ext3 /dev/root rw\n"
+    "37 35 98:0 / /with\\040space\\134and\\011tab rw - tmpfs none rw,size=65536k\n"
+)
+
+
+def test_mounts() -> None:
+    proc, ext3, odd = procfs.parse_mounts(MOUNTINFO)
+    assert proc == procfs.MountLine(
+        "/proc", frozenset({"ro", "nosuid", "nodev"}), "proc", "ro,hidepid=ptraceable,subset=pid"
+    )
+    assert (ext3.point, ext3.kind, ext3.data) == ("/mnt2", "ext3", "rw")
+    assert (odd.point, odd.data) == ("/with space\\and\ttab", "rw,size=65536k")
+    assert procfs.parse_mounts("") == ()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param("nonsense", id="nonsense"),
+        pytest.param("90 89 0:48 / /proc ro proc proc ro", id="no separator"),
+        pytest.param("90 89 0:48 / /proc - proc proc ro", id="too few before it"),
+        pytest.param("90 89 0:48 / /proc ro - proc proc", id="too few behind it"),
+        pytest.param(" - ", id="only the separator"),
+    ],
+)
+def test_mounts_that_are_not_as_documented(line: str) -> None:
+    with pytest.raises(ValueError, match="mountinfo"):
+        procfs.parse_mounts(f"{MOUNTINFO}{line}\n")
+
+
+@pytest.mark.parametrize("name", ["ü", "a\u2028b", "a\x0bb", "\udcff", "a\rb"])
+def test_mount_point_may_be_any_bytes(name: str) -> None:
+    (line,) = procfs.parse_mounts(f"90 89 0:48 / /{name} ro - proc proc ro\n")
+    assert line.point == f"/{name}"
+
+
+def test_mounts_of_this_process() -> None:
+    lines = procfs.parse_mounts(procfs.read(os.getpid(), "mountinfo"))
+    assert "/" in {line.point for line in lines}
+    assert all(line.options & {"ro", "rw"} for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("data", "size"),
+    [
+        ("rw,size=65536k,nr_inodes=16384,mode=700", 1 << 26),
+        ("size=1", 1),
+        ("rw,size=2g", 1 << 31),
+        ("rw,size=3m", 3 << 20),
+        ("rw", None),
+        ("", None),
+        ("rw,size=,mode=700", None),
+        ("rw,size=50%", None),
+        ("rw,oversize=7", None),
+        ("rw,size=-1", None),
+    ],
+)
+def test_size_of_a_tmpfs(data: str, size: int | None) -> None:
+    assert procfs.size_of_tmpfs(data) == size

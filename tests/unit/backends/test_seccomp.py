@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sandbox_host.backends.linux.seccomp import ALLOW, ARCHITECTURES, KILL, build_filter, rules
-from tests.hostile.attacks.registry import NUMBERS
+from sandbox_host.selftest.collection.native import NUMBERS
 from tests.support.bpf_simulator import Call, run, run_counting, verify
 
 PID = 4_321
@@ -281,6 +281,43 @@ def test_truncation_where_landlock_does_not_rule_on_it(architecture: str) -> Non
     assert Policy(architecture, truncate_by_path=True)("truncate") == ALLOW
     assert Policy(architecture, truncate_by_path=False)("truncate") == EPERM
     assert Policy(architecture, truncate_by_path=False)("ftruncate") == ALLOW
+
+
+OWNER_CALLS = ("chown", "fchown", "lchown", "fchownat")
+TIME_CALLS = ("utime", "utimes", "utimensat", "futimesat")
+MODE_CALLS = {"chmod": 1, "fchmod": 1, "fchmodat": 2, "fchmodat2": 2}
+
+
+@pytest.mark.parametrize("name", MODE_CALLS)
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_modes_where_only_files_of_the_plan_can_be_named(architecture: str, name: str) -> None:
+    policy = Policy(architecture, own_root=True)
+    if name not in policy.architecture.numbers:
+        assert architecture == "aarch64"
+        return
+    before = [0] * MODE_CALLS[name]
+    for mode in (0, 0o400, 0o755, 0o777, HIGH | 0o600):
+        assert policy(name, *before, mode) == ALLOW
+    for mode in (0o4755, 0o2755, 0o1777, 0o7777, HIGH | 0o4000):
+        assert policy(name, *before, mode) == EPERM
+
+
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_times_may_be_set_and_owners_may_not_where_the_root_is_its_own(architecture: str) -> None:
+    policy = Policy(architecture, own_root=True)
+    listed = policy.architecture.numbers
+    assert {policy(name) for name in TIME_CALLS if name in listed} == {ALLOW}
+    assert {policy(name, 3, 0, 0) for name in OWNER_CALLS if name in listed} == {EPERM}
+
+
+def test_an_own_root_changes_nothing_else(policy: Policy) -> None:
+    own = Policy(policy.architecture.name, own_root=True)
+    differing = {
+        name
+        for name in own.rules.keys() | policy.rules.keys()
+        if own.rules.get(name) != policy.rules.get(name)
+    }
+    assert differing == {*MODE_CALLS, *TIME_CALLS}
 
 
 def test_hot_calls_come_first(policy: Policy) -> None:

@@ -63,7 +63,7 @@ def test_the_copy_is_exact_and_read_only(bundle: VerifiedBundle, parent: Path, u
         os.umask(old)
     assert package == parent / f"sample-{bundle.root_digest[:12]}" / "sample"
     assert tree(package) == dict(bundle.files)
-    assert modes(package.parent) == {("directory", 0o500), ("file", 0o400)}
+    assert modes(package.parent) == {("directory", 0o555), ("file", 0o444)}
     assert os.listdir(package.parent) == ["sample"]
 
 

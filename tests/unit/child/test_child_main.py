@@ -42,14 +42,14 @@ class ConfineError(Exception):
     def __init__(self, code, message):
         super().__init__(message)
         self.code = code
-def apply_plan(plan, host_pid):
+def apply_plan(plan, parent):
     if plan.get("fail"):
         raise ConfineError("landlock", "no such layer")
-    return {"host_pid": host_pid, "modules": sorted(sys.modules), "argv": sys.argv}
+    return {"parent": parent, "modules": sorted(sys.modules), "argv": sys.argv}
 fake.ConfineError, fake.apply_plan = ConfineError, apply_plan
 sys.modules["plugin_sdk.child.confine"] = fake
 from plugin_sdk.child.__main__ import main
-main(sys.argv[2:])
+main(*map(int, sys.argv[2:]))
 """
 
 Process = subprocess.CompletedProcess[bytes]
@@ -137,7 +137,7 @@ def double(x):
     )
     with started() as child:
         host = child.host
-        assert confine(host)["host_pid"] == 7
+        assert confine(host)["parent"] == 7
         order = order_payload(package, publish=["data_processed"])
         host.send(Load(payload=pack(order)))
         ready = host.receive()

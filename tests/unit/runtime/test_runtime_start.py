@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from plugin_sdk.wire.codec import pack
 from plugin_sdk.wire.messages import Failed, Ready
 from sandbox_host import SandboxHost
+from sandbox_host.backends.base import Exit
 from sandbox_host.errors import (
+    AttestationError,
     ConfinementError,
     DeadlineExceededError,
     MetadataMismatchError,
@@ -17,8 +20,9 @@ from sandbox_host.errors import (
     PluginError,
     StartError,
 )
-from sandbox_host.model import Cause, Layer
-from tests.support.fake_backend import FakeBackend, Peer, ordinary, ready
+from sandbox_host.guarantees import missing, standing
+from sandbox_host.model import FIXED_LAYERS, Cause, Layer, LayerStatus
+from tests.support.fake_backend import SIGKILL, FakeBackend, Peer, ordinary, ready
 from tests.support.host import Workshop
 
 
@@ -159,16 +163,78 @@ def test_child_that_cannot_be_confined(workshop: Workshop) -> None:
     assert list((workshop.state_dir / "run").iterdir()) == []
 
 
-@pytest.mark.parametrize("layer", [layer for layer in Layer if layer is not Layer.WATCHDOG])
-def test_each_missing_layer_is_refused_unless_accepted(workshop: Workshop, layer: Layer) -> None:
+_ALL = frozenset(Layer)
+_SWITCHES = [layer for layer in Layer if layer not in FIXED_LAYERS]
+
+
+@pytest.mark.parametrize("layer", _SWITCHES)
+def test_missing_layer_refuses_only_where_a_guarantee_goes_with_it(
+    workshop: Workshop, layer: Layer
+) -> None:
+    lost = missing(_ALL - {layer})
     backend = FakeBackend(ordinary, missing=(layer,))
     bundle = workshop.write()
     with SandboxHost.blocking(workshop.config(), backend=backend) as host:
-        with pytest.raises(ConfinementError) as caught:
-            host.load(bundle)
-        assert caught.value.layer == layer
-    accepting = workshop.config(accept_missing={layer})
+        if lost:
+            with pytest.raises(ConfinementError) as caught:
+                host.load(bundle)
+            assert caught.value.layer == lost[0]
+            assert backend.children == []
+        else:
+            assert layer not in host.load(bundle).receipt.active
+    accepting = workshop.config(accept_missing=set(lost))
     with SandboxHost.blocking(accepting, backend=backend) as host:
         plugin = host.load(bundle)
-        assert plugin.plan.accepted_missing == (layer,)
+        assert (plugin.plan.disabled, plugin.plan.accepted_missing) == ((), lost)
         assert layer not in plugin.receipt.active
+
+
+@pytest.mark.parametrize("layer", _SWITCHES)
+def test_layer_switched_off_is_refused_or_told_everywhere(
+    workshop: Workshop, layer: Layer, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost = missing(_ALL - {layer})
+    backend = FakeBackend(ordinary, disabled=(layer,))
+    bundle = workshop.write()
+    with (
+        SandboxHost.blocking(workshop.config(disable_layers={layer}), backend=backend) as host,
+        pytest.raises(ConfinementError) as caught,
+    ):
+        host.load(bundle)
+    assert caught.value.layer == layer
+    assert backend.children == []
+    caplog.clear()
+    accepting = workshop.config(disable_layers={layer}, accept_missing={layer, *lost})
+    with SandboxHost.blocking(accepting, backend=backend) as host:
+        plugin = host.load(bundle)
+        assert (plugin.plan.disabled, plugin.plan.accepted_missing) == ((layer,), lost)
+        status = {report.layer: report.status for report in plugin.receipt.layers}
+        assert status[layer] is LayerStatus.DISABLED
+        assert plugin.receipt.guarantees == standing(_ALL - {layer})
+    for name in (layer, *lost):
+        assert f"{name} " in caplog.text
+    journal = [json.loads(line) for line in accepting.journal_path.read_text().splitlines()]
+    told = [(line["event"], line["detail"]) for line in journal if "_" in line["event"]]
+    expected = [("layer_disabled", layer), *(("guarantee_missing", one) for one in lost)]
+    assert [one for one in told if not one[0].startswith("host_")] == expected
+
+
+def test_receipt_is_of_the_layers_that_are_in_force(workshop: Workshop, open_host: Any) -> None:
+    receipt = open_host(ordinary).load(workshop.write()).receipt
+    assert receipt.active == tuple(Layer)
+    assert receipt.guarantees == standing(tuple(Layer))
+    assert [entry.name for entry in receipt.limits] == [
+        *("memory_bytes", "cpu_seconds", "wall_seconds", "descriptors", "threads")
+    ]
+
+
+def test_plugin_that_is_confined_by_less_than_planned_is_not_imported(workshop: Workshop) -> None:
+    backend = FakeBackend(ordinary, unapplied=(Layer.SECCOMP,))
+    with SandboxHost.blocking(workshop.config(), backend=backend) as host:
+        with pytest.raises(AttestationError, match="programs, kernel-surface, cpu would not"):
+            host.load(workshop.write())
+        assert host.plugins == {}
+    (child,) = backend.children
+    assert child.peer.exit == Exit(None, SIGKILL, 0.0, child.peer.resident)
+    assert list((workshop.state_dir / "run").iterdir()) == []
+    assert '"event":"start_failed"' in workshop.config().journal_path.read_text()

@@ -1,0 +1,17 @@
+"""What host and nursery say to each other beside packed dicts: sizes, and how a child ended."""
+
+from __future__ import annotations
+
+import struct
+
+# A packet is one small dict of names and numbers; descriptors travel beside it.
+MAX_PACKET_BYTES = 4_096
+
+# In, out, standard output, standard error, trace, exit: what a child is given, in this order.
+PASSED_DESCRIPTORS = 6
+
+EXIT_RECORD = struct.Struct("<iqq")
+"""How a child ended: wait status, CPU time in microseconds, peak resident size in bytes."""
+
+# Where a child finds its ends of the pipes.
+CHILD_IN, CHILD_OUT, CHILD_TRACE = 3, 4, 5

@@ -1,0 +1,145 @@
+"""The plugin's own root as data: what is bound, hidden and new. Nothing is mounted here.
+
+Paths mean the same inside as outside, so that what the interpreter knows of its library stays
+true. Parents come before children, so that a later entry can stand in an earlier one. The code of
+Python itself must be mappable as code; what a plugin brings or writes must not, unless it was
+granted ``native_code``.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from sandbox_host.backends.linux.interpreter import DEVICES, interpreter_paths, is_foreign
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from sandbox_host.backends.base import Places
+
+RDONLY, NOSUID, NODEV, NOEXEC = 1, 2, 4, 8
+"""Flags of mount(2)."""
+
+_LIBRARY: Final = RDONLY | NOSUID | NODEV
+_READ: Final = _LIBRARY | NOEXEC
+_WRITE: Final = NOSUID | NODEV | NOEXEC
+_DEVICE: Final = RDONLY | NOSUID | NOEXEC
+
+PROC_OPTIONS: Final = "subset=pid,hidepid=ptraceable"
+_SKELETON: Final = "size=1m,nr_inodes=4096,mode=755"
+
+SCRATCH_INODES: Final = 16_384
+"""Files and directories in the scratch directory; each takes about a kilobyte of kernel memory."""
+
+_WORD: Final = {RDONLY: "ro", NOSUID: "nosuid", NODEV: "nodev", NOEXEC: "noexec"}
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One mount of the plan.
+
+    Attributes:
+        kind: "bind", "tmpfs", "hidden" or "proc".
+        flags: those of mount(2) that must be set; the kernel may have set more.
+        data: options of a new file system.
+    """
+
+    kind: str
+    path: str
+    flags: int
+    data: str = ""
+
+    @property
+    def words(self) -> frozenset[str]:
+        """The flags as ``/proc/<pid>/mountinfo`` calls them."""
+        return frozenset(word for flag, word in _WORD.items() if self.flags & flag)
+
+
+def mounts_for(
+    places: Places,
+    read: Iterable[str],
+    *,
+    native_code: bool,
+    scratch_bytes: int,
+    uid: int | None,
+    with_proc: bool,
+) -> tuple[Mount, ...]:
+    """Return every mount of the plugin's root, parents first.
+
+    Args:
+        places: where the plugin's files are.
+        read: granted paths, real ones.
+        native_code: granted: what the plugin brings and writes may be mapped as code.
+        scratch_bytes: size of the scratch file system.
+        uid: owner of the scratch file system as the plugin sees it, or None for who mounts it.
+        with_proc: /proc can be mounted here.
+    """
+    code = 0 if native_code else NOEXEC
+    found = list(_library(places.python))
+    found += [Mount("bind", device, _DEVICE) for device in DEVICES if os.path.exists(device)]
+    if places.plugin_environment is not None:
+        found.append(Mount("bind", os.path.realpath(places.plugin_environment), _LIBRARY))
+    found.append(Mount("bind", str(places.sdk_dir), _READ))
+    found.append(Mount("bind", str(places.package_dir), _LIBRARY | code))
+    found += [Mount("bind", path, _READ) for path in read]
+    found.append(Mount("bind", str(places.data_dir), NOSUID | NODEV | code))
+    owner = "" if uid is None else f",uid={uid},gid={uid}"
+    size = f"size={scratch_bytes},nr_inodes={SCRATCH_INODES},mode=700{owner}"
+    found.append(Mount("tmpfs", str(places.scratch_dir), NOSUID | NODEV | code, size))
+    if with_proc:
+        found.append(Mount("proc", "/proc", _READ, PROC_OPTIONS))
+    last = {mount.path: mount for mount in found}
+    return tuple(sorted(last.values(), key=lambda mount: mount.path.count("/")))
+
+
+@functools.cache
+def _library(python: Path) -> tuple[Mount, ...]:
+    """Return the interpreter's own, which no plugin changes: looked at once in a host's life."""
+    bound = [Mount("bind", path, _LIBRARY) for path in interpreter_paths(python).real]
+    return (*bound, *_hidden(bound))
+
+
+def _hidden(bound: list[Mount]) -> list[Mount]:
+    """Return a cover for each directory that must not be seen inside one that is bound."""
+    paths = {mount.path for mount in bound}
+    covers = []
+    for mount in bound:
+        if not os.path.isdir(mount.path):
+            continue
+        with os.scandir(mount.path) as entries:
+            covers += [
+                Mount("hidden", entry.path, _READ)
+                for entry in entries
+                if is_foreign(entry.name)
+                and entry.is_dir(follow_symlinks=False)
+                and entry.path not in paths
+            ]
+    return covers
+
+
+def links_for(places: Places, mounts: Iterable[Mount]) -> list[tuple[str, str]]:
+    """Return the symbolic links that lead from a usual path to a mounted one.
+
+    A link is left out where it would stand inside a mount: there it is already.
+    """
+    mounted = tuple(f"{mount.path}/" for mount in mounts)
+    links = interpreter_paths(places.python).links
+    return [(link, target) for link, target in links if not f"{link}/".startswith(mounted)]
+
+
+def root_plan(places: Places, mounts: Iterable[Mount]) -> dict[str, Any]:
+    """Return what `plugin_sdk.lockdown.root.make_root` takes."""
+    return {
+        # Empty, the plugin's own, and not needed outside: its place inside is another mount.
+        "at": str(places.scratch_dir),
+        "size": _SKELETON,
+        "links": [list(pair) for pair in links_for(places, mounts)],
+        "mounts": [
+            {"kind": m.kind, "path": m.path, "flags": m.flags, "data": m.data} for m in mounts
+        ],
+        "cwd": str(places.scratch_dir),
+    }

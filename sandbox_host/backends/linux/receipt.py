@@ -1,0 +1,106 @@
+"""Writes the receipt: each guarantee, limit and permission with what enforces it. Pure.
+
+Values come from what was read back; a limit that nothing enforces here is not in the receipt, and
+what the host itself enforces (deadlines, messages) is added by the host.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sandbox_host.backends.linux.procfs import size_of_tmpfs
+from sandbox_host.guarantees import standing
+from sandbox_host.model import Enforced, Layer, LayerReport, LayerStatus, Receipt
+from sandbox_host.reading import shown_bytes, shown_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sandbox_host.backends.linux.attest import Attested
+
+_BY_RLIMIT: Final = {
+    "descriptors": ("Max open files", "RLIMIT_NOFILE"),
+    "file_bytes": ("Max file size", "RLIMIT_FSIZE"),
+    "cpu_total_seconds": ("Max cpu time", "RLIMIT_CPU"),
+    "memory_bytes": ("Max address space", "RLIMIT_AS, address space"),
+    "threads": ("Max processes", "RLIMIT_NPROC"),
+}
+_SHOWN: Final[dict[str, Callable[[int], str]]] = {
+    "memory_bytes": shown_bytes,
+    "cpu_total_seconds": shown_seconds,
+    "descriptors": str,
+    "threads": str,
+    "file_bytes": shown_bytes,
+    "scratch_bytes": shown_bytes,
+}
+"""How each limit is told, in this order."""
+
+
+def write_receipt(
+    it: Attested, pid: int, layers: tuple[LayerReport, ...], others: tuple[LayerReport, ...]
+) -> Receipt:
+    """Return the receipt of one attested process.
+
+    Args:
+        it: what was compared.
+        pid: of the process, as the host sees it.
+        layers: that were attested.
+        others: reports of layers that are missing or switched off.
+    """
+    active = [report.layer for report in layers if report.status is LayerStatus.ACTIVE]
+    return Receipt(
+        plugin=it.plan.identity,
+        pid=pid,
+        layers=(*layers, *others),
+        guarantees=standing(active),
+        limits=_limits(it, active),
+        permissions=_permissions(it, active),
+    )
+
+
+def _limits(it: Attested, active: list[Layer]) -> tuple[Enforced, ...]:
+    found = []
+    if Layer.RLIMITS in active:
+        for name, (kernel_name, mechanism) in _BY_RLIMIT.items():
+            soft, _ = it.evidence.limits.get(kernel_name, ("unlimited", ""))
+            if soft != "unlimited" and (name != "threads" or _counted_alone(it)):
+                found.append(Enforced(name, _SHOWN[name](int(soft)), mechanism))
+    if it.cgroup is not None:
+        limits = it.cgroup.limits()
+        found += [
+            Enforced("memory_bytes", shown_bytes(limits["memory_bytes"]), "control group, no swap"),
+            Enforced("threads", str(limits["tasks"]), "control group, processes and threads"),
+        ]
+    for line in it.evidence.mounts:
+        if line.kind == "tmpfs" and line.point == it.compiled.order["cwd"]:
+            size = size_of_tmpfs(line.data)
+            if size is not None:
+                found.append(Enforced("scratch_bytes", shown_bytes(size), "tmpfs of its own"))
+    return tuple(sorted(found, key=lambda one: list(_SHOWN).index(one.name)))
+
+
+def _counted_alone(it: Attested) -> bool:
+    return it.ids.uid is not None or it.ids.nested_user
+
+
+def _permissions(it: Attested, active: list[Layer]) -> tuple[Enforced, ...]:
+    permissions = it.plan.permissions
+    points = {line.point: line for line in it.evidence.mounts}
+    found = []
+    for path in permissions.read:
+        ways = []
+        if path in points:
+            ways.append("mounted " + ",".join(sorted(points[path].options & {"ro", "noexec"})))
+        if Layer.LANDLOCK in active:
+            ways.append("Landlock rule")
+        found.append(Enforced("read", path, ", ".join(ways)))
+    found += [Enforced("publish", name, "checked by the host") for name in permissions.publish]
+    met = it.report.get("probes", {}).get("writable-and-executable")
+    if met is not None:
+        granted = met == "allowed"
+        how = "tried: memory for code was given" if granted else f"seccomp, tried: {met}"
+        found.append(Enforced("native_code", "yes" if granted else "no", how))
+    if Layer.SECCOMP in active:
+        for name, probe in (("subprocess", "execute"), ("network", "socket")):
+            found.append(Enforced(name, "none", f"seccomp, tried: {it.report['probes'][probe]}"))
+    return tuple(found)

@@ -1,0 +1,180 @@
+"""What is promised of a confined plugin, and which layers keep each promise.
+
+One table of data and pure functions. A guarantee is kept by the first of its ways whose layers are
+all in force; admission asks this of what the machine offers, the receipt of what was attested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from sandbox_host.model import Guarantee, GuaranteeReport, Layer, LayerStatus
+
+PROMISES: Final = MappingProxyType(
+    {
+        Guarantee.FILES: "no file outside the plan is read or changed",
+        Guarantee.NETWORK: "no network, and no socket of another process",
+        Guarantee.PROCESSES: "no other process is seen, signalled or traced",
+        Guarantee.PROGRAMS: "no program is executed",
+        Guarantee.KERNEL_SURFACE: "no system call beyond the allowlist, and no privilege",
+        Guarantee.SECRETS: "nothing of the host's environment, memory or descriptors",
+        Guarantee.LIFETIME: "it ends with the host",
+        Guarantee.MEMORY: "memory is bounded",
+        Guarantee.CPU: "CPU time is bounded",
+        Guarantee.TASKS: "processes and threads are bounded",
+        Guarantee.DESCRIPTORS: "open descriptors are bounded",
+        Guarantee.DISK: "what it writes is bounded",
+    }
+)
+"""Each guarantee as one line for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to keep a guarantee.
+
+    Attributes:
+        layers: all of them have to be in force.
+        restriction: what is less than promised this way, or "".
+    """
+
+    layers: tuple[Layer, ...]
+    restriction: str = ""
+
+
+_OF_FILES: Final = "whether a file exists, its size and times can be found out"
+_OF_PROCESSES: Final = "which process ids are in use can be found out"
+_VSOCK: Final = "sockets that no namespace holds, such as vsock, are in reach"
+_KEYRINGS: Final = "the kernel's keyrings are in reach"
+_THREADS: Final = "threads are counted when they have started"
+_DATA: Final = "the data directory is bounded by the file, not in total"
+_NO_TOTAL: Final = "every directory is bounded by the file, not in total"
+
+_CLEAN: Final = (Layer.ENVIRONMENT, Layer.INHERITED_DESCRIPTORS)
+
+WAYS: Final = MappingProxyType(
+    {
+        Guarantee.FILES: (
+            Way((Layer.OWN_ROOT, Layer.LANDLOCK)),
+            Way((Layer.OWN_ROOT, Layer.SECCOMP)),
+            # Landlock does not rule on stat, nor on chmod and the like: seccomp denies the latter.
+            Way((Layer.LANDLOCK, Layer.SECCOMP), _OF_FILES),
+        ),
+        Guarantee.NETWORK: (
+            Way((Layer.NETWORK_NAMESPACE, Layer.SECCOMP)),
+            Way((Layer.SECCOMP,)),
+            # The namespace holds abstract Unix sockets, the root those with a path.
+            Way((Layer.NETWORK_NAMESPACE, Layer.OWN_ROOT), _VSOCK),
+        ),
+        Guarantee.PROCESSES: (
+            Way((Layer.PID_NAMESPACE, Layer.OWN_ROOT, Layer.SECCOMP)),
+            Way((Layer.PID_NAMESPACE, Layer.OWN_ROOT, Layer.IPC_NAMESPACE)),
+            # Without a root of our own the host's /proc is there: Landlock keeps it shut.
+            Way((Layer.SECCOMP, Layer.OWN_ROOT), _OF_PROCESSES),
+            Way((Layer.SECCOMP, Layer.LANDLOCK), _OF_PROCESSES),
+        ),
+        # Landlock and noexec know nothing of a memfd.
+        Guarantee.PROGRAMS: (Way((Layer.SECCOMP,)),),
+        Guarantee.KERNEL_SURFACE: (Way((Layer.SECCOMP, Layer.NO_NEW_PRIVS, Layer.CAPABILITIES)),),
+        # The memory and environment of a process of the same user are in /proc, and in reach of
+        # ptrace; Landlock denies both, seccomp the latter.
+        Guarantee.SECRETS: (
+            Way((*_CLEAN, Layer.OWN_ROOT, Layer.SECCOMP)),
+            Way((*_CLEAN, Layer.LANDLOCK, Layer.SECCOMP)),
+            Way((*_CLEAN, Layer.PID_NAMESPACE, Layer.OWN_ROOT, Layer.IPC_NAMESPACE), _KEYRINGS),
+            Way((*_CLEAN, Layer.LANDLOCK, Layer.IPC_NAMESPACE), _KEYRINGS),
+        ),
+        Guarantee.LIFETIME: (
+            Way((Layer.PARENT_DEATH, Layer.PID_NAMESPACE)),
+            # Whoever may call prctl or fork shakes the signal off.
+            Way((Layer.PARENT_DEATH, Layer.SECCOMP)),
+        ),
+        # Who can write to the control groups' files leaves his own: hence a second layer.
+        Guarantee.MEMORY: (
+            Way((Layer.CGROUP, Layer.OWN_ROOT, Layer.WATCHDOG)),
+            Way((Layer.CGROUP, Layer.LANDLOCK, Layer.WATCHDOG)),
+            Way((Layer.SECCOMP, Layer.RLIMITS, Layer.WATCHDOG)),
+        ),
+        # RLIMIT_CPU begins anew with every process: seccomp denies fork.
+        Guarantee.CPU: (Way((Layer.SECCOMP, Layer.RLIMITS, Layer.WATCHDOG)),),
+        Guarantee.TASKS: (
+            Way((Layer.CGROUP, Layer.OWN_ROOT, Layer.WATCHDOG)),
+            Way((Layer.CGROUP, Layer.LANDLOCK, Layer.WATCHDOG)),
+            # RLIMIT_NPROC counts per user id and user namespace: who shares one, shares the count.
+            Way((Layer.OWN_UID, Layer.RLIMITS, Layer.WATCHDOG)),
+            Way((Layer.USER_NAMESPACE, Layer.RLIMITS, Layer.SECCOMP, Layer.WATCHDOG)),
+            Way((Layer.SECCOMP, Layer.WATCHDOG), _THREADS),
+        ),
+        Guarantee.DESCRIPTORS: (Way((Layer.RLIMITS,)),),
+        Guarantee.DISK: (
+            Way((Layer.OWN_ROOT, Layer.RLIMITS), _DATA),
+            Way((Layer.RLIMITS,), _NO_TOTAL),
+        ),
+    }
+)
+"""The ways to keep each guarantee, the strongest first, those with a restriction last."""
+
+
+def standing(in_force: Collection[Layer]) -> tuple[GuaranteeReport, ...]:
+    """Return, guarantee by guarantee, by which layers it is kept, or that it is not.
+
+    Args:
+        in_force: the layers that are active, or that would be.
+    """
+    layers = frozenset(in_force)
+    return tuple(_report(guarantee, layers) for guarantee in Guarantee)
+
+
+def missing(in_force: Collection[Layer]) -> tuple[Guarantee, ...]:
+    """Return the guarantees that these layers do not keep."""
+    reports = standing(in_force)
+    return tuple(r.guarantee for r in reports if r.status is LayerStatus.UNAVAILABLE)
+
+
+def restricted(in_force: Collection[Layer]) -> tuple[GuaranteeReport, ...]:
+    """Return the guarantees that these layers keep with less than all layers together would.
+
+    A restriction that even those have is no news about a machine.
+    """
+    layers = frozenset(in_force)
+    return tuple(
+        report
+        for report in standing(layers)
+        if report.status is LayerStatus.DEGRADED
+        and _restriction(report.guarantee, layers) != _restriction(report.guarantee, _ALL)
+    )
+
+
+_ALL: Final = frozenset(Layer)
+
+
+def _way(guarantee: Guarantee, in_force: frozenset[Layer]) -> Way | None:
+    return next((way for way in WAYS[guarantee] if in_force.issuperset(way.layers)), None)
+
+
+def _restriction(guarantee: Guarantee, in_force: frozenset[Layer]) -> str:
+    way = _way(guarantee, in_force)
+    return way.restriction if way else ""
+
+
+def _report(guarantee: Guarantee, in_force: frozenset[Layer]) -> GuaranteeReport:
+    way = _way(guarantee, in_force)
+    if way is None:
+        detail = f"would take {_lacking(guarantee, in_force)}"
+        return GuaranteeReport(guarantee, LayerStatus.UNAVAILABLE, detail)
+    by = ", ".join(way.layers)
+    if way.restriction:
+        return GuaranteeReport(guarantee, LayerStatus.DEGRADED, f"{by}; {way.restriction}")
+    return GuaranteeReport(guarantee, LayerStatus.ACTIVE, by)
+
+
+def _lacking(guarantee: Guarantee, in_force: frozenset[Layer]) -> str:
+    """Return what would have to be added, each alternative that asks for no more than another."""
+    found = dict.fromkeys(
+        tuple(layer for layer in way.layers if layer not in in_force) for way in WAYS[guarantee]
+    )
+    least = [one for one in found if not any(set(other) < set(one) for other in found)]
+    return ", or ".join(" and ".join(one) for one in least)

@@ -1,0 +1,48 @@
+"""What this machine offers, found out without a host that runs: for `doctor` and for tests."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sandbox_host.backends.base import Options
+from sandbox_host.backends.select import select_backend
+from sandbox_host.runtime.launch import base_python
+from sandbox_host.runtime.workspace import Workspace
+
+if TYPE_CHECKING:
+    from sandbox_host.config import HostConfig
+    from sandbox_host.model import LayerReport
+
+
+def options_of(config: HostConfig) -> Options:
+    """Return what the operator decided about confinement, in the backend's words."""
+    return Options(
+        start=config.start,
+        disabled=config.disable_layers,
+        uids=config.plugin_uids,
+        cgroup=config.cgroup,
+    )
+
+
+def machine_offers(config: HostConfig) -> tuple[LayerReport, ...]:
+    """Return every layer's standing but the watchdog's, found by trying in a temporary directory.
+
+    Nothing of the configured state directory is touched.
+
+    Raises:
+        ConfinementError: this system has no backend, or no process can be started.
+        ConfigError: there is no room for a temporary directory.
+    """
+    with tempfile.TemporaryDirectory(prefix="sandbox-host-offers-") as root:
+        workspace = Workspace(Path(root).resolve(), config.plugin_uids)
+        try:
+            python = config.python or base_python()
+            backend = select_backend(options_of(config), python, workspace.sdk_dir)
+            try:
+                return backend.offers()
+            finally:
+                backend.close()
+        finally:
+            workspace.close()

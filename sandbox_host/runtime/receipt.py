@@ -1,0 +1,64 @@
+"""Completes a backend's receipt with what the host itself enforces, and holds it to the plan."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Final
+
+from sandbox_host.errors import AttestationError
+from sandbox_host.guarantees import missing, standing
+from sandbox_host.model import Enforced, Layer, LayerReport, LayerStatus, Limits
+from sandbox_host.reading import shown_bytes, shown_seconds
+from sandbox_host.runtime.keeper import IDLE_SECONDS
+
+if TYPE_CHECKING:
+    from sandbox_host.admission.plan import SandboxPlan
+    from sandbox_host.model import Receipt
+
+_ORDER: Final = {field.name: number for number, field in enumerate(fields(Limits))}
+
+
+def with_watchdog(receipt: Receipt, limits: Limits, sweep_seconds: float) -> Receipt:
+    """Return the receipt with the watchdog, its limits, and the guarantees that follow; in order.
+
+    The guarantees are those of the layers that were attested, not of those that were planned.
+
+    Args:
+        receipt: what the backend read back.
+        limits: the budgets that the plugin's watch holds it to.
+        sweep_seconds: how often the watchdog looks at a plugin that works.
+    """
+    pace, idle = shown_seconds(sweep_seconds), shown_seconds(IDLE_SECONDS)
+    detail = f"memory, CPU time, threads and deadlines, every {pace} (idle: {idle})"
+    report = LayerReport(Layer.WATCHDOG, LayerStatus.ACTIVE, detail)
+    layers = {**{r.layer: r for r in receipt.layers}, Layer.WATCHDOG: report}
+    completed = replace(receipt, layers=tuple(layers[one] for one in Layer if one in layers))
+    entries = sorted((*receipt.limits, *_watched(limits, pace)), key=_place)
+    return replace(completed, guarantees=standing(completed.active), limits=tuple(entries))
+
+
+def check_kept(receipt: Receipt, plan: SandboxPlan) -> None:
+    """Refuse a plugin whose attested layers keep less than what it was admitted with.
+
+    Raises:
+        AttestationError: a guarantee is missing that admission counted on.
+    """
+    lost = [one for one in missing(receipt.active) if one not in plan.accepted_missing]
+    if lost:
+        text = f"{plan.identity} is not confined as planned: {', '.join(lost)} would not be kept."
+        raise AttestationError(text)
+
+
+def _watched(limits: Limits, pace: str) -> tuple[Enforced, ...]:
+    by = f"{Layer.WATCHDOG}, every {pace}"
+    return (
+        Enforced("memory_bytes", shown_bytes(limits.memory_bytes), by),
+        Enforced("cpu_seconds", f"{shown_seconds(limits.cpu_seconds)} an operation", by),
+        Enforced("wall_seconds", f"{shown_seconds(limits.wall_seconds)} a call", by),
+        Enforced("threads", str(limits.threads), by),
+    )
+
+
+def _place(entry: Enforced) -> int:
+    """Return where an entry stands: what enforces one limit stands together, the kernel first."""
+    return _ORDER.get(entry.name, len(_ORDER))

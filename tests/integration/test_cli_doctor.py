@@ -1,0 +1,106 @@
+"""`sandbox-host doctor` on the machine that it runs on, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandbox_host.selftest.collection.registry import Boundary
+from tests.support.bundles import make_key, trust_store
+from tests.support.command_line import CommandLine, snapshot
+
+LAYERS = (
+    *("pid-namespace", "network-namespace", "uts-namespace", "own-root"),
+    *("rlimits", "landlock", "seccomp"),
+)
+
+pytestmark = pytest.mark.needs(*LAYERS)
+
+
+class Doctor:
+    """Runs it with a trust store, and with a directory for temporary files of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.home = root / "home"
+        self.temporary = root / "temporary"
+        self.home.mkdir()
+        self.temporary.mkdir()
+        self.cli = CommandLine(self.home)
+        self.options: dict[str, Any] = {
+            "env": {**self.cli.environment, "TMPDIR": str(self.temporary)}
+        }
+        self.store = trust_store(self.home, make_key())
+
+    def arguments(self, *more: object) -> list[object]:
+        return ["doctor", "--trust-store", self.store, *more]
+
+    def left(self) -> list[str]:
+        """Return what is left of temporary files."""
+        return os.listdir(self.temporary)
+
+
+@pytest.fixture
+def doctor(tmp_path: Path) -> Doctor:
+    return Doctor(tmp_path)
+
+
+def test_this_machine(doctor: Doctor) -> None:
+    before = snapshot(doctor.home)
+    ran = doctor.cli(*doctor.arguments(), **doctor.options)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.endswith("Plugins can be confined here.\n")
+    assert snapshot(doctor.home) == before
+    assert doctor.left() == []
+
+
+def test_attacks_on_this_machine(doctor: Doctor) -> None:
+    before = snapshot(doctor.home)
+    ran = doctor.cli(*doctor.arguments("--attack", "--format", "json"), **doctor.options)
+    assert (ran.code, ran.err) == (0, "")
+    told = json.loads(ran.out)["attack"]
+    assert told["holds"]
+    assert [one["class"] for one in told["classes"]] == list(Boundary)
+    assert all(one["held"] >= 5 for one in told["classes"])
+    assert told["total"]["held"] >= 90
+    assert told["total"]["not_stopped"] == told["total"]["unclear"] == 0
+    in_force = {r["layer"] for r in told["receipt"]["layers"] if r["status"] == "active"}
+    assert set(LAYERS) <= in_force
+    assert all(set(one["needs"]).isdisjoint(in_force) for one in told["attacks"])
+    assert all(one["holds"] for one in told["aftermath"])
+    assert snapshot(doctor.home) == before
+    assert doctor.left() == []
+
+
+def test_a_layer_that_is_switched_off_is_told(doctor: Doctor) -> None:
+    config = doctor.home / "host.toml"
+    config.write_text('disable_layers = ["uts-namespace"]\n')
+    ran = doctor.cli(*doctor.arguments("--config", config), **doctor.options)
+    assert ran.code == 6
+    assert "missing: uts-namespace" in ran.err
+    config.write_text('disable_layers = ["uts-namespace"]\naccept_missing = ["uts-namespace"]\n')
+    told = json.loads(
+        doctor.cli(*doctor.arguments("--config", config, "--format", "json"), **doctor.options).out
+    )
+    (layer,) = [one for one in told["layers"] if one["layer"] == "uts-namespace"]
+    assert layer["status"] == "disabled"
+    assert told["accepted_missing"] == ["uts-namespace"]
+    assert told["confined"]
+
+
+def test_ctrl_c_leaves_nothing_behind(doctor: Doctor) -> None:
+    with doctor.cli.start(*doctor.arguments("--attack"), **doctor.options) as process:
+        until = time.monotonic() + 30
+        while not any(name.startswith("sandbox-host-trial-") for name in doctor.left()):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert doctor.left() == []

@@ -1,0 +1,117 @@
+"""Which layers keep which promise: the table says what the mechanisms can, and no more."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from sandbox_host.guarantees import PROMISES, WAYS, missing, restricted, standing
+from sandbox_host.model import Guarantee, Layer, LayerStatus
+
+ALL = frozenset(Layer)
+
+
+def report(guarantee, in_force):
+    (found,) = [r for r in standing(in_force) if r.guarantee is guarantee]
+    return found
+
+
+def test_every_guarantee_has_a_promise_and_a_way():
+    assert list(PROMISES) == list(Guarantee) == list(WAYS)
+    assert all(WAYS.values())
+    assert all(way.layers for ways in WAYS.values() for way in ways)
+    assert len(set(PROMISES.values())) == len(Guarantee)
+
+
+def test_no_name_is_both_a_guarantee_and_a_layer():
+    # accept_missing and disable_layers hold names of either kind.
+    assert not {str(one) for one in Guarantee} & {str(one) for one in Layer}
+
+
+def test_every_layer_but_those_that_only_hide_serves_a_guarantee():
+    serving = {layer for ways in WAYS.values() for way in ways for layer in way.layers}
+    assert ALL - serving == {Layer.UTS_NAMESPACE, Layer.CGROUP_NAMESPACE}
+
+
+@pytest.mark.parametrize("guarantee", Guarantee)
+def test_the_best_way_comes_first_and_none_is_hidden_by_another(guarantee):
+    ways = WAYS[guarantee]
+    assert sorted(ways, key=lambda way: bool(way.restriction)) == list(ways)
+    for before, after in itertools.combinations(ways, 2):
+        assert not set(before.layers) <= set(after.layers)
+
+
+@pytest.mark.parametrize(
+    ("guarantee", "way"), [(g, way) for g, ways in WAYS.items() for way in ways]
+)
+def test_the_layers_of_a_way_are_enough(guarantee, way):
+    found = report(guarantee, way.layers)
+    assert found.status is not LayerStatus.UNAVAILABLE
+    assert guarantee not in missing(way.layers)
+    if way == WAYS[guarantee][0]:
+        told = ", ".join(way.layers)
+        assert found.detail == (f"{told}; {way.restriction}" if way.restriction else told)
+
+
+def test_nothing_keeps_nothing():
+    assert missing(()) == tuple(Guarantee)
+    assert {r.status for r in standing(())} == {LayerStatus.UNAVAILABLE}
+    assert restricted(()) == ()
+
+
+def test_all_layers_keep_everything_and_only_the_disk_has_a_restriction():
+    assert missing(Layer) == ()
+    degraded = [r.guarantee for r in standing(Layer) if r.status is LayerStatus.DEGRADED]
+    assert degraded == [Guarantee.DISK]
+    assert restricted(Layer) == ()  # no machine does better
+
+
+NEEDED = {
+    Layer.PARENT_DEATH: {"lifetime"},
+    Layer.ENVIRONMENT: {"secrets"},
+    Layer.INHERITED_DESCRIPTORS: {"secrets"},
+    Layer.RLIMITS: {"cpu", "descriptors", "disk"},
+    Layer.CAPABILITIES: {"kernel-surface"},
+    Layer.NO_NEW_PRIVS: {"kernel-surface"},
+    Layer.SECCOMP: {"programs", "kernel-surface", "cpu"},
+    Layer.WATCHDOG: {"memory", "cpu", "tasks"},
+}
+
+
+@pytest.mark.parametrize("layer", Layer)
+def test_what_goes_missing_with_one_layer(layer):
+    assert set(missing(ALL - {layer})) == NEEDED.get(layer, set())
+
+
+@pytest.mark.parametrize(
+    ("lacking", "less"),
+    [
+        # Debian 11: no Landlock. An ordinary user: no id of its own, no control group.
+        ({"landlock"}, set()),
+        ({"own-uid", "cgroup"}, set()),
+        # A distribution that restricts user namespaces.
+        (
+            {name for name in Layer if name.endswith("-namespace")}
+            | {"own-root", "own-uid", "cgroup"},
+            {"files", "processes", "tasks", "disk"},
+        ),
+    ],
+)
+def test_machines_that_keep_everything_some_with_a_restriction(lacking, less):
+    in_force = ALL - lacking
+    assert missing(in_force) == ()
+    assert {r.guarantee for r in restricted(in_force)} == less
+
+
+def test_landlock_or_seccomp_alone_keeps_no_files():
+    fixed = ALL - {Layer.OWN_ROOT}
+    assert Guarantee.FILES in missing(fixed - {Layer.SECCOMP})
+    assert Guarantee.FILES in missing(fixed - {Layer.LANDLOCK})
+
+
+def test_what_would_help_is_the_least_of_what_is_lacking():
+    network, programs = Guarantee.NETWORK, Guarantee.PROGRAMS
+    assert report(network, ()).detail == "would take seccomp, or network-namespace and own-root"
+    assert report(network, {Layer.OWN_ROOT}).detail == "would take seccomp, or network-namespace"
+    assert report(programs, ALL - {Layer.SECCOMP}).detail == "would take seccomp"
