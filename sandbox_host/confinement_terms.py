@@ -6,7 +6,7 @@ Readers of single fields of `HostConfig`; what they return is right, whoever wro
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 from typing import Any, Final
 
@@ -21,21 +21,30 @@ _NOBODY_UIDS: Final = (65_534, 65_535)
 """The overflow id, which stands for everybody who is not mapped, and (uid_t)-1 of 16 bits."""
 
 
-def _read_names(value: object, field: str, kinds: Mapping[str, type[StrEnum]]) -> frozenset[Any]:
+_SWITCHABLE: Final = tuple(layer for layer in Layer if layer not in FIXED_LAYERS)
+
+
+def _listed(words: Iterable[StrEnum]) -> str:
+    return ", ".join(words)
+
+
+def _read_names(
+    value: object, field: str, known: Collection[StrEnum], expectation: str
+) -> frozenset[Any]:
     """Return the members that a list, or a set, of names stands for.
 
     Args:
         value: what was given.
         field: where.
-        kinds: the enumerations whose names are known, each with the word for one of its members.
+        known: what can be named.
+        expectation: the same in words, for whoever named something else.
     """
-    known = {str(member): member for kind in kinds.values() for member in kind}
+    members = {str(member): member for member in known}
 
     def read(entry: object, path: str) -> StrEnum:
-        if not isinstance(entry, str) or entry not in known:
-            told = " or ".join(f"{word} ({', '.join(kind)})" for word, kind in kinds.items())
-            raise expected(path, f"the name of {told}", entry)
-        return known[entry]
+        if not isinstance(entry, str) or entry not in members:
+            raise expected(path, expectation, entry)
+        return members[entry]
 
     given = sorted(value, key=str) if isinstance(value, frozenset | set) else value
     return frozenset(read_list(given, field, read))
@@ -47,8 +56,8 @@ def read_accepted(value: object) -> frozenset[Guarantee | Layer]:
     Raises:
         BadValueError: something is the name of neither a guarantee nor a layer.
     """
-    kinds = {"a guarantee": Guarantee, "a layer": Layer}
-    return _read_names(value, "accept_missing", kinds)
+    told = f"the name of a guarantee ({_listed(Guarantee)}) or a layer ({_listed(Layer)})"
+    return _read_names(value, "accept_missing", (*Guarantee, *Layer), told)
 
 
 def read_disabled(value: object) -> frozenset[Layer]:
@@ -58,14 +67,14 @@ def read_disabled(value: object) -> frozenset[Layer]:
         BadValueError: something is no layer's name.
         ConfigError: a layer is one of `FIXED_LAYERS`.
     """
-    layers: frozenset[Layer] = _read_names(value, "disable_layers", {"a layer": Layer})
+    told = f"the name of a layer that can be switched off ({_listed(_SWITCHABLE)})"
+    layers: frozenset[Layer] = _read_names(value, "disable_layers", tuple(Layer), told)
     if fixed := [layer for layer in Layer if layer in layers & FIXED_LAYERS]:
-        rest = ", ".join(layer for layer in Layer if layer not in FIXED_LAYERS)
         raise ConfigError(
-            f"disable_layers: {', '.join(fixed)} cannot be switched off, and this host has no such "
+            f"disable_layers: {_listed(fixed)} cannot be switched off, and this host has no such "
             "switch: every system has it, no plugin needs less, and without it no promise of the "
             "other layers would hold.",
-            remedy=f"Remove it from the list. What can be switched off: {rest}.",
+            remedy=f"Remove it from the list. What can be switched off: {_listed(_SWITCHABLE)}.",
         )
     return layers
 

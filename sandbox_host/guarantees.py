@@ -45,6 +45,9 @@ class Way:
     restriction: str = ""
 
 
+_BEHIND_NAMES: Final = (
+    "FIFOs in granted directories can be written, and the interpreter's program file can be read"
+)
 _OF_FILES: Final = "whether a file exists, its size and times can be found out"
 _OF_PROCESSES: Final = "which process ids are in use can be found out"
 _VSOCK: Final = "sockets that no namespace holds, such as vsock, are in reach"
@@ -59,7 +62,9 @@ WAYS: Final = MappingProxyType(
     {
         Guarantee.FILES: (
             Way((Layer.OWN_ROOT, Layer.LANDLOCK)),
-            Way((Layer.OWN_ROOT, Layer.SECCOMP)),
+            # A read-only mount keeps nobody from writing to a FIFO, and /proc/self/exe leads out of
+            # the root to one file; only Landlock rules on both.
+            Way((Layer.OWN_ROOT, Layer.SECCOMP), _BEHIND_NAMES),
             # Landlock does not rule on stat, nor on chmod and the like: seccomp denies the latter.
             Way((Layer.LANDLOCK, Layer.SECCOMP), _OF_FILES),
         ),

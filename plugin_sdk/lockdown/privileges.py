@@ -6,7 +6,7 @@ import ctypes
 
 from plugin_sdk.lockdown.libc import check, libc, prctl
 
-_PR_SET_DUMPABLE = 4
+PR_SET_DUMPABLE = 4
 _PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
 _PR_GET_SECUREBITS, _PR_SET_SECUREBITS = 27, 28
 _PR_SET_NO_NEW_PRIVS = 38
@@ -46,4 +46,4 @@ def drop_capabilities() -> None:
 def forbid_new_privileges() -> None:
     """Set no_new_privs, which Landlock and seccomp require, and become untraceable."""
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    prctl(_PR_SET_DUMPABLE, 0)
+    prctl(PR_SET_DUMPABLE, 0)

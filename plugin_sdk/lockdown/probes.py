@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import os
 
+from plugin_sdk.lockdown.libc import prctl
+from plugin_sdk.lockdown.privileges import PR_SET_DUMPABLE
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -30,6 +33,9 @@ def try_all(names: Iterable[str], canary: str, host_pid: int) -> dict[str, str]:
         "signal-host": lambda: _signal_other(host_pid),
         "change-owner": lambda: os.chown(".", 0, 0),
         "writable-and-executable": _map_executable,
+        "change-program": lambda: os.chmod("/proc/self/exe", os.stat("/proc/self/exe").st_mode),
+        "make-link": lambda: os.symlink("nowhere", "link"),
+        "become-dumpable": lambda: prctl(PR_SET_DUMPABLE, 1),
         "write-root": lambda: os.mkdir("/written"),
     }
     return {name: _attempt(probes[name]) for name in names}

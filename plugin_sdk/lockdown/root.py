@@ -8,16 +8,20 @@ attributes are only ever added.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import stat
 
 from plugin_sdk.lockdown.libc import check, libc
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
-_MS_BIND, _MS_REC, _MS_PRIVATE = 4_096, 16_384, 1 << 18
+MS_BIND, MS_REC, MS_PRIVATE = 4_096, 16_384, 1 << 18
 _MNT_DETACH = 2
 
 # One number on every architecture: they came after the tables were made one.
 _SYS_MOUNT_SETATTR = 442
+_SYS_OPENAT2 = 437
+_RESOLVE_NO_SYMLINKS = 0x04
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _ATTR_SIZE = 32
@@ -40,7 +44,10 @@ def make_root(plan: dict[str, Any]) -> None:
             ``mounts`` (kind, path, flags and options, parents before children), ``cwd``.
     """
     at = plan["at"]
-    mount(None, "/", None, _MS_REC | _MS_PRIVATE)
+    # The modes of what is made here must not depend on who started the host: a plugin that has a
+    # user of its own has to pass these directories.
+    os.umask(0o022)
+    mount(None, "/", None, MS_REC | MS_PRIVATE)
     mount("none", at, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, plan["size"])
     for path, target in plan["links"]:
         os.makedirs(at + os.path.dirname(path), exist_ok=True)
@@ -84,8 +91,7 @@ def _mount_entry(at: str, entry: dict[str, Any]) -> None:
     kind, path, flags = entry["kind"], entry["path"], entry["flags"]
     target = at + path
     if kind == "bind":
-        _make_target(target, path)
-        mount(path, target, None, _MS_BIND | _MS_REC)
+        _bind(path, target, entry["source"])
         restrict(target, flags, recursive=True)
         return
     os.makedirs(target, exist_ok=True)
@@ -102,11 +108,34 @@ def _mount_entry(at: str, entry: dict[str, Any]) -> None:
         raise ValueError(text)
 
 
-def _make_target(target: str, source: str) -> None:
+def _bind(path: str, target: str, identity: list[int]) -> None:
+    """Bind what is at ``path``, if it is still what the host looked at, and no link leads there."""
+    source = _open_without_links(path)
+    try:
+        status = os.fstat(source)
+        if [status.st_dev, status.st_ino] != identity:
+            text = f"{path} is not what it was when the plan was made"
+            raise OSError(errno.ESTALE, text)
+        _make_target(target, stat.S_ISDIR(status.st_mode))
+        mount(f"/proc/self/fd/{source}", target, None, MS_BIND | MS_REC)
+    finally:
+        os.close(source)
+
+
+def _open_without_links(path: str) -> int:
+    # struct open_how: flags, mode, resolve (openat2(2)).
+    how = (ctypes.c_uint64 * 3)(os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_NO_SYMLINKS)
+    result = libc.syscall(
+        _SYS_OPENAT2, _AT_FDCWD, os.fsencode(path), how, ctypes.c_size_t(ctypes.sizeof(how))
+    )
+    return check(result, f"openat2 {path}")
+
+
+def _make_target(target: str, is_directory: bool) -> None:
     """Make what a bind needs below it, of the source's type, unless a mount brought it along."""
     if os.path.lexists(target):
         return
-    if os.path.isdir(source):
+    if is_directory:
         os.makedirs(target)
     else:
         os.makedirs(os.path.dirname(target), exist_ok=True)

@@ -15,7 +15,7 @@ import socket
 
 from plugin_sdk.child import __main__ as child
 from plugin_sdk.lockdown.namespaces import NEWPID, join, unshare
-from plugin_sdk.nursery.trial import try_layers
+from plugin_sdk.nursery.trial import PassingError, try_layers
 from plugin_sdk.wire.codec import pack, unpack
 from plugin_sdk.wire.nursery import (
     CHILD_IN,
@@ -28,7 +28,7 @@ from plugin_sdk.wire.nursery import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 _MOST_DESCRIPTORS = 1 << 20
 _PARKING = 32
@@ -47,7 +47,11 @@ def serve(control: socket.socket, sdk_dir: str) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     nursery = Nursery(control)
     message = unpack(control.recv(MAX_PACKET_BYTES))
-    control.send(pack(try_layers(nursery.fork, message, sdk_dir)))
+    try:
+        found = try_layers(nursery.fork, message, sdk_dir)
+    except PassingError as error:
+        found = {"passing": str(error)}
+    control.send(pack(found))
     # What is here now is shared with every child; a collection would copy it (gc.freeze).
     for module in _CHILDREN_NEED:
         importlib.import_module(f"plugin_sdk.child.{module}")
@@ -86,7 +90,8 @@ class Nursery:
         try:
             pid = os.fork()
         except OSError:
-            self._return()
+            if own_pid:
+                self._return()
             raise
         if pid and own_pid:
             self._return()
@@ -109,9 +114,9 @@ class Nursery:
         request = unpack(data)
         ends = list(descriptors)
         try:
-            self._spawn(ends, own_pid=request["own_pid"])
+            self._spawn(ends, request)
         except OSError as error:
-            answer = {"error": str(error)}
+            answer = {"id": request["id"], "error": str(error)}
             self._control.send(pack(answer))
             os.close(ends[-1])
         finally:
@@ -119,15 +124,20 @@ class Nursery:
                 os.close(end)
         return True
 
-    def _spawn(self, ends: list[int], *, own_pid: bool) -> None:
-        me = os.getpid()
+    def _spawn(self, ends: list[int], request: dict[str, Any]) -> None:
+        own_pid, me = request["own_pid"], os.getpid()
         pid = self.fork(own_pid=own_pid)
         if pid == 0:
             _become_child(ends, parent=0 if own_pid else me)
-        descriptor = os.pidfd_open(pid)
+        try:
+            descriptor = os.pidfd_open(pid)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
         self._children[descriptor] = (pid, ends[-1])
         self._poller.register(descriptor, select.EPOLLIN)
-        socket.send_fds(self._control, [pack({"error": ""})], [descriptor])
+        socket.send_fds(self._control, [pack({"id": request["id"], "error": ""})], [descriptor])
 
     def _reap(self, descriptor: int) -> None:
         pid, exit_fd = self._children.pop(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from plugin_sdk.lockdown.identity import become
@@ -19,7 +20,7 @@ from plugin_sdk.lockdown.root import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, NoReturn
 
 _MAX_REASON_BYTES = 1_000
 _QUIET = MS_NOSUID | MS_NODEV | MS_NOEXEC
@@ -34,6 +35,9 @@ def try_layers(
         fork: forks a child, which is pid 1 of a namespace of its own if ``own_pid`` is true.
         wanted: ``own_pid``, ``uid`` (or None) and ``tries``, the names of what to try.
         directory: where a root can be built in a mount namespace of one's own.
+
+    Raises:
+        PassingError: nothing can be found out now.
     """
     flags = {
         "network-namespace": NEWNET,
@@ -53,6 +57,13 @@ def try_layers(
     return {name: _try(fork, trials[name], own_pid=wanted["own_pid"]) for name in wanted["tries"]}
 
 
+class PassingError(Exception):
+    """The machine is short of something now, which says nothing about what it offers."""
+
+
+_PASSING = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+
+
 def _try(fork: Callable[..., int], action: Callable[[], object], *, own_pid: bool) -> str:
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     try:
@@ -60,29 +71,49 @@ def _try(fork: Callable[..., int], action: Callable[[], object], *, own_pid: boo
     except OSError as error:
         os.close(read_end)
         os.close(write_end)
+        if error.errno in _PASSING:
+            raise PassingError(str(error)) from error
         return str(error)
     if child == 0:
-        reason = "it ended"
-        try:
-            action()
-            reason = ""
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is the reason
-            reason = str(error) or type(error).__name__
-        finally:
-            os.write(write_end, reason.encode()[:_MAX_REASON_BYTES] or b"\0")
-            os._exit(0)
+        _tell(write_end, action)
     os.close(write_end)
     answer = os.read(read_end, _MAX_REASON_BYTES)
     os.close(read_end)
     os.waitpid(child, 0)
-    return answer.decode().strip("\0") if answer else "the process that tried it was killed"
+    kind, reason = answer[:1], answer[1:].decode()
+    if kind not in {_WORKS, _FAILS}:
+        raise PassingError(reason or "the process that tried a layer was killed")
+    return reason
+
+
+_WORKS, _FAILS, _SHORT = b"w", b"f", b"s"
+
+
+def _tell(write_end: int, action: Callable[[], object]) -> NoReturn:
+    answer = _SHORT
+    try:
+        action()
+        answer = _WORKS
+    except OSError as error:
+        answer = (_SHORT if error.errno in _PASSING else _FAILS) + str(error).encode()
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it is the reason
+        answer = _FAILS + (str(error) or type(error).__name__).encode()
+    finally:
+        os.write(write_end, answer[:_MAX_REASON_BYTES])
+        os._exit(0)
 
 
 def _root(directory: str, *, with_proc: bool) -> None:
     unshare(NEWNS)
+    null = os.stat("/dev/null")
     proc = {"kind": "proc", "path": "/proc", "flags": _QUIET | MS_RDONLY}
     mounts = [
-        {"kind": "bind", "path": "/dev/null", "flags": MS_RDONLY | MS_NOSUID | MS_NOEXEC},
+        {
+            "kind": "bind",
+            "path": "/dev/null",
+            "flags": MS_RDONLY | MS_NOSUID | MS_NOEXEC,
+            "source": [null.st_dev, null.st_ino],
+        },
         {"kind": "tmpfs", "path": "/scratch", "flags": _QUIET, "data": "size=4k,nr_inodes=2"},
         *([{**proc, "data": "subset=pid,hidepid=ptraceable"}] if with_proc else []),
     ]

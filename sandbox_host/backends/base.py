@@ -72,6 +72,7 @@ class Exit:
     Attributes:
         out_of_memory: the kernel says that it killed the process at its memory limit.
         with_nursery: what had forked it ended first, and the kernel ended it with that.
+        detail: what is known beside this, for the operator.
     """
 
     code: int | None
@@ -80,6 +81,7 @@ class Exit:
     resident_peak_bytes: int = 0
     out_of_memory: bool = False
     with_nursery: bool = False
+    detail: str = ""
 
 
 class Child(Protocol):

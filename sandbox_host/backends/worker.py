@@ -42,8 +42,9 @@ class Worker:
         with self._lock:
             self._waiting.put(call)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                thread.start()
+                self._thread = thread
         return future
 
     def _run(self) -> None:

@@ -19,10 +19,14 @@ from sandbox_host.cli.doctor_report import Diagnosis, Finding, print_diagnosis
 from sandbox_host.cli.exits import Exit
 from sandbox_host.cli.options import host_options, output_format
 from sandbox_host.cli.output import fail, note, place, print_json
-from sandbox_host.errors import TrustStoreError
-from sandbox_host.selftest.offers import offers_of
+from sandbox_host.errors import ConfinementError, TrustStoreError
+from sandbox_host.model import Layer, LayerReport, LayerStatus
+from sandbox_host.reading import sentence
+from sandbox_host.runtime.offers import machine_offers
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sandbox_host.cli.options import HostOptions
     from sandbox_host.config import HostConfig
 
@@ -44,12 +48,14 @@ def command(host: HostOptions, attacked: bool, as_format: str) -> int:
     First what is promised of every plugin and which layers of confinement keep it, then the layers,
     with cause and remedy where one is missing. The exit code is 0 if plugins can be loaded. It is 6
     if a guarantee is missing or a layer switched off and the configuration does not accept that, or
-    if the trust store, the state directory or the plugin environment cannot be used.
+    if the trust store, the state directory, the plugin environment or a control group that the
+    configuration names cannot be used.
 
     With --attack our collection of attacks is run on this machine: each without the sandbox first,
     where it has to succeed, and then in a real plugin with a throw-away signature, where it has to
     fail. What is attacked is made for it; no attack harms the machine where it gets through. It
-    takes about a quarter of a minute. The exit code is 1 if one got through, or is not clear.
+    takes about a quarter of a minute. The exit code is 1 if one got through, or is not clear; not
+    for one that is stopped only by what the configuration gives up by name.
 
     \b
     Example:
@@ -57,8 +63,9 @@ def command(host: HostOptions, attacked: bool, as_format: str) -> int:
       sandbox-host doctor --attack
     """
     config = host.read()
-    findings = (_python(), _state_dir(config), _trust_store(config), _environment(config))
-    diagnosis = Diagnosis.of(config, offers_of(config), findings)
+    layers = _offers(config)
+    found = (_python(), _state_dir(config), _trust_store(config), _environment(config))
+    diagnosis = Diagnosis.of(config, layers, (*found, *_cgroup(config, layers)))
     if as_format == "text":
         print_diagnosis(diagnosis)
     tried = attack(config) if attacked and not diagnosis.refused else None
@@ -81,6 +88,17 @@ def _exit(diagnosis: Diagnosis, tried: Attacked | None) -> Exit:
         fail(fault)
         return tried.exit
     return Exit.ENVIRONMENT if diagnosis.refused or diagnosis.unusable else Exit.OK
+
+
+def _offers(config: HostConfig) -> tuple[LayerReport, ...]:
+    """Return each layer's standing; where there is no backend, each is unavailable, and why."""
+    try:
+        return machine_offers(config)
+    except ConfinementError as error:
+        return tuple(
+            LayerReport(layer, LayerStatus.UNAVAILABLE, error.message, error.remedy)
+            for layer in Layer
+        )
 
 
 # -- beside the layers -------------------------------------------------------------------------
@@ -128,3 +146,18 @@ def _environment(config: HostConfig) -> Finding:
         return Finding("packages", False, f"{place(path)} {fault}")
     count = sum(name.endswith(".dist-info") for name in os.listdir(path))
     return Finding("packages", True, f"{place(path)}: {count} installed")
+
+
+def _cgroup(config: HostConfig, layers: Iterable[LayerReport]) -> list[Finding]:
+    """Return what became of the control group that the configuration names, if it names one.
+
+    Plugins may load without it; but who names one wants it.
+    """
+    reports = [one for one in layers if one.layer is Layer.CGROUP]
+    if config.cgroup is None or not reports or reports[0].status is LayerStatus.DISABLED:
+        return []
+    usable = reports[0].status is LayerStatus.ACTIVE
+    told = reports[0].detail if usable else f"{sentence(reports[0].detail)} {reports[0].remedy}"
+    path = place(config.cgroup)
+    told = told if told.startswith(path) else f"{path}: {told}"
+    return [Finding("cgroup", usable, told, demanded=False)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from dataclasses import asdict, dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox_host.cli.doctor_report import receipt_document
@@ -21,13 +22,16 @@ if TYPE_CHECKING:
     from sandbox_host.config import HostConfig
     from sandbox_host.selftest.report import Attempt, AuditReport, Tally
 
+_WIDTH: Final = 76
+"""Of a line of names, which is indented by four, on a terminal of 80 columns."""
+
 _BAD: Final = (Verdict.NOT_STOPPED, Verdict.UNCLEAR, Verdict.NOT_MADE)
 
 _LEGEND: Final = (
     ("HELD", "it works here without the sandbox, and failed inside as it has to"),
     ("GOT THROUGH", "it worked inside"),
     ("UNCLEAR", "it failed inside, but not by what is known to stop it"),
-    ("ACCEPTED", "only a layer that is not in force here stops it"),
+    ("ACCEPTED", "what stops it is not in force here, or was given up by name"),
     ("NO CONTROL", "it failed inside; this user or machine cannot do it outside either"),
 )
 
@@ -128,25 +132,35 @@ def _print_attempts(report: AuditReport) -> None:
     """Print each attack by name that is not simply held."""
     bad = report.of(*_BAD)
     if bad:
-        rows = [(o.name, o.boundary, o.verdict, o.met, " or ".join(o.expected)) for o in bad]
-        print_table(("DID NOT HOLD", "CLASS", "VERDICT", "MET INSIDE", "SHOULD MEET"), rows)
+        told = ((o, " or ".join(o.expected)) for o in bad)
+        rows = [
+            (o.verdict, f"{o.name} ({o.boundary}): met {o.met}, should meet {expected}")
+            for o, expected in told
+        ]
+        print_table(("DID NOT HOLD", "ATTACK"), rows)
         say()
-    accepted = _grouped((", ".join(o.needs), o) for o in report.of(Verdict.ACCEPTED))
-    if accepted:
-        print_table(("STOPPED ONLY BY", "ATTACKS THAT ARE ACCEPTED"), accepted)
-        say()
-    without = _grouped((o.control, o) for o in report.of(Verdict.NO_CONTROL))
-    if without:
-        print_table(("WITHOUT THE SANDBOX", "ATTACKS THAT HAVE NO CONTROL"), without)
-        say()
+    _print_grouped(
+        "ACCEPTED, FOR WANT OF", ((", ".join(o.needs), o) for o in report.of(Verdict.ACCEPTED))
+    )
+    _print_grouped(
+        "NO CONTROL, BECAUSE WITHOUT THE SANDBOX IT",
+        ((o.control, o) for o in report.of(Verdict.NO_CONTROL)),
+    )
 
 
-def _grouped(attempts: Iterable[tuple[str, Attempt]]) -> list[tuple[str, str]]:
-    """Return the names of attacks by what they have in common."""
+def _print_grouped(heading: str, attempts: Iterable[tuple[str, Attempt]]) -> None:
+    """Print the names of attacks by what they have in common; a name is never broken."""
     found: dict[str, list[str]] = {}
     for reason, one in attempts:
         found.setdefault(reason, []).append(one.name)
-    return [(reason, ", ".join(names)) for reason, names in sorted(found.items())]
+    if not found:
+        return
+    say(heading)
+    for reason, names in sorted(found.items()):
+        say(f"  {reason}:")
+        for line in wrap(", ".join(names), _WIDTH, break_long_words=False, break_on_hyphens=False):
+            say(f"    {line}")
+    say()
 
 
 # -- for a program -----------------------------------------------------------------------------

@@ -17,11 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing beside the layers: what it is, whether it can be used, and what was seen."""
+    """One thing beside the layers.
+
+    Attributes:
+        what: what it is.
+        usable: whether it can be used.
+        detail: what was seen.
+        demanded: no plugin loads without it.
+    """
 
     what: str
     usable: bool
     detail: str
+    demanded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,25 +67,33 @@ class Diagnosis:
 
     @property
     def unusable(self) -> list[str]:
-        """What beside the layers keeps every plugin from loading."""
+        """What beside the layers cannot be used, and should be."""
         return [one.what for one in self.findings if not one.usable]
+
+    @property
+    def loads(self) -> bool:
+        """Whether plugins load."""
+        return not self.refused and all(one.usable for one in self.findings if one.demanded)
 
     def conclusion(self) -> str:
         """Return what follows, as one sentence or two."""
-        if self.refused:
-            return f"No plugin can be loaded here: {', '.join(self.refused)} is missing."
+        if refused := self.refused:
+            verb = "is" if len(refused) == 1 else "are"
+            return f"No plugin can be loaded here: {', '.join(refused)} {verb} missing."
         without = ", ".join(name for name in self.missing if name in self.accepted)
         can = "Plugins can be confined here"
         can += f", without {without}, as the configuration accepts" if without else ""
-        if self.unusable:
+        if not self.loads:
             return f"{can}, but none will load: {', '.join(self.unusable)}."
+        if self.unusable:
+            return f"{can}, but not as the configuration says: {', '.join(self.unusable)}."
         return f"{can}."
 
     def document(self) -> dict[str, Any]:
         """Return it as plain data, for JSON."""
         return {
             "confined": not self.refused,
-            "loads": not self.refused and not self.unusable,
+            "loads": self.loads,
             "missing": self.refused,
             "accepted_missing": [name for name in self.missing if name in self.accepted],
             "guarantees": [guarantee_document(report) for report in self.guarantees],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from sandbox_host.cli.describe import permission_lines, size
 from sandbox_host.cli.output import print_table, say
+from sandbox_host.reading import sentence
 from sandbox_host.terms import LIMIT_KEYS
 
 if TYPE_CHECKING:
@@ -38,7 +39,10 @@ def enforced_rows(entries: Iterable[Enforced]) -> list[tuple[str, str, str]]:
 
 def layer_rows(layers: Iterable[LayerReport]) -> list[tuple[str, str, str]]:
     """Return a row for each layer of confinement; a missing one says what to do."""
-    return [(r.layer, r.status, f"{r.detail}. {r.remedy}".removesuffix(". ")) for r in layers]
+    return [
+        (r.layer, r.status, f"{sentence(r.detail)} {r.remedy}" if r.remedy else r.detail)
+        for r in layers
+    ]
 
 
 def print_receipt(receipt: Receipt) -> None:

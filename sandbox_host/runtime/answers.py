@@ -231,21 +231,31 @@ def too_late(
 
 
 def exceeded(
-    plugin: str, pending: Pending, excess: Excess, place: str, now: float
+    plugin: str, pending: Pending, excess: Excess, place: str, now: float, *, ended: bool = True
 ) -> BudgetExceededError:
-    """Return the error of the call whose plugin was ended for an excess."""
+    """Return the error of the call whose plugin was ended for an excess.
+
+    Args:
+        plugin: the plugin's identity.
+        pending: the call.
+        excess: what was exceeded.
+        place: where it stood, as far as is known.
+        now: reading of the monotonic clock.
+        ended: its process has been seen to end.
+    """
     if excess.cause is Cause.DEADLINE:
-        return too_late(plugin, pending, now, ended=True, place=place)
+        return too_late(plugin, pending, now, ended=ended, place=place)
     at = f" at {place}" if place else ""
     return BudgetExceededError(
         f"{named(plugin, pending)} exceeded the budget {excess.budget}{at}: "
-        f"{_measure(excess)}; its plugin was ended.",
+        f"{_measure(excess)}; {'its plugin was ended' if ended else 'its process may live on'}.",
         plugin=plugin,
         budget=excess.budget,
         limit=excess.limit,
         used=excess.used,
         unit=excess.unit,
         place=place,
+        ended=ended,
         remedy=f'Raise "limits" in plugin.json, or find out why {pending.operation} needs so much.',
     )
 

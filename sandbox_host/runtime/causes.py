@@ -51,8 +51,10 @@ def cause_of(
         text = f"{plugin} reached the memory limit of its control group, and the kernel ended it."
         return Cause.MEMORY, text
     if how.with_nursery:
-        text = f"{plugin} ended with its nursery, which somebody else ended: an operator, perhaps."
-        return Cause.KILLED, text
+        known = (
+            f": {how.detail}" if how.detail else ", which somebody else ended: an operator, perhaps"
+        )
+        return Cause.KILLED, f"{plugin} ended with its nursery{known}."
     if how.signal == signal.SIGKILL and how.cpu_seconds >= cpu_total_seconds:
         return _by_signal(plugin, signal.SIGXCPU)
     if how.signal is not None:

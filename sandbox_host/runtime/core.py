@@ -24,6 +24,7 @@ from sandbox_host.catalog.environment import environment_fault
 from sandbox_host.errors import (
     AlreadyLoadedError,
     ConfigError,
+    PluginError,
     PluginNotFoundError,
     SandboxHostError,
     UsageError,
@@ -113,6 +114,9 @@ class HostCore:
             made.callback(backend.close)
             self._janitor = Worker("sandbox-host-janitor")
             made.callback(self._janitor.shutdown)
+            self._closer = Worker("sandbox-host-closer")
+            made.callback(self._closer.shutdown)
+            self._closer.submit(int)  # its thread is there when there are no more to be had
             self._journal = Journal(self.config.journal_path)
             made.callback(self._journal.close)
             self._journal.append("host_started", detail=f"pid {os.getpid()}")
@@ -132,16 +136,24 @@ class HostCore:
 
         All of it is done whatever fails on the way. In a forked copy of the process nothing is:
         plugins and directories belong to the original.
+
+        Raises:
+            UsageError: not everything could be put away.
         """
         if not self._opened:
             return
         self._opened = self._accepting = False
         if self._copied:
             return
-        with self._closing_steps:
-            self._stop_all()
-            with contextlib.suppress(SandboxHostError):
-                self._journal.append("host_stopped")
+        try:
+            with self._closing_steps:
+                self._stop_all()
+                with contextlib.suppress(SandboxHostError, OSError):
+                    self._journal.append("host_stopped")
+        except OSError as error:
+            text = f"Not everything of the host could be put away: {error}."
+            remedy = "Does the application close descriptors that are not its own?"
+            raise UsageError(text, remedy=remedy) from error
 
     def _stop_all(self) -> None:
         timeout = self.config.stop_timeout_seconds
@@ -179,11 +191,13 @@ class HostCore:
         Raises:
             RefusedError: it was not admitted; nothing of it was executed.
             TrustStoreError: the trust store cannot be used; nothing was executed.
-            ConfinementError: a layer of confinement is missing; nothing was executed.
+            ConfinementError: a layer of confinement is missing, or the watchdog has broken down;
+                nothing was executed.
             AttestationError: it was not confined as planned; nothing was executed.
             PluginError: it was admitted, and did not become ready.
         """
         self._check_open()
+        self._keeper.check()
         plan, bundle = self._launcher.admit(Path(path))
         with self._reserved(plan.identity):
             process = self._launcher.start(plan, bundle, self)
@@ -211,6 +225,8 @@ class HostCore:
                 text = f"{identity} is loaded already."
                 remedy = "Unload it first; two names of one snake-case form are one plugin."
                 raise AlreadyLoadedError(text, plugin=identity, remedy=remedy)
+            if current and not current.gone:
+                raise _lives_on(AlreadyLoadedError, current)
             self._starting.add(identity)
         try:
             yield
@@ -262,10 +278,13 @@ class HostCore:
 
         Raises:
             PluginNotFoundError: none of that name is loaded.
+            PluginError: its process could not be ended.
         """
         self._check_open()
         process = self.get(name)
         process.stop(self.config.stop_timeout_seconds, Cause.UNLOADED)
+        if not process.gone:
+            raise _lives_on(PluginError, process)
         self._janitor.submit(lambda: None).result()  # its files are gone when this returns
         with self._lock:
             if self._plugins.get(process.identity) is process:
@@ -329,25 +348,46 @@ class HostCore:
             self._tell("error_occurred", data)
 
     def ended(self, process: PluginProcess) -> None:
-        """A process is gone, from whatever cause. Called by the keeper."""
+        """A plugin has ended, from whatever cause. Called by the keeper."""
         identity = process.identity
         self._broker.unregister(process.deliver)
         failed = process.state is State.FAILED
         if failed:
             _log.warning("%s", process.cause_text)
-        # Elsewhere: a plugin may have left a hundred thousand files, and who calls this has others
-        # to look after.
-        self._janitor.submit(lambda: _remove(process.places))
         if process.interface is not None:
             self._tell("plugin_unloaded", {"plugin": identity, "cause": str(process.cause)})
         try:
             event = "ended" if failed else "unloaded"
             self._journal.append(event, identity, f"{process.cause}: {process.cause_text}")
-        except SandboxHostError as error:
+        except (SandboxHostError, OSError) as error:
             _log.error("%s", error)
+
+    def gone(self, process: PluginProcess) -> None:
+        """Nothing of a process is left: give back what was taken for it. Called by the keeper.
+
+        Elsewhere, because the keeper has others to look after: a plugin may have left a hundred
+        thousand files, and a control group or a nursery may take long to end.
+        """
+        self._janitor.submit(lambda: _remove(process.places))
+        self._closer.submit(lambda: _release(process))
 
 
 def _remove(places: Places) -> None:
     with contextlib.suppress(SandboxHostError):
         stage.remove(places.package_dir)
     remove_tree(places.scratch_dir)
+
+
+def _release(process: PluginProcess) -> None:
+    try:
+        process.release()
+    except Exception:  # noqa: BLE001 - nobody waits for this who could do more
+        _log.exception("%s: not everything could be given back", process.identity)
+
+
+def _lives_on(kind: type[PluginError], process: PluginProcess) -> PluginError:
+    """Return the error for whoever wants a plugin gone that cannot be ended."""
+    identity, pid = process.identity, process.receipt.pid
+    text = f"{identity} still has a process ({pid}), which was killed and has not ended."
+    remedy = "Find out what holds that process; then try again, or restart the application."
+    return kind(text, plugin=identity, remedy=remedy)

@@ -3,6 +3,9 @@
 It waits on one epoll for everything that may arrive unasked, and sweeps over the plugins at a fixed
 pace while any of them works. A protocol pipe is armed for one event at a time, so that a thread
 that leads a call is not raced for every answer; the sweep arms it again.
+
+Without this thread nothing is bounded. A fault that meets one plugin ends that plugin, whatever
+raises; a fault of the thread's own ends all of them, and nothing is looked after any more.
 """
 
 from __future__ import annotations
@@ -13,15 +16,25 @@ import os
 import select
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
+from sandbox_host.errors import ConfinementError
+from sandbox_host.model import Layer
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _log = logging.getLogger("sandbox_host")
 
 IDLE_SECONDS: Final = 0.05
 """Pace of the sweep while no plugin works: threads that a plugin left running are judged at it."""
+
+EXIT: Final = "exit"
+"""The role of the descriptor that tells of a process's end."""
+
+_DYING_SECONDS: Final = 2.0
+_PAUSE_SECONDS: Final = 0.01
 
 
 class Kept(Protocol):
@@ -42,8 +55,11 @@ class Kept(Protocol):
     def tick(self, now: float) -> float:
         """Check budgets and deadlines; return in how many seconds to look again."""
 
-    def broke_down(self, error: Exception) -> None:
+    def broke_down(self, error: BaseException) -> None:
         """A fault of the host's in one of the above: end the plugin, keep the others."""
+
+    def unwatched(self) -> None:
+        """Nobody looks after it any more, after `broke_down`: let nobody wait for it."""
 
 
 class Keeper:
@@ -62,37 +78,74 @@ class Keeper:
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._epoll.register(self._wake_read, select.EPOLLIN)
         self._stopping = False
+        self._fatal = ""
+        self._faulty: set[Kept] = set()
         self._next_sweep = 0.0
         self._thread = threading.Thread(target=self._run, name="sandbox-host-keeper", daemon=True)
         self._thread.start()
 
+    def check(self) -> None:
+        """Tell whether plugins are looked after.
+
+        Raises:
+            ConfinementError: they are not any more.
+        """
+        if self._fatal:
+            text = (
+                f"Nothing is bounded in this host any more: its watchdog ended ({self._fatal}), "
+                "and every plugin with it."
+            )
+            remedy = "Make another host; does the application close descriptors not its own?"
+            raise ConfinementError(text, layer=Layer.WATCHDOG, remedy=remedy)
+
     def adopt(self, kept: Kept) -> None:
-        """Look after a plugin from now on."""
-        receive, send = kept.channel_fds()
-        with self._lock:
-            self._kept[kept] = None
-            for descriptor, role in kept.steady_fds().items():
-                self._roles[descriptor] = (kept, role)
-                self._epoll.register(descriptor, select.EPOLLIN)
-            for descriptor in (receive, send):
-                self._roles[descriptor] = (kept, "channel")
-            self._epoll.register(receive, select.EPOLLIN | select.EPOLLONESHOT)
-            self._epoll.register(send, select.EPOLLONESHOT)
+        """Look after a plugin from now on.
+
+        Raises:
+            ConfinementError: it cannot be looked after.
+        """
+        try:
+            with self._lock:
+                self.check()
+                self._register(kept)
+        except OSError as error:
+            self.dismiss(kept)
+            text = f"The watchdog cannot look after the plugin: {error}."
+            raise ConfinementError(text, layer=Layer.WATCHDOG) from error
         self.wake()
+
+    def _register(self, kept: Kept) -> None:
+        receive, send = kept.channel_fds()
+        self._kept[kept] = None
+        for descriptor, role in kept.steady_fds().items():
+            self._roles[descriptor] = (kept, role)
+            self._epoll.register(descriptor, select.EPOLLIN)
+        for descriptor in (receive, send):
+            self._roles[descriptor] = (kept, "channel")
+        self._epoll.register(receive, select.EPOLLIN | select.EPOLLONESHOT)
+        self._epoll.register(send, select.EPOLLONESHOT)
 
     def dismiss(self, kept: Kept) -> None:
         """Forget a plugin; its descriptors may be closed afterwards."""
         with self._lock:
             self._kept.pop(kept, None)
+            self._faulty.discard(kept)
             for descriptor in [d for d, (k, _) in self._roles.items() if k is kept]:
                 self._unregister(descriptor)
 
     def _unregister(self, descriptor: int) -> None:
         del self._roles[descriptor]
-        self._epoll.unregister(descriptor)
+        with contextlib.suppress(OSError):  # closed by somebody else, and forgotten with that
+            self._epoll.unregister(descriptor)
 
     def watch(self, kept: Kept, *, for_room: bool) -> None:
         """Call `Kept.pump` once when something arrives, and when there is room to write."""
+        try:
+            self._arm(kept, for_room=for_room)
+        except (OSError, ValueError):  # its caller is not to blame, and the sweep meets it too
+            self.wake()
+
+    def _arm(self, kept: Kept, *, for_room: bool) -> None:
         with self._lock:
             if kept not in self._kept:
                 return
@@ -103,7 +156,8 @@ class Keeper:
 
     def wake(self) -> None:
         """Sweep now."""
-        with contextlib.suppress(BlockingIOError):  # then it is being woken already
+        # Blocking: it is being woken already. Closed by the application: the next sweep is near.
+        with contextlib.suppress(OSError):
             os.write(self._wake_write, b"x")
 
     def close(self) -> None:
@@ -111,17 +165,44 @@ class Keeper:
         self._stopping = True
         self.wake()
         self._thread.join()
-        self._epoll.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        with contextlib.suppress(OSError):
+            self._epoll.close()
+        for end in (self._wake_read, self._wake_write):
+            with contextlib.suppress(OSError):
+                os.close(end)
 
     def _run(self) -> None:
+        fatal: BaseException | None = None
+        try:
+            self._look_after()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, nothing is bounded from now
+            fatal = error
+        if fatal is not None:
+            self._end_all(fatal)
+
+    def _look_after(self) -> None:
         while not self._stopping:
             timeout = max(0.0, self._next_sweep - time.monotonic())
             for descriptor, _ in self._epoll.poll(timeout):
                 self._serve(descriptor)
                 self._sweep_if_due()  # also in between: many that talk must not hide one that hogs
             self._sweep_if_due()
+
+    def _end_all(self, error: BaseException) -> None:
+        """Fail closed: this thread is at its end, so that every plugin must be, and is told so."""
+        with self._lock:
+            self._fatal = f"{type(error).__name__}: {error}".rstrip(": ")
+            all_kept = list(self._kept)
+        _tell(f"the watchdog broke down ({self._fatal}): every plugin of this host is ended", error)
+        for kept in all_kept:  # all are ended before one is given up
+            _try(partial(kept.broke_down, error))
+        for kept in all_kept:
+            _try(kept.unwatched)
+        until = time.monotonic() + _DYING_SECONDS
+        while all_kept and time.monotonic() < until:
+            # What has ended is put away; what cannot be looked at is left as it is.
+            all_kept = [kept for kept in all_kept if _try(partial(kept.readable, EXIT))]
+            time.sleep(_PAUSE_SECONDS)
 
     def _sweep_if_due(self) -> None:
         now = time.monotonic()
@@ -141,13 +222,16 @@ class Keeper:
         try:
             if role == "channel":
                 kept.pump()
-            elif not kept.readable(role):
-                with self._lock:
-                    # Meanwhile it may have been closed, and its number be another plugin's.
-                    if self._roles.get(descriptor) == found:
-                        self._unregister(descriptor)
+                return
+            at_end = not kept.readable(role)
         except Exception as error:  # noqa: BLE001 - see _fault
+            at_end = role != "channel"  # else what could not be read would be tried for ever
             self._fault(kept, error)
+        if at_end:
+            with self._lock:
+                # Meanwhile it may have been closed, and its number be another plugin's.
+                if self._roles.get(descriptor) == found:
+                    self._unregister(descriptor)
 
     def _sweep(self, now: float) -> float:
         with self._lock:
@@ -156,12 +240,36 @@ class Keeper:
         for kept in all_kept:
             try:
                 pause = min(pause, kept.tick(now))
-                self.watch(kept, for_room=False)
+                self._arm(kept, for_room=False)
             except Exception as error:  # noqa: BLE001 - see _fault
                 self._fault(kept, error)
         return max(pause, 0.001)
 
     def _fault(self, kept: Kept, error: Exception) -> None:
         # One plugin's fault must not end the thread that looks after all of them.
-        _log.exception("the keeper met a fault of the host's")
-        kept.broke_down(error)
+        told = kept in self._faulty  # what is broken is met again at every look
+        if not told:
+            _tell("the keeper met a fault of the host's", error)
+        with self._lock:
+            if kept in self._kept:
+                self._faulty.add(kept)
+        try:
+            kept.broke_down(error)
+        except Exception as another:  # noqa: BLE001 - as above
+            if not told:
+                _tell("a plugin could not be ended after a fault of the host's", another)
+
+
+def _tell(what: str, error: BaseException) -> None:
+    """Log it, even where the application's handlers fail."""
+    with contextlib.suppress(Exception):
+        _log.error(what, exc_info=error)
+
+
+def _try(step: Callable[[], object]) -> bool:
+    """Take a step that must not keep others from theirs; tell whether it returned a true value."""
+    try:
+        return bool(step())
+    except BaseException as error:  # noqa: BLE001 - as above
+        _tell("a plugin could not be put away", error)
+        return False

@@ -24,8 +24,10 @@ from sandbox_host.bundle import stage
 from sandbox_host.bundle.reader import read_directory
 from sandbox_host.bundle.trust import TrustStore
 from sandbox_host.bundle.verify import verify
+from sandbox_host.catalog.environment import interpreter_fault, read_fault
 from sandbox_host.errors import (
     AttestationError,
+    ConfigError,
     ConfinementError,
     PluginError,
     RefusedError,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from sandbox_host.backends.base import Backend, Child
     from sandbox_host.bundle.verify import VerifiedBundle
     from sandbox_host.config import HostConfig
+    from sandbox_host.model import Receipt
     from sandbox_host.observe.journal import Journal
     from sandbox_host.runtime.keeper import Keeper
     from sandbox_host.runtime.process import Listener
@@ -111,7 +114,7 @@ class Launcher:
         for guarantee in plan.accepted_missing:
             self._journal.append("guarantee_missing", plan.identity, guarantee)
         # What was switched off, is missing or kept with a restriction is among the notes.
-        for note in plan.notes:
+        for note in (*plan.notes, *_unreadable_grants(plan)):
             _log.warning("%s: %s", plan.identity, note)
         return plan
 
@@ -121,9 +124,12 @@ class Launcher:
         Raises:
             ConfinementError: a layer could not be applied.
             AttestationError: what is in force is not what was planned.
-            ConfigError: a directory or log cannot be written.
+            ConfigError: a directory or log cannot be written, or the plugin's user could not read
+                the interpreter's library.
         """
         identity = plan.identity
+        if Layer.OWN_UID in plan.layers:
+            self._check_interpreter()
         with contextlib.ExitStack() as undo:
             package_dir = stage.stage(bundle, self._workspace.bundles)
             undo.callback(stage.remove, package_dir)
@@ -131,7 +137,7 @@ class Launcher:
             undo.callback(remove_tree, places.scratch_dir)
             try:
                 timeout = self._config.start_timeout_seconds
-                child, attested = self._backend.start(plan, places, timeout)
+                child, attested = self._start_child(plan, places, timeout)
                 undo.callback(_end_child, child)
                 receipt = with_watchdog(attested, plan.limits, self._config.sweep_seconds)
                 check_kept(receipt, plan)
@@ -151,6 +157,22 @@ class Launcher:
             )
             undo.pop_all()
         return process
+
+    def _start_child(
+        self, plan: SandboxPlan, places: Places, timeout: float
+    ) -> tuple[Child, Receipt]:
+        try:
+            return self._backend.start(plan, places, timeout)
+        except OSError as error:
+            text = f"The process for {plan.identity} could not be started: {error}."
+            remedy = "Something it needs was removed or changed meanwhile; load it again."
+            raise ConfinementError(text, layer="process", remedy=remedy) from error
+
+    def _check_interpreter(self) -> None:
+        python = self._config.python or base_python()
+        if fault := interpreter_fault(Path(os.path.realpath(python))):
+            text = f"The interpreter {python} {fault}."
+            raise ConfigError(text, remedy="Or name another with HostConfig(python=…).")
 
     def _places(self, identity: str, package_dir: Path) -> Places:
         from_config = self._config.python
@@ -190,6 +212,26 @@ class Launcher:
         for warning in interface.warnings:
             _log.warning("%s: %s", plan.identity, warning)
         process.ready(interface)
+
+
+def _unreadable_grants(plan: SandboxPlan) -> list[str]:
+    """Return which granted paths the plugin could not read, because it has a user of its own.
+
+    In a root of its own it reaches a path whatever the modes of the directories above.
+    """
+    if Layer.OWN_UID not in plan.layers:
+        return []
+    notes = []
+    for path in map(Path, plan.permissions.read):
+        above = () if Layer.OWN_ROOT in plan.layers else path.parents
+        for needed in (path, *above):
+            if fault := read_fault(needed):
+                notes.append(
+                    f"it is granted {path}, and cannot read it with a user id of its own: for "
+                    f"{needed}, {fault}; to open it: chmod o+rX {needed}"
+                )
+                break
+    return notes
 
 
 def _end_child(child: Child) -> None:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from sandbox_host.backends.base import Options
 from sandbox_host.backends.select import select_backend
+from sandbox_host.model import Layer, LayerReport, LayerStatus
 from sandbox_host.runtime.launch import base_python
 from sandbox_host.runtime.workspace import Workspace
 
 if TYPE_CHECKING:
     from sandbox_host.config import HostConfig
-    from sandbox_host.model import LayerReport
 
 
 def options_of(config: HostConfig) -> Options:
@@ -27,7 +27,7 @@ def options_of(config: HostConfig) -> Options:
 
 
 def machine_offers(config: HostConfig) -> tuple[LayerReport, ...]:
-    """Return every layer's standing but the watchdog's, found by trying in a temporary directory.
+    """Return every layer's standing, found by trying in a temporary directory.
 
     Nothing of the configured state directory is touched.
 
@@ -41,7 +41,8 @@ def machine_offers(config: HostConfig) -> tuple[LayerReport, ...]:
             python = config.python or base_python()
             backend = select_backend(options_of(config), python, workspace.sdk_dir)
             try:
-                return backend.offers()
+                own = LayerReport(Layer.WATCHDOG, LayerStatus.ACTIVE, "the host's own")
+                return (*backend.offers(), own)
             finally:
                 backend.close()
         finally:

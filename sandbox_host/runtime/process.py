@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import math
 import threading
 import time
@@ -33,7 +34,7 @@ from sandbox_host.model import Cause, State, Usage
 from sandbox_host.observe.plugin_log import PluginLog
 from sandbox_host.runtime import answers
 from sandbox_host.runtime.causes import Ending, cause_of
-from sandbox_host.runtime.keeper import IDLE_SECONDS
+from sandbox_host.runtime.keeper import EXIT, IDLE_SECONDS
 from sandbox_host.runtime.lifecycle import ENDED, Step, advance
 from sandbox_host.runtime.output import Output
 from sandbox_host.runtime.watch import Watch
@@ -51,12 +52,17 @@ if TYPE_CHECKING:
     from sandbox_host.runtime.interface import Interface
     from sandbox_host.runtime.keeper import Keeper
 
+_log = logging.getLogger("sandbox_host")
+
 STACKS_SECONDS: Final = 0.05
 """How long a plugin that is to be ended may take to show where it stands."""
 
 _HURRY_SECONDS: Final = 0.005
 _LEAVING_SECONDS: Final = 0.5
 """How long a process may live on after it closed its pipe, before that counts as a breach."""
+
+_DYING_SECONDS: Final = 5.0
+"""How long a process that was killed may take to be gone, before nobody waits for that any more."""
 
 _UNKNOWN_OPERATION: Final = "(unknown)"
 
@@ -71,11 +77,18 @@ class Listener(Protocol):
         """A handler of an event failed."""
 
     def ended(self, process: PluginProcess) -> None:
-        """Its process is gone, and everything of it is closed."""
+        """It has ended, and whoever waited for it knows."""
+
+    def gone(self, process: PluginProcess) -> None:
+        """Nothing of its process is left: call `PluginProcess.release`, best in another thread."""
 
 
 class PluginProcess:
     """A confined, attested child and everything the host knows of it.
+
+    Attributes:
+        ended: nobody need wait for it any more: all was given back, or it cannot be ended.
+        gone: the process has been seen to end.
 
     Args:
         plan: what was admitted.
@@ -86,6 +99,10 @@ class PluginProcess:
         config: the operator's.
         log_path: where its output goes.
         listener: is told what it does unasked.
+
+    Raises:
+        ConfigError: its log cannot be written.
+        ConfinementError: it cannot be looked after.
     """
 
     def __init__(
@@ -108,6 +125,7 @@ class PluginProcess:
         self.cause: Cause | None = None
         self.cause_text = ""
         self.ended = threading.Event()
+        self.gone = False
         self.copied = False
         self.log = PluginLog(log_path, config.log_bytes)
         self.ledger = Ledger()
@@ -125,6 +143,8 @@ class PluginProcess:
         self._offender: Pending | None = None
         self._kill_at = 0.0
         self._closed_pipe_at = 0.0
+        self._given_up = False
+        self._may_close = False
         self.channel = Channel(
             child.connection,
             child.receive_fd,
@@ -135,7 +155,11 @@ class PluginProcess:
             on_broken=self._on_broken,
             rearm=lambda for_room: keeper.watch(self, for_room=for_room),
         )
-        keeper.adopt(self)
+        try:
+            keeper.adopt(self)
+        except BaseException:
+            self._output.close()
+            raise
 
     # -- what applications ask for --------------------------------------------------------
 
@@ -275,10 +299,12 @@ class PluginProcess:
             self._ending = ending
             self._offender = offender
             self._kill_at = time.monotonic() + (0.0 if at_once else STACKS_SECONDS)
-        if at_once:
-            self._child.kill()
-        else:
-            self._child.ask_for_stacks()
+        # Whoever calls this cannot mend it, and may hold a lock. The keeper kills again, and again.
+        with contextlib.suppress(Exception):
+            if at_once:
+                self._child.kill()
+            else:
+                self._child.ask_for_stacks()
         self._keeper.wake()
 
     # -- sending ----------------------------------------------------------------------------
@@ -362,7 +388,7 @@ class PluginProcess:
         if isinstance(reason, RemoteProtocolError):
             self._violated(str(reason))
         elif reason is not None:
-            self.broke_down(reason)
+            self._fail(reason)
         elif not self._closed_pipe_at:
             self._closed_pipe_at = time.monotonic()
             self._keeper.wake()
@@ -375,7 +401,7 @@ class PluginProcess:
 
     def steady_fds(self) -> dict[int, str]:
         """Return the descriptors that are always watched."""
-        return {**self._output.descriptors(), self._child.exit_fd: "exit"}
+        return {**self._output.descriptors(), self._child.exit_fd: EXIT}
 
     def channel_fds(self) -> tuple[int, int]:
         """Return the protocol's descriptors."""
@@ -387,7 +413,7 @@ class PluginProcess:
 
     def readable(self, role: str) -> bool:
         """Take output, a stack dump, or the end of the process."""
-        if role != "exit":
+        if role != EXIT:
             return self._output.take(role)
         how = self._child.wait(0.0)
         if how is not None:
@@ -397,14 +423,12 @@ class PluginProcess:
     def tick(self, now: float) -> float:
         """Check budgets and deadlines; return in how many seconds to look again."""
         if self._ending is not None:
-            if now >= self._kill_at:
-                self._child.kill()
-            return _HURRY_SECONDS
+            return self._see_to_end(now)
         if self._closed_pipe_at and now - self._closed_pipe_at > _LEAVING_SECONDS:
             self._violated("it closed its pipe and stayed", at_once=True)
         oldest = self.channel.oldest()
         excess = self._watchdog.look(oldest, now)
-        if self._watchdog.blind and not self.readable("exit"):
+        if self._watchdog.blind and not self.readable(EXIT):
             return IDLE_SECONDS  # it had ended, and its end had not been noticed
         if self._watchdog.hidden:
             self._violated(
@@ -423,26 +447,67 @@ class PluginProcess:
     def _act_on(self, excess: Excess, oldest: Pending | None, now: float) -> None:
         if excess.step is Remedy.INTERRUPT and oldest is not None:
             oldest.interrupted_at = now
-            self._child.interrupt()
+            with contextlib.suppress(Exception):  # then it is ended, after the same grace
+                self._child.interrupt()
             return
         text = answers.told_to_operator(self.identity, excess)
         self.end(Ending(excess.cause, text, excess), offender=oldest)
 
     def broke_down(self, error: BaseException) -> None:
         """A fault of the host's: this plugin is ended, the others go on."""
-        text = f"{self.identity} was ended after a fault of the host's: {type(error).__name__}."
+        if self._ending is None:
+            self._fail(error)
+        else:
+            self._give_up(_shown(error))
+
+    def unwatched(self) -> None:
+        """Nobody looks after it any more, after `broke_down`: let nobody wait for it."""
+        self._give_up("nobody looks after it any more")
+
+    def _fail(self, error: BaseException) -> None:
+        text = f"{self.identity} was ended after a fault of the host's: {_shown(error)}."
         self.end(Ending(Cause.UNKNOWN, text), at_once=True)
 
     # -- the end ----------------------------------------------------------------------------
 
-    def _finish(self, how: Exit) -> None:
-        """The process is gone: take its last words, tell the cause, close everything.
+    def _see_to_end(self, now: float) -> float:
+        if now >= self._kill_at:
+            if not self.readable(EXIT):
+                return IDLE_SECONDS
+            self._child.kill()
+            if now >= self._kill_at + _DYING_SECONDS:
+                self._give_up(f"it was not gone {_DYING_SECONDS:g} s after it was killed")
+        return IDLE_SECONDS if self._given_up else _HURRY_SECONDS
 
-        Everything after the first line is done whatever fails before it, in this order reversed.
+    def _give_up(self, why: str) -> None:
+        """Let nobody wait any longer for the end of the process; it goes on being killed.
+
+        What was taken for it is not given back while it may live.
         """
+        ending = self._ending
+        if ending is None or self._given_up or self.gone:
+            return
+        self._given_up = True
         with contextlib.ExitStack() as steps:
             steps.callback(self.ended.set)
             steps.callback(self._listener.ended, self)
+            steps.callback(self.channel.close, self._gone)
+            steps.callback(self._end_as, ending.cause, f"{ending.text} Its process may live on.")
+            pid = self.receipt.pid
+            _log.error("%s: process %d has not been seen to end: %s", self.identity, pid, why)
+
+    def _finish(self, how: Exit) -> None:
+        """The process is gone: take its last words, tell the cause, close everything.
+
+        Everything after the first lines is done whatever fails before it, in this order reversed.
+        """
+        if self.gone:
+            return
+        self.gone = True
+        with contextlib.ExitStack() as steps:
+            steps.callback(self._listener.gone, self)
+            if not self._given_up:
+                steps.callback(self._listener.ended, self)
             steps.callback(self._close)
             steps.callback(self._output.close)
             self.channel.drain()
@@ -453,21 +518,35 @@ class PluginProcess:
             self._tell_cause(how)
 
     def _close(self) -> None:
-        """Finish all calls, and close the descriptors unless a thread still reads them."""
-        may_close = self.channel.close(self._gone)
-        self._keeper.dismiss(self)
-        if may_close:
-            self._child.close()
+        """Finish all calls; the descriptors may be closed unless a thread still reads them."""
+        try:
+            self._may_close = self.channel.close(self._gone)
+        finally:
+            self._keeper.dismiss(self)
+
+    def release(self) -> None:
+        """Close the descriptors and give back what was taken for the process; takes a while."""
+        try:
+            if self._may_close:
+                self._child.close()
+        finally:
+            self.ended.set()
 
     def _tell_cause(self, how: Exit) -> None:
+        if self.state is State.DRAINING and how.code == 0 and self._ending is None:
+            self._end_as(Cause.UNLOADED, f"{self.identity} was unloaded.")
+        else:
+            lifetime = self.plan.limits.cpu_total_seconds
+            self._end_as(*cause_of(self.identity, self._ending, how, lifetime))
+
+    def _end_as(self, cause: Cause, text: str) -> None:
+        """Set the cause and the last state, unless that has been done."""
         with self._lock:
+            if self.state in ENDED:
+                return
+            self.cause, self.cause_text = cause, text
+            asked = cause in {Cause.UNLOADED, Cause.HOST_SHUTDOWN}
             draining = self.state is State.DRAINING
-            if draining and how.code == 0 and self._ending is None:
-                self.cause, self.cause_text = Cause.UNLOADED, f"{self.identity} was unloaded."
-            else:
-                lifetime = self.plan.limits.cpu_total_seconds
-                self.cause, self.cause_text = cause_of(self.identity, self._ending, how, lifetime)
-            asked = self.cause in {Cause.UNLOADED, Cause.HOST_SHUTDOWN}
             self.state = advance(self.state, Step.ENDED if asked and draining else Step.FAILED)
 
     def _gone(self, pending: Pending) -> PluginError:
@@ -475,7 +554,12 @@ class PluginProcess:
         excess = self._ending.excess if self._ending else None
         if excess is not None and pending is self._offender:
             place = self._output.place(str(self.places.package_dir))
-            return answers.exceeded(self.identity, pending, excess, place, time.monotonic())
+            now, ended = time.monotonic(), not self._given_up
+            return answers.exceeded(self.identity, pending, excess, place, now, ended=ended)
         cause = self.cause or (self._ending.cause if self._ending else Cause.UNKNOWN)
         why = self.cause_text or (self._ending.text if self._ending else "its process is gone.")
         return answers.unanswered(self.identity, pending, cause, why)
+
+
+def _shown(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")

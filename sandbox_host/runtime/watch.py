@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from sandbox_host.model import Limits
 
 MAX_BLIND_LOOKS: Final = 3
-"""A process that has just ended cannot be looked at until its end is noticed: this often."""
+MAX_BLIND_SECONDS: Final = 0.5
+"""A process that has ended cannot be looked at until its end is told: this often, and this long.
+
+Its parent, which tells of it, may have others to serve on a machine that is busy.
+"""
 
 
 class Watch:
@@ -34,6 +38,8 @@ class Watch:
         self._limits = limits
         self._ledger = ledger
         self._blind = 0
+        self._blind_for = 0.0
+        self._seen_at = time.monotonic()
         self._idle: Idle | None = None
 
     @property
@@ -48,7 +54,7 @@ class Watch:
         The kernel shows such a process as dead, without memory or threads, so that it would run
         on without a budget.
         """
-        return self._blind > MAX_BLIND_LOOKS
+        return self._blind > MAX_BLIND_LOOKS and self._blind_for > MAX_BLIND_SECONDS
 
     def start(self, pending: Pending) -> None:
         """Start the clocks of the operation that the plugin works on now."""
@@ -80,7 +86,10 @@ class Watch:
             now: reading of the monotonic clock.
         """
         facts = self.sample()
-        self._blind = 0 if facts is not None else self._blind + 1
+        if facts is not None:
+            self._blind, self._blind_for, self._seen_at = 0, 0.0, now
+        else:
+            self._blind, self._blind_for = self._blind + 1, now - self._seen_at
         running = self._running(oldest) if oldest is not None else None
         return judge(self._limits, facts, running, now) or self._look_idle(oldest, now)
 

@@ -11,6 +11,7 @@ import compileall
 import contextlib
 import fcntl
 import importlib.util
+import logging
 import os
 import py_compile
 import secrets
@@ -20,6 +21,9 @@ from pathlib import Path
 from typing import Final
 
 from sandbox_host.errors import ConfigError
+from sandbox_host.trees import open_directory
+
+_log = logging.getLogger("sandbox_host")
 
 _LOCK: Final = "lock"
 _CHILD_PACKAGES: Final = ("plugin_sdk", "msgpack")
@@ -39,19 +43,28 @@ class Workspace:
     def __init__(self, state_dir: Path, plugin_uids: tuple[int, int] = (0, 0)) -> None:
         self.state_dir = state_dir
         self._plugin_uids = plugin_uids
+        self._lock = -1
         try:
             for path in (state_dir, *(state_dir / name for name in ("data", "logs", "run"))):
                 _private_directory(path)
-            self._make_run_dir(state_dir / "run")
-            for name in ("bundles", "scratch", "sdk"):
-                (self.run_dir / name).mkdir(mode=0o700)
-            self.canary = self.run_dir / "canary"
-            self.canary.write_text(secrets.token_hex(16))
-            self._copy_sdk()
+            self.run_dir = state_dir / "run" / f"{os.getpid()}-{secrets.token_hex(4)}"
+            try:
+                self._fill_run_dir()
+            except BaseException:
+                self.close()
+                raise
         except OSError as error:
-            text = f"The state directory {state_dir} cannot be used: {error}."
+            text = f"The state directory {state_dir} cannot be used: {_first(error)}."
             remedy = "Name another with HostConfig(state_dir=…), on a disk with room."
             raise ConfigError(text, remedy=remedy) from error
+
+    def _fill_run_dir(self) -> None:
+        self._make_run_dir(self.run_dir.parent)
+        for name in ("bundles", "scratch", "sdk"):
+            (self.run_dir / name).mkdir(mode=0o700)
+        self.canary = self.run_dir / "canary"
+        self.canary.write_text(secrets.token_hex(16))
+        self._copy_sdk()
 
     def _make_run_dir(self, run: Path) -> None:
         """Make and lock the run directory, and remove those whose lock nobody holds.
@@ -62,7 +75,6 @@ class Workspace:
         try:
             fcntl.flock(gate, fcntl.LOCK_EX)
             _remove_abandoned(run)
-            self.run_dir = run / f"{os.getpid()}-{secrets.token_hex(4)}"
             self.run_dir.mkdir(mode=0o700)
             self._lock = os.open(self.run_dir / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -80,16 +92,53 @@ class Workspace:
         return self.run_dir / "sdk"
 
     def data_dir(self, identity: str) -> Path:
-        """Return the plugin's own directory, made if there is none; kept between runs."""
+        """Return the plugin's own directory, made if there is none; kept between runs.
+
+        What the plugin did to its mode is undone. A host that is root takes it over from whoever
+        has it: the backend gives it to the user that the plugin runs as.
+
+        Raises:
+            ConfigError: it cannot be made, or is another user's, and we are not root.
+        """
         path = self.state_dir / "data" / identity
-        first, count = self._plugin_uids if os.geteuid() == 0 else (0, 0)
-        _private_directory(path, owners=range(first, first + count))
+        try:
+            path.mkdir(mode=0o700, exist_ok=True)
+            self._check_owner(path)
+            directory = open_directory(path, unlock=True)
+            try:
+                if stat.S_IMODE(os.fstat(directory).st_mode) != stat.S_IRWXU:
+                    os.fchmod(directory, stat.S_IRWXU)
+            finally:
+                os.close(directory)
+        except OSError as error:
+            text = f"The data directory {path} cannot be used: {error.strerror or error}."
+            remedy = "Remove what stands there, or make it a directory of the host's user."
+            raise ConfigError(text, remedy=remedy) from error
         return path
 
+    def _check_owner(self, path: Path) -> None:
+        owner, own = path.lstat().st_uid, os.geteuid()
+        first, count = self._plugin_uids
+        if own not in (owner, 0):
+            text = f"it belongs to user id {owner}, and this host runs as {own}"
+            raise OSError(text)
+        if owner != own and not first <= owner < first + count:
+            text = "%s belongs to user id %d, which is none of plugin_uids: it is taken over"
+            _log.warning(text, path, owner)
+
     def scratch_dir(self, identity: str) -> Path:
-        """Return a new empty directory for one process."""
+        """Return a new empty directory for one process.
+
+        Raises:
+            ConfigError: it cannot be made.
+        """
         path = self.run_dir / "scratch" / f"{identity}-{secrets.token_hex(4)}"
-        path.mkdir(mode=0o700)
+        try:
+            path.mkdir(mode=0o700)
+        except OSError as error:
+            text = f"The scratch directory {path} cannot be made: {error.strerror or error}."
+            remedy = "Check the space left, and that nothing cleans up in the state directory."
+            raise ConfigError(text, remedy=remedy) from error
         return path
 
     def log_path(self, identity: str) -> Path:
@@ -99,7 +148,9 @@ class Workspace:
     def close(self) -> None:
         """Remove the run directory."""
         remove_tree(self.run_dir)
-        os.close(self._lock)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def _copy_sdk(self) -> None:
         """Copy what the child imports, compiled: it writes nothing and starts in milliseconds."""
@@ -118,24 +169,27 @@ class Workspace:
             path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _private_directory(path: Path, owners: range = range(0)) -> None:
-    """Make ``path`` with mode 0700, or check that it is a directory that only we can write.
-
-    Args:
-        path: the directory.
-        owners: users beside ourselves that it may belong to; what such a user's directory may be
-            written by is that user's business, below a parent that is ours alone.
-    """
+def _private_directory(path: Path) -> None:
+    """Make ``path`` with mode 0700, or check that it is a directory that only we can write."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = path.lstat()
-    if stat.S_ISDIR(status.st_mode) and status.st_uid in owners:
-        return
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         text = f"{path} is no directory of this user"
         raise OSError(text)
     if status.st_mode & 0o022:
         text = f"{path} can be written by others; run: chmod go-w {path}"
         raise OSError(text)
+
+
+def _first(error: OSError) -> str:
+    """Return what went wrong; where a tree was copied, with the first file that failed only."""
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
+        failed = error.args[0]
+        _, destination, reason = failed[0]
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        why, _, _ = reason.partition(": '")  # behind it, the paths once more
+        return f"{destination}: {why}{more}"
+    return str(error)
 
 
 def _remove_abandoned(run: Path) -> None:

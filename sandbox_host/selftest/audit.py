@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from sandbox_host.selftest.arena import open_arena
 from sandbox_host.selftest.collection.registry import ATTACKS
-from sandbox_host.selftest.report import NOT_MADE, AuditReport, judge
+from sandbox_host.selftest.report import NOT_MADE, AuditReport, given_up, judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,9 +52,10 @@ def audit(
     progress(f"trying {len(ATTACKS)} attacks without the sandbox")
     with open_arena(config, backend=backend) as arena:
         met = _attempt_all(arena, progress, started + seconds)
-        in_force = arena.receipt.active
+        in_force, without = arena.receipt.active, given_up(arena.receipt)
         attempts = tuple(
-            judge(name, ATTACKS[name], arena.controls[name], met[name], in_force) for name in met
+            judge(name, ATTACKS[name], arena.controls[name], met[name], in_force, without)
+            for name in met
         )
         report = AuditReport(
             user=_user(),

@@ -5,8 +5,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
+from sandbox_host.guarantees import WAYS
+from sandbox_host.model import Layer, LayerStatus
 from sandbox_host.selftest.collection.registry import SUCCEEDED, Attack, Boundary
 
 if TYPE_CHECKING:
@@ -14,6 +17,18 @@ if TYPE_CHECKING:
 
 NOT_MADE = "not made"
 """The outcome of an attack for which no time was left."""
+
+
+ANSWERS: Final = MappingProxyType(
+    {
+        Layer.SECCOMP: frozenset({"EPERM", "ENOSYS", "ENOTTY", "OSError", "ValueError"}),
+        Layer.LANDLOCK: frozenset({"EACCES"}),
+        Layer.OWN_ROOT: frozenset({"ENOENT", "EROFS"}),
+        Layer.PID_NAMESPACE: frozenset({"ESRCH"}),
+        Layer.RLIMITS: frozenset({"EMFILE", "EFBIG", "ENOSPC", "ENOMEM", "MemoryError"}),
+    }
+)
+"""How a layer answers what it stops, as the collection expects it."""
 
 
 class Verdict(enum.StrEnum):
@@ -25,7 +40,8 @@ class Verdict(enum.StrEnum):
     UNCLEAR = "unclear"
     """It failed inside, but not by what is known to stop it: that proves nothing."""
     ACCEPTED = "accepted"
-    """Only a layer that is not in force here is known to stop it, and it did not meet that."""
+    """What is known to stop it is not in force here: the machine lacks that layer and another one
+    keeps the guarantee, or the operator gave it up by name."""
     NO_CONTROL = "no control"
     """It fails inside as it has to, but this user or machine cannot do it outside either."""
     NOT_MADE = "not made"
@@ -62,7 +78,7 @@ class Attempt:
         expected: what it may meet there.
         control: why there is no positive control, as it was met without the sandbox; "" where
             there is one.
-        needs: layers that would stop it and are not in force.
+        needs: layers that are known to stop it and are not in force.
     """
 
     name: str
@@ -74,8 +90,41 @@ class Attempt:
     needs: tuple[str, ...] = ()
 
 
+def given_up(receipt: Receipt) -> frozenset[Layer]:
+    """Return the layers that this operator knowingly does without, by the names in the receipt.
+
+    They are those that are switched off, and those that would keep a guarantee that is missing: a
+    plugin runs only where both were accepted.
+    """
+    off = {one.layer for one in receipt.layers if one.status is LayerStatus.DISABLED}
+    lost = (r.guarantee for r in receipt.guarantees if r.status is LayerStatus.UNAVAILABLE)
+    would_keep = {layer for guarantee in lost for way in WAYS[guarantee] for layer in way.layers}
+    return frozenset(off | (would_keep - set(receipt.active)))
+
+
+def _lacking(
+    attack: Attack, in_force: Collection[str], without: Collection[Layer]
+) -> tuple[str, ...]:
+    """Return the layers whose absence explains that an attack is not stopped; none: nothing does.
+
+    One that was given up explains it where no other would answer as is expected. One that the
+    machine lacks explains it only where the collection says so: the guarantees stand without it.
+    """
+    needs = tuple(layer for layer in attack.needs if layer not in in_force)
+    expected = frozenset(attack.expected)
+    found = [layer for layer in ANSWERS if layer in without and ANSWERS[layer] & expected]
+    if needs or not expected <= frozenset().union(*(ANSWERS[layer] for layer in found)):
+        return needs
+    return tuple(found)
+
+
 def judge(
-    name: str, attack: Attack, control: Control, met: str, in_force: Collection[str]
+    name: str,
+    attack: Attack,
+    control: Control,
+    met: str,
+    in_force: Collection[str],
+    without: Collection[Layer] = (),
 ) -> Attempt:
     """Judge one attack.
 
@@ -85,20 +134,21 @@ def judge(
         control: what it met without the sandbox.
         met: what it met inside.
         in_force: the layers that confined it.
+        without: the layers that the operator gave up, as `given_up` says.
     """
-    needs = tuple(layer for layer in attack.needs if layer not in in_force)
+    needs = _lacking(attack, in_force, without)
     fault = control.fault(attack)
     if met == NOT_MADE:
         verdict = Verdict.NOT_MADE
     elif met in attack.expected:
         verdict = Verdict.NO_CONTROL if fault else Verdict.HELD
+    elif met == control.met != SUCCEEDED:
+        # What is refused inside as it is outside, this machine does not have.
+        verdict = Verdict.NO_CONTROL
     elif needs:
         verdict = Verdict.ACCEPTED
-    elif met == SUCCEEDED:
-        verdict = Verdict.NOT_STOPPED
     else:
-        # What is refused inside as it is outside, this machine does not have.
-        verdict = Verdict.NO_CONTROL if met == control.met else Verdict.UNCLEAR
+        verdict = Verdict.NOT_STOPPED if met == SUCCEEDED else Verdict.UNCLEAR
     return Attempt(name, attack.boundary, verdict, met, attack.expected, fault, needs)
 
 

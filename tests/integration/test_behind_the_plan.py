@@ -50,7 +50,7 @@ TOLD = {
     "no ipc namespace": f"{AT} ipc-namespace: its ipc namespace is not its own",
     "no uts namespace": f"uts-namespace {APPLIED}",
     "no cgroup namespace": f"{AT} cgroup-namespace: its cgroup namespace is not its own",
-    "no mount namespace": f"the layer own-root {APPLIED}",
+    "no mount namespace": f"{AT} own-root: its mnt namespace is not its own",
     "no host name": f"{AT} uts-namespace: host name",
     "another host name": f"{AT} uts-namespace: host name is 'host'",
     "no root": f"{AT} own-root: .* is not mounted|the layer landlock {APPLIED}",

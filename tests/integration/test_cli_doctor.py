@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,10 @@ pytestmark = pytest.mark.needs(*LAYERS)
 class Doctor:
     """Runs it with a trust store, and with a directory for temporary files of its own."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, temporary: Path) -> None:
         self.home = root / "home"
-        self.temporary = root / "temporary"
+        self.temporary = temporary
         self.home.mkdir()
-        self.temporary.mkdir()
         self.cli = CommandLine(self.home)
         self.options: dict[str, Any] = {
             "env": {**self.cli.environment, "TMPDIR": str(self.temporary)}
@@ -46,8 +47,10 @@ class Doctor:
 
 
 @pytest.fixture
-def doctor(tmp_path: Path) -> Doctor:
-    return Doctor(tmp_path)
+def doctor(tmp_path: Path) -> Iterator[Doctor]:
+    # Short: what is attacked are sockets by path too, and a path of theirs has 107 bytes (unix(7)).
+    with tempfile.TemporaryDirectory(prefix="doctor-") as temporary:
+        yield Doctor(tmp_path, Path(temporary))
 
 
 def test_this_machine(doctor: Doctor) -> None:

@@ -35,7 +35,7 @@ WITHOUT_OWN_ROOT = {"files", "processes", "disk"}
 # are kept with a restriction.
 ENOUGH = {
     "whole": (set(), {"disk"}),
-    "without landlock": ({"landlock"}, {"disk"}),
+    "without landlock": ({"landlock"}, {"files", "disk"}),
     "before mount_setattr": ({"own-root", "own-uid"}, WITHOUT_OWN_ROOT),
     "without mount": ({"own-root", "own-uid"}, WITHOUT_OWN_ROOT),
     "container": (NAMESPACES, WITHOUT_OWN_ROOT),

@@ -126,7 +126,7 @@ def multiply(n):
     return float((ones @ ones)[0, 0])
 """
 WORK = """
-import asyncio, ctypes, decimal, os, sqlite3, ssl, tempfile, threading, zoneinfo
+import asyncio, ctypes, decimal, os, shutil, sqlite3, ssl, tempfile, threading, zoneinfo
 from datetime import datetime
 
 @operation
@@ -149,6 +149,9 @@ def work():
         file.write(b"x")
     with tempfile.TemporaryDirectory() as directory:
         os.chmod(directory, 0o755)
+        shutil.copy2(__file__, directory + "/copied")
+        shutil.copytree(directory, context().scratch_dir + "/tree", dirs_exist_ok=True)
+        shutil.move(directory + "/copied", context().data_dir + "/moved")
         os.utime(directory, (1, 1))
     found.append(str(datetime(2026, 7, 1, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin")).utcoffset()))
     found.append(str(decimal.Decimal("0.1") + decimal.Decimal("0.2")))

@@ -8,7 +8,6 @@ import tempfile
 import threading
 from pathlib import Path
 
-import psutil
 import pytest
 
 from sandbox_host import SandboxHost
@@ -16,7 +15,7 @@ from sandbox_host.backends.linux import nursery
 from sandbox_host.backends.linux.process import LinuxChild
 from sandbox_host.errors import ConfinementError, PluginEndedError
 from tests.support.host import Workshop
-from tests.support.traces import difference, eventually, is_running, traces
+from tests.support.traces import difference, is_running, traces
 
 pytestmark = pytest.mark.needs("landlock", "seccomp", "pid-namespace", "own-root")
 
@@ -50,25 +49,6 @@ def test_first_stage_that_dies_before_it_tells_of_the_second(
         assert not (left := difference(traces(), lone)), left
         assert host.load(bundle).call("echo", 1) == 1
     assert not (left := difference(traces(), before)), left
-
-
-def test_nursery_that_answers_too_late(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its answer must not be taken for that to the next request: it is not asked again."""
-    with SandboxHost.blocking(workshop.config()) as host:
-        first = host.load(workshop.write(name="first"))
-        stopped = first._process.receipt.pid
-        (child,) = psutil.Process().children()
-        late = workshop.write(name="late")
-        host._core._launcher._backend._nursery._control.settimeout(0.3)
-        child.suspend()
-        try:
-            assert host.load(late).call("echo", 1) == 1  # from another nursery
-        finally:
-            if is_running(child.pid):
-                child.resume()
-        assert eventually(lambda: not is_running(stopped))
-        with pytest.raises(PluginEndedError, match="ended with its nursery"):
-            first.call("echo", 1)
 
 
 def test_restart_while_the_last_one_is_put_away(

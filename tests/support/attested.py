@@ -72,10 +72,11 @@ class Case:
             "session": 1,
             "probes": {
                 **dict.fromkeys(("open-canary", "stat-canary"), "ENOENT"),
-                "write-root": "EROFS",
-                "list-root": "EACCES",
+                **dict.fromkeys(("write-root", "change-program"), "EROFS"),
+                **dict.fromkeys(("list-root", "make-link"), "EACCES"),
                 **dict.fromkeys(("socket", "fork", "execute", "signal-host"), "EPERM"),
                 **dict.fromkeys(("change-owner", "writable-and-executable"), "EPERM"),
+                "become-dumpable": "EPERM",
             },
         }
         shared = dict.fromkeys(("user", "pid", "net", "ipc", "uts", "cgroup", "mnt"), 1)
@@ -109,7 +110,8 @@ class Case:
             own_namespaces=shared,
             nursery_namespaces=nursery,
             mounts=tuple(line_of(m) for m in (Mount("tmpfs", "/", 15), *self.compiled.mounts)),
-            own_mount_points=("/", "/proc", "/dev"),
+            nursery_mount_points=("/", "/proc", "/dev"),
+            sources={m.path: m.source for m in self.compiled.mounts if m.kind == "bind"},
             canary="ENOENT",
             membership="0::/sandbox-sample",
             nursery_pid=NURSERY,

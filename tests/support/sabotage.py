@@ -120,7 +120,10 @@ def _binds_without(flag: int) -> Change:
 
 
 def _one_bind_more(mounts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [*mounts, {"kind": "bind", "path": "/etc/passwd", "flags": 15, "data": ""}]
+    status = os.lstat("/etc/passwd")
+    source = [status.st_dev, status.st_ino]
+    more = {"kind": "bind", "path": "/etc/passwd", "flags": 15, "data": "", "source": source}
+    return [*mounts, more]
 
 
 def _landlock_with_the_root_readable(plan: dict[str, Any]) -> None:

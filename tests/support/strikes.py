@@ -205,8 +205,8 @@ def _watched(marker: Path, strike: Callable[[], None]) -> Iterator[None]:
         if waiting:
             strike()
 
-    def spawn(nursery: Any) -> Any:
-        child = original(nursery)
+    def spawn(*arguments: Any) -> Any:
+        child = original(*arguments)
         if not watchers:
             watchers.append(threading.Thread(target=watch, args=(os.dup(child.log_fds[1]),)))
             watchers[0].start()

@@ -37,6 +37,12 @@ def test_no_list_of_names(value):
         read_disabled(value)
 
 
+def test_a_slip_is_told_only_what_can_be_switched_off():
+    with pytest.raises(BadValueError) as caught:
+        read_disabled(["secomp"])
+    assert {name for name in Layer if f"{name}" in str(caught.value)} == set(Layer) - FIXED_LAYERS
+
+
 @pytest.mark.parametrize(
     ("value", "uids"),
     [

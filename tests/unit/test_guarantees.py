@@ -88,7 +88,7 @@ def test_what_goes_missing_with_one_layer(layer):
     ("lacking", "less"),
     [
         # Debian 11: no Landlock. An ordinary user: no id of its own, no control group.
-        ({"landlock"}, set()),
+        ({"landlock"}, {"files"}),
         ({"own-uid", "cgroup"}, set()),
         # A distribution that restricts user namespaces.
         (
@@ -102,6 +102,14 @@ def test_machines_that_keep_everything_some_with_a_restriction(lacking, less):
     in_force = ALL - lacking
     assert missing(in_force) == ()
     assert {r.guarantee for r in restricted(in_force)} == less
+
+
+def test_a_root_of_its_own_without_landlock_keeps_files_with_a_restriction():
+    assert report(Guarantee.FILES, ALL).status is LayerStatus.ACTIVE
+    assert report(Guarantee.FILES, ALL - {Layer.SECCOMP}).status is LayerStatus.ACTIVE
+    found = report(Guarantee.FILES, ALL - {Layer.LANDLOCK})
+    assert found.status is LayerStatus.DEGRADED
+    assert found.detail.startswith("own-root, seccomp; FIFOs in granted directories")
 
 
 def test_landlock_or_seccomp_alone_keeps_no_files():

@@ -41,14 +41,21 @@ _PROBES: Final = {
         "open-canary": {"ENOENT"},
         "stat-canary": {"ENOENT"},
         "write-root": {"EROFS", "EACCES"},
+        # ENOENT: there is no /proc.
+        "change-program": {"EROFS", "ENOENT"},
     },
-    Layer.LANDLOCK: {"open-canary": {"EACCES", "ENOENT"}, "list-root": {"EACCES"}},
+    Layer.LANDLOCK: {
+        "open-canary": {"EACCES", "ENOENT"},
+        "list-root": {"EACCES"},
+        "make-link": {"EACCES"},
+    },
     Layer.SECCOMP: {
         "socket": {"EPERM"},
         "fork": {"EPERM"},
         "execute": {"EPERM"},
         "signal-host": {"EPERM"},
         "change-owner": {"EPERM"},
+        "become-dumpable": {"EPERM"},
         "writable-and-executable": {"EPERM"},
     },
 }
@@ -201,8 +208,14 @@ def _shown(namespaces: Mapping[str, int], link: str) -> int:
 def _own_root(it: Attested) -> str:
     told = _own_namespace(it, Layer.OWN_ROOT)
     evidence = it.evidence
-    if unplanned := compare_mounts(it.compiled.mounts, evidence.mounts, evidence.own_mount_points):
+    if unplanned := compare_mounts(
+        it.compiled.mounts, evidence.mounts, evidence.nursery_mount_points
+    ):
         raise _DifferenceError(unplanned)
+    for mount in it.compiled.mounts:
+        if mount.kind == "bind":
+            found = evidence.sources.get(mount.path)
+            _expect(f"what is mounted on {mount.path}", found, mount.source)
     _expect("the canary, looked for from outside", it.evidence.canary, "ENOENT")
     _probes(it.report, Layer.OWN_ROOT)
     return f"{told}; {len(it.evidence.mounts)} mounts, all planned; no other file is there"
@@ -219,7 +232,7 @@ def compare_mounts(
     Args:
         planned: what the child was told to mount.
         found: in the order of ``mountinfo``, in which what is on top comes later.
-        outside: where something is mounted outside, once for each time.
+        outside: where something is mounted in the nursery, once for each time.
     """
     root = Mount("tmpfs", "/", _ROOT_FLAGS)
     plan = {mount.path: mount for mount in (root, *planned)}
@@ -254,10 +267,17 @@ def _other_kind(line: MountLine, mount: Mount) -> str:
         return f"{line.point} is a mount of the kind {line.kind}, not {kind}"
     if mount.kind == "proc" and not set(mount.data.split(",")) <= set(line.data.split(",")):
         return f"{line.point} is mounted with {line.data}, not with {mount.data}"
+    inodes = _option(mount.data, "nr_inodes")
+    if inodes and inodes != _option(line.data, "nr_inodes"):
+        return f"{line.point} is mounted with {line.data}, and {inodes} is planned"
     wanted, size = size_of_tmpfs(mount.data), size_of_tmpfs(line.data)
     if wanted is not None and (size is None or size > wanted + PAGE_BYTES):
         return f"{line.point} is mounted with {line.data}, and {wanted} bytes are planned"
     return ""
+
+
+def _option(options: str, name: str) -> str:
+    return next((o for o in options.split(",") if o.startswith(f"{name}=")), "")
 
 
 def _below(path: str, other: str) -> bool:

@@ -30,7 +30,7 @@ from sandbox_host.backends.linux.evidence import gather
 from sandbox_host.backends.linux.nursery import Ground, Nursery
 from sandbox_host.backends.linux.process import LinuxChild, spawn
 from sandbox_host.backends.linux.receipt import write_receipt
-from sandbox_host.backends.linux.uids import UidLeases
+from sandbox_host.backends.linux.uids import UidLeases, take_back
 from sandbox_host.errors import AttestationError, ConfinementError
 from sandbox_host.model import Layer, LayerReport, LayerStatus, Receipt
 
@@ -87,6 +87,7 @@ class LinuxBackend:
                 reasons=nursery.reasons,
                 user_namespace=nursery.user_namespace,
                 root=os.geteuid() == 0,
+                has_range=nursery.has_range,
                 cgroup=cgroups.detail if cgroups and not isinstance(cgroups, Lacking) else "",
                 cgroup_reason=lacking.reason,
                 cgroup_remedy=lacking.remedy,
@@ -128,7 +129,7 @@ class LinuxBackend:
         """
         until = time.monotonic() + timeout
         with contextlib.ExitStack() as undo:
-            child, nursery = self._spawn(plan, undo)
+            child, nursery = self._spawn(plan, undo, until)
             cgroup = self._put_into_group(plan, child)
             uid = self._lease_uid(plan, places, child)
             ids = Ids(
@@ -136,7 +137,7 @@ class LinuxBackend:
                 pid=child.pid,
                 own_pid=nursery.own_pid,
                 uid=self._inside(uid, nursery),
-                nested_user=Layer.USER_NAMESPACE in plan.layers and os.geteuid() != 0,
+                nested_user=Layer.USER_NAMESPACE in plan.layers and nursery.nests,
                 proc=self._tried is not None and not self._tried.reasons.get("proc", "no"),
             )
             compiled = compile_plan(plan, places, self._machine, ids)
@@ -146,10 +147,12 @@ class LinuxBackend:
             undo.pop_all()
         return child, receipt
 
-    def _spawn(self, plan: SandboxPlan, undo: contextlib.ExitStack) -> tuple[LinuxChild, Nursery]:
+    def _spawn(
+        self, plan: SandboxPlan, undo: contextlib.ExitStack, until: float
+    ) -> tuple[LinuxChild, Nursery]:
         alone = self._options.start == "exec"
         try:
-            child, nursery = self._fork(alone=alone)
+            child, nursery = self._fork(until, alone=alone)
         except (OSError, PayloadError) as error:
             text = f"The process for {plan.identity} could not be started: {error}."
             raise ConfinementError(text, layer="process") from error
@@ -158,23 +161,25 @@ class LinuxBackend:
         undo.callback(_abandon, child)
         return child, nursery
 
-    def _fork(self, *, alone: bool) -> tuple[LinuxChild, Nursery]:
+    def _fork(self, until: float, *, alone: bool) -> tuple[LinuxChild, Nursery]:
         """Fork a child from the nursery, or from the next one where it has ended just now."""
         nursery = self._take_nursery(alone=alone)
         try:
-            return spawn(nursery), nursery
+            return spawn(nursery, _left(until)), nursery
         except (OSError, PayloadError):
             if alone:
                 nursery.close()
             if alone or nursery.alive:
                 raise
         nursery = self._take_nursery(alone=alone)
-        return spawn(nursery), nursery
+        return spawn(nursery, _left(until)), nursery
 
     def _take_nursery(self, *, alone: bool) -> Nursery:
         with self._lock:
             self._try()
-            return self._boot(with_trial=False) if alone else self._shared_nursery()
+            if not alone:
+                return self._shared_nursery()
+        return self._boot(with_trial=False)
 
     def _put_into_group(self, plan: SandboxPlan, child: LinuxChild) -> Cgroup | None:
         cgroups = self._cgroups
@@ -195,13 +200,17 @@ class LinuxBackend:
         return group
 
     def _lease_uid(self, plan: SandboxPlan, places: Places, child: LinuxChild) -> int | None:
-        if Layer.OWN_UID not in plan.layers:
-            return None
+        own = Layer.OWN_UID in plan.layers
         try:
-            uid = self._uids.take(places.data_dir)
+            uid = self._uids.take(places.data_dir) if own else None
+            if uid is None and os.geteuid() == 0:
+                take_back(places.data_dir)
         except OSError as error:
-            text = f"{plan.identity} gets no user id of its own: {error}."
+            gets = "no user id of its own" if own else "no data directory of the host's user"
+            text = f"{plan.identity} gets {gets}: {error}."
             raise ConfinementError(text, layer=Layer.OWN_UID) from error
+        if uid is None:
+            return None
         child.on_close.append(lambda: self._uids.give_back(uid))
         return uid
 
@@ -223,7 +232,12 @@ class LinuxBackend:
         cgroup: Cgroup | None,
     ) -> Receipt:
         try:
-            evidence = gather(child.pid, nursery.pid, str(places.canary))
+            evidence = gather(
+                child.pid,
+                nursery.pid,
+                str(places.canary),
+                [mount.path for mount in compiled.mounts if mount.kind == "bind"],
+            )
         except (OSError, ValueError) as error:
             text = (
                 f"Attestation of {plan.identity}: the kernel's account of pid {child.pid} cannot "
@@ -244,6 +258,10 @@ class LinuxBackend:
                 self._nursery.close()
             if self._cgroups is not None and not isinstance(self._cgroups, Lacking):
                 self._cgroups.close()
+
+
+def _left(until: float) -> float:
+    return max(0.0, until - time.monotonic())
 
 
 def _abandon(child: LinuxChild) -> None:

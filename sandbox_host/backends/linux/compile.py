@@ -6,18 +6,17 @@ The result is what travels in the `Confine` message, and what `attest` compares 
 from __future__ import annotations
 
 import functools
-import os
 import resource
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from plugin_sdk.wire.nursery import CHILD_IN, CHILD_OUT, CHILD_TRACE
+from sandbox_host.backends.linux.grants import granted_place
 from sandbox_host.backends.linux.interpreter import interpreter_places
 from sandbox_host.backends.linux.landlock import OWN, READ, Place, rules_for, ruleset_for
-from sandbox_host.backends.linux.mounts import Mount, mounts_for, root_plan
+from sandbox_host.backends.linux.mounts import Mount, identified, mounts_for, root_plan
 from sandbox_host.backends.linux.seccomp import ARCHITECTURES, build_filter, rules
-from sandbox_host.errors import ConfinementError
 from sandbox_host.model import MIB, Layer, Limits
 
 if TYPE_CHECKING:
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from sandbox_host.backends.linux.probe import Machine
 
 _TRUNCATE_SINCE_ABI: Final = 3
-
-_NEVER_GRANTED: Final = ("/proc", "/sys", "/dev")
 
 ADDRESS_SPACE_HEADROOM: Final = 512 * MIB
 """Address space is not memory: an interpreter with numpy maps about 100 MiB that it never
@@ -163,9 +160,9 @@ def compile_plan(plan: SandboxPlan, places: Places, machine: Machine, ids: Ids) 
     """
     layers = plan.layers
     mounts: tuple[Mount, ...] = ()
-    read = [_granted(path) for path in plan.permissions.read]
+    read = [granted_place(path, places) for path in plan.permissions.read]
     if Layer.OWN_ROOT in layers:
-        mounts = mounts_for(
+        planned = mounts_for(
             places,
             [place.path for place in read],
             native_code=plan.permissions.native_code,
@@ -173,6 +170,7 @@ def compile_plan(plan: SandboxPlan, places: Places, machine: Machine, ids: Ids) 
             uid=ids.uid,
             with_proc=ids.proc,
         )
+        mounts = identified(planned)
     limits = rlimits(plan.limits, own_count=ids.uid is not None or ids.nested_user)
     order = {
         "host_pid": ids.host,
@@ -219,19 +217,6 @@ def _landlock(
     }
 
 
-def _granted(path: str) -> Place:
-    """Return a granted path, which must be what it says: a link could lead anywhere."""
-    real = os.path.realpath(path)
-    if real != os.path.normpath(path) or not os.path.exists(real):
-        text = f"The granted path {path} does not exist or leads through a link to {real}."
-        remedy = "Grant the real path."
-        raise ConfinementError(text, layer=Layer.LANDLOCK, remedy=remedy)
-    if real == "/" or any(Path(real).is_relative_to(kernel) for kernel in _NEVER_GRANTED):
-        text = f"The granted path {path} cannot be granted: it shows the kernel, not files."
-        raise ConfinementError(text, layer=Layer.LANDLOCK, remedy="Remove it from the grants.")
-    return Place(real, READ, is_directory=os.path.isdir(real))
-
-
 def _seccomp(plan: SandboxPlan, machine: Machine, pid: int) -> bytes | None:
     if Layer.SECCOMP not in plan.layers:
         return None
@@ -257,10 +242,10 @@ def _probes(plan: SandboxPlan) -> list[str]:
     if Layer.LANDLOCK in plan.layers or Layer.OWN_ROOT in plan.layers:
         names.append("open-canary")
     if Layer.OWN_ROOT in plan.layers:
-        names += ["stat-canary", "write-root"]
+        names += ["stat-canary", "write-root", "change-program"]
     if Layer.LANDLOCK in plan.layers:
-        names.append("list-root")
+        names += ["list-root", "make-link"]
     if Layer.SECCOMP in plan.layers:
-        names += ["socket", "fork", "execute", "signal-host", "change-owner"]
+        names += ["socket", "fork", "execute", "signal-host", "change-owner", "become-dumpable"]
         names.append("writable-and-executable")
     return names

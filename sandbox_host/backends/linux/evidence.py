@@ -11,7 +11,7 @@ from sandbox_host.backends.linux import procfs
 from sandbox_host.backends.linux.cgroup_group import read_membership
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 NAMESPACES: Final = ("user", "pid", "net", "ipc", "uts", "cgroup", "mnt")
 """As ``/proc/<pid>/ns`` calls them."""
@@ -30,7 +30,8 @@ class Evidence:
         namespaces, own_namespaces, nursery_namespaces: inode by name of the link; empty where the
             kernel does not show them.
         mounts: of the process.
-        own_mount_points: of the host, once for each mount.
+        nursery_mount_points: of the nursery, once for each mount: what a bind can bring along.
+        sources: device and inode of what is at each path asked for, below the process's root.
         canary: what a look for the host's canary below the process's root met: `VISIBLE`, or the
             name of an errno.
         membership: ``/proc/<pid>/cgroup``.
@@ -45,14 +46,21 @@ class Evidence:
     own_namespaces: Mapping[str, int]
     nursery_namespaces: Mapping[str, int]
     mounts: tuple[procfs.MountLine, ...]
-    own_mount_points: tuple[str, ...]
+    nursery_mount_points: tuple[str, ...]
+    sources: Mapping[str, tuple[int, int]]
     canary: str
     membership: str
     nursery_pid: int
 
 
-def gather(pid: int, nursery_pid: int, canary: str) -> Evidence:
+def gather(pid: int, nursery_pid: int, canary: str, paths: Iterable[str] = ()) -> Evidence:
     """Read everything.
+
+    Args:
+        pid: the process.
+        nursery_pid: its nursery's.
+        canary: a file of the host's.
+        paths: whose `sources` are wanted.
 
     Raises:
         OSError: the process has ended, or is not ours to look at.
@@ -67,7 +75,8 @@ def gather(pid: int, nursery_pid: int, canary: str) -> Evidence:
         own_namespaces=_namespaces(os.getpid()),
         nursery_namespaces=_namespaces(nursery_pid),
         mounts=procfs.parse_mounts(procfs.read(pid, "mountinfo")),
-        own_mount_points=_mount_points(os.getpid()),
+        nursery_mount_points=_mount_points(nursery_pid),
+        sources={path: source for path in paths if (source := _source(pid, path))},
         canary=_look_for(canary, pid),
         membership=read_membership(pid),
         nursery_pid=nursery_pid,
@@ -84,6 +93,14 @@ def _namespaces(pid: int) -> dict[str, int]:
         return {name: os.stat(f"/proc/{pid}/ns/{name}").st_ino for name in NAMESPACES}
     except PermissionError:
         return {}
+
+
+def _source(pid: int, path: str) -> tuple[int, int] | None:
+    try:
+        status = os.lstat(f"/proc/{pid}/root{path}")
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _mount_points(pid: int) -> tuple[str, ...]:

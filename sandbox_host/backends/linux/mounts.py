@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox_host.backends.linux.interpreter import DEVICES, interpreter_paths, is_foreign
@@ -46,12 +46,14 @@ class Mount:
         kind: "bind", "tmpfs", "hidden" or "proc".
         flags: those of mount(2) that must be set; the kernel may have set more.
         data: options of a new file system.
+        source: device and inode of what a bind shows, as the host saw it when it made the plan.
     """
 
     kind: str
     path: str
     flags: int
     data: str = ""
+    source: tuple[int, int] = (0, 0)
 
     @property
     def words(self) -> frozenset[str]:
@@ -94,6 +96,22 @@ def mounts_for(
         found.append(Mount("proc", "/proc", _READ, PROC_OPTIONS))
     last = {mount.path: mount for mount in found}
     return tuple(sorted(last.values(), key=lambda mount: mount.path.count("/")))
+
+
+def identified(mounts: Iterable[Mount]) -> tuple[Mount, ...]:
+    """Return the mounts, each bind with what stands at its path now: nothing else may be bound.
+
+    Raises:
+        OSError: nothing does.
+    """
+    found = []
+    for mount in mounts:
+        if mount.kind == "bind":
+            status = os.lstat(mount.path)
+            found.append(replace(mount, source=(status.st_dev, status.st_ino)))
+        else:
+            found.append(mount)
+    return tuple(found)
 
 
 @functools.cache
@@ -139,7 +157,14 @@ def root_plan(places: Places, mounts: Iterable[Mount]) -> dict[str, Any]:
         "size": _SKELETON,
         "links": [list(pair) for pair in links_for(places, mounts)],
         "mounts": [
-            {"kind": m.kind, "path": m.path, "flags": m.flags, "data": m.data} for m in mounts
+            {
+                "kind": mount.kind,
+                "path": mount.path,
+                "flags": mount.flags,
+                "data": mount.data,
+                "source": list(mount.source),
+            }
+            for mount in mounts
         ],
         "cwd": str(places.scratch_dir),
     }

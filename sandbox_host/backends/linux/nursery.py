@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -35,6 +36,9 @@ _ISOLATED: Final = ("-I", "-S", "-B", "-X", "utf8", "-c")
 
 _PATIENCE_SECONDS: Final = 20.0
 _DYING_SECONDS: Final = 2.0
+_LEAST_SECONDS: Final = 0.001  # 0 would mean not to wait, and something else to the socket
+_PAUSE_SECONDS: Final = 0.002
+_HAS_ENDED: Final = "the nursery has ended"
 _FALLING_SECONDS: Final = 0.2
 """How long a process that cannot be looked at any more may take until its end is told."""
 
@@ -88,38 +92,57 @@ class Nursery:
         pid: as the host sees it.
         reasons: for each layer that was tried "" if it works here, else why not.
         user_namespace: the nursery is in a user namespace of its own.
-        has_range: and more than its own id is mapped there.
+        has_range: plugins can be given user ids of the range: all are mapped there, or the host
+            is root and there is no user namespace.
         own_pid: children become pid 1 of a namespace of their own.
     """
 
-    def __init__(self, ground: Ground, *, with_trial: bool = True) -> None:
+    def __init__(
+        self, ground: Ground, *, with_trial: bool = True, timeout: float = _PATIENCE_SECONDS
+    ) -> None:
         """Boot.
 
         Args:
             ground: what to make it of.
             with_trial: find out what works; without, `reasons` is empty.
+            timeout: seconds to wait for each of its answers.
 
         Raises:
-            OSError: there is no process, or it does not answer.
+            OSError: there is no process, it does not answer, or the machine is short of something
+                now, so that nothing could be found out.
         """
         self.reasons: dict[str, str] = {}
+        self._timeout = timeout
         self._lock = threading.Lock()
+        self._requests = 0
+        self.own_pid = False
         self._closed = False
+        self._status: int | None = None
+        self._epitaph = ""
         _spawner.submit(lambda: self._boot(ground, with_trial=with_trial)).result()
 
     def _boot(self, ground: Ground, *, with_trial: bool) -> None:
         self.user_namespace = Layer.USER_NAMESPACE not in ground.disabled
-        try:
-            self._start(ground, with_trial=with_trial)
-        except _NoMapError as error:
-            # It is nobody in its own namespace now: again, without one.
-            self.user_namespace = False
-            self._start(ground, with_trial=with_trial)
-            self.reasons[Layer.USER_NAMESPACE] = str(error)
+        self.has_range = os.geteuid() == 0
+        missing: dict[str, str] = {}
+        while True:
+            try:
+                self._start(ground, with_trial=with_trial)
+                break
+            except _NoMapError as error:
+                # It is nobody in its own namespace now: again, with less.
+                if self.has_range:
+                    # A uid 0 that was itself given a few ids only, as in some containers.
+                    self.has_range = False
+                    missing[Layer.OWN_UID] = str(error)
+                else:
+                    self.user_namespace = False
+                    missing[Layer.USER_NAMESPACE] = str(error)
+        self.reasons.update(missing)
 
     def _start(self, ground: Ground, *, with_trial: bool) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control.settimeout(_PATIENCE_SECONDS)
+        self._control.settimeout(self._timeout)
         self._words, their_words = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         want_pid = Layer.PID_NAMESPACE not in ground.disabled
         flags = [str(int(self.user_namespace)), str(int(want_pid))]
@@ -157,7 +180,6 @@ class Nursery:
     def _grow_up(self, ground: Ground, *, want_pid: bool, with_trial: bool) -> None:
         """Go through the stages with it."""
         self._exit_fd = os.pidfd_open(self.pid)
-        self.has_range = os.geteuid() == 0
         reason = self._receive()["user"]
         if reason:
             self.reasons[Layer.USER_NAMESPACE] = reason
@@ -167,7 +189,7 @@ class Nursery:
         self._control.send(codec.pack({}))
         answer = self._receive()
         if answer["process"]:
-            self._process.wait(_PATIENCE_SECONDS)
+            self._process.wait(self._timeout)
             os.close(self._exit_fd)
             self._exit_fd = -1
             self.pid = int(answer["process"])
@@ -185,7 +207,7 @@ class Nursery:
         tries: list[str] = [layer for layer in _TRIED if layer not in ground.disabled]
         if Layer.OWN_ROOT in tries:
             tries.append("proc")
-        if os.geteuid() == 0:
+        if self.has_range:
             tries += [Layer.OWN_UID] if Layer.OWN_UID not in ground.disabled else []
         elif self.user_namespace:
             tries.append(Layer.USER_NAMESPACE)
@@ -227,10 +249,15 @@ class Nursery:
             text = f"the nursery answered with nonsense: {error}"
             raise OSError(text) from error
         except TimeoutError as error:
-            text = f"the nursery did not answer in {_PATIENCE_SECONDS:g} s"
+            text = f"the nursery did not answer in {self._timeout:g} s"
             raise OSError(text) from error
+        except ConnectionError:
+            answer = None
         if not isinstance(answer, dict):
             text = f"{_ENDED_EARLY}{self._last_words()}"
+            raise OSError(text)
+        if passing := answer.get("passing"):
+            text = f"the machine is short of something: {passing}"
             raise OSError(text)
         return answer
 
@@ -243,7 +270,7 @@ class Nursery:
         poller = select.poll()
         poller.register(self._control, select.POLLIN)
         poller.register(self._exit_fd, select.POLLIN)
-        ready = [end for end, _ in poller.poll(_PATIENCE_SECONDS * 1_000)]
+        ready = [end for end, _ in poller.poll(self._timeout * 1_000)]
         if not ready:
             raise TimeoutError
         if ready == [self._exit_fd] and not _has_ended(self._control.fileno()):
@@ -261,70 +288,134 @@ class Nursery:
         """It can be asked for children."""
         return not self._closed and not _has_ended(self._exit_fd)
 
-    def spawn(self, ends: Sequence[int]) -> int:
+    @property
+    def nests(self) -> bool:
+        """Children enter a user namespace of their own, below the nursery's."""
+        return self.user_namespace and not self.has_range
+
+    def spawn(self, ends: Sequence[int], timeout: float = _PATIENCE_SECONDS) -> int:
         """Have a child forked; return a descriptor of its process (pidfd).
 
         Args:
             ends: its ends of the pipes: in, out, standard output, standard error, trace, exit.
+            timeout: seconds to wait for the answer.
 
         Raises:
-            OSError: the kernel refused, or the nursery has ended.
+            OSError: the kernel refused, the nursery has ended, or it did not answer in time.
         """
-        with self._lock:
+        until = time.monotonic() + timeout
+        late = f"the nursery did not answer in {timeout:.3g} s"
+        if not self._lock.acquire(timeout=timeout):
+            raise OSError(late)
+        try:
             if self._closed:
-                text = "the nursery has ended"
-                raise OSError(text)
-            request = codec.pack({"own_pid": self.own_pid})
+                raise OSError(_HAS_ENDED)
+            self._requests += 1
             try:
-                socket.send_fds(self._control, [request], list(ends))
-                data, descriptors, _, _ = socket.recv_fds(self._control, MAX_PACKET_BYTES, 1)
-            except OSError:
-                # An answer that comes late would be taken for that to the next request.
-                self._closed = True
-                self._end()
-                raise
-            if not data:
-                self._closed = True
-                self._end()
+                descriptors, reason = self._ask(self._requests, ends, until)
+            except TimeoutError:
+                raise OSError(late) from None
+            except ConnectionError:
+                self._fall()
+                raise OSError(_HAS_ENDED) from None
+        finally:
+            self._lock.release()
         if descriptors:
             return descriptors[0]
-        reason = codec.unpack(data)["error"] if data else "the nursery has ended"
         raise OSError(reason)
+
+    def _ask(self, number: int, ends: Sequence[int], until: float) -> tuple[list[int], str]:
+        request = codec.pack({"id": number, "own_pid": self.own_pid})
+        self._control.settimeout(max(_LEAST_SECONDS, until - time.monotonic()))
+        socket.send_fds(self._control, [request], list(ends))
+        while True:
+            self._control.settimeout(max(_LEAST_SECONDS, until - time.monotonic()))
+            data, descriptors, _, _ = socket.recv_fds(self._control, MAX_PACKET_BYTES, 1)
+            if not data:
+                raise ConnectionResetError
+            answer = codec.unpack(data)
+            if answer["id"] == number:
+                return descriptors, answer["error"]
+            # To a request that was given up: its pipes are closed, so its child leaves by itself.
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def drop(self, why: str = "") -> None:
+        """Have it end, whatever this process may still do to it; it notices the closed socket."""
+        self._epitaph = self._epitaph or why
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)
+
+    def epitaph(self) -> str:
+        """Return how it ended, as far as is known, for the operator; waits a moment for that."""
+        if not self._closed and _has_ended(self._exit_fd, _FALLING_SECONDS):
+            with self._lock:
+                self._fall()
+        return self._epitaph
 
     def close(self) -> None:
         """End it, and with it every child that still lives; once."""
         with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            self._end()
+            if not self._closed:
+                self._closed = True
+                self._epitaph = "this host ended it"
+                self._end()
+
+    def _fall(self) -> None:
+        """Put away what has ended by itself, and find out how."""
+        if self._closed:
+            return
+        self._closed = True
+        words = self._last_words()
+        self._end()
+        if self._status is not None:
+            code = os.waitstatus_to_exitcode(self._status)
+            how = f"was killed by signal {-code}" if code < 0 else f"left with status {code}"
+            self._epitaph = self._epitaph or f"it {how}{words}"
 
     def _end(self) -> None:
-        self._control.close()
-        if self._exit_fd >= 0:
-            if not _has_ended(self._exit_fd, _DYING_SECONDS):
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(self._exit_fd, signal.SIGKILL)
-                _has_ended(self._exit_fd, _DYING_SECONDS)
-            os.close(self._exit_fd)
-        if self.pid == self._process.pid:
-            self._end_group()
-        else:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(self.pid, 0)
-        self._process.wait()
-        os.close(self._words)
+        """Kill and reap it. It holds nothing that a kill would lose.
 
-    def _end_group(self) -> None:
-        """End and reap the first stage, and a second that it may have started and not told of.
-
-        The first has not been reaped, so that its number still means its group.
+        Where it is no process 1, its children do not end with it by the kernel's doing: it ends
+        them itself when it notices the closed socket.
         """
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        self.drop(self._epitaph)
+        if self._requests and not self.own_pid:
+            _has_ended(self._exit_fd, _DYING_SECONDS)
+        with contextlib.suppress(OSError):  # the application may have closed what is ours
+            self._control.close()
+        if self.pid == self._process.pid:
+            self._end_both()
+        else:
+            self._kill(self._exit_fd)
+            with contextlib.suppress(ChildProcessError):
+                _, self._status = os.waitpid(self.pid, 0)
+        self._process.wait()
+        for descriptor in (self._exit_fd, self._words):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+    def _kill(self, descriptor: int) -> None:
+        if descriptor >= 0:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            _has_ended(descriptor, _DYING_SECONDS)
+
+    def _end_both(self) -> None:
+        """End the first stage, and wait for a second that it may have started and not told of.
+
+        That one notices the closed socket. The first has not been reaped, so that its number still
+        means the group of both.
+        """
+        self._kill(self._exit_fd)
+        until = time.monotonic() + _DYING_SECONDS
         with contextlib.suppress(ChildProcessError):
-            while True:
-                os.waitpid(-self.pid, 0)
+            while time.monotonic() < until:
+                pid, status = os.waitpid(-self.pid, os.WNOHANG)
+                if pid == self.pid:
+                    self._status = status
+                elif pid == 0:
+                    time.sleep(_PAUSE_SECONDS)
 
 
 def _has_ended(descriptor: int, timeout: float = 0.0) -> bool:

@@ -82,6 +82,7 @@ class Tried:
         reasons: "" or why not, for each layer that was tried; "proc" beside them.
         user_namespace: the nursery is in one.
         root: the host's user is 0.
+        has_range: it can give plugins user ids of their own.
         cgroup: what was found, or "".
         cgroup_reason: why nothing was.
         cgroup_remedy: what to do about it.
@@ -90,6 +91,7 @@ class Tried:
     reasons: Mapping[str, str]
     user_namespace: bool
     root: bool
+    has_range: bool = True
     cgroup: str = ""
     cgroup_reason: str = ""
     cgroup_remedy: str = ""
@@ -172,7 +174,8 @@ def _user_namespace(tried: Tried) -> LayerReport:
     reason = tried.reasons.get(layer, "")
     if reason or not tried.user_namespace:
         return LayerReport(layer, LayerStatus.UNAVAILABLE, reason or "not made", _userns_remedy())
-    whose = "the nursery's, for all plugins" if tried.root else "one for each plugin"
+    shared = tried.root and tried.has_range
+    whose = "the nursery's, for all plugins" if shared else "one for each plugin"
     return LayerReport(layer, LayerStatus.ACTIVE, whose)
 
 
@@ -200,6 +203,10 @@ def _own_uid(tried: Tried, disabled: frozenset[Layer]) -> LayerReport:
     if not tried.root:
         reason = "only a host that is root can give plugins user ids of their own"
         remedy = "A user namespace for each plugin does the same for an ordinary user's host."
+        return LayerReport(layer, LayerStatus.UNAVAILABLE, reason, remedy)
+    if not tried.has_range:
+        reason = f"this root was not given the ids that plugin_uids names: {tried.reasons[layer]}"
+        remedy = "Set plugin_uids to ids that /proc/self/uid_map of the host shows."
         return LayerReport(layer, LayerStatus.UNAVAILABLE, reason, remedy)
     if Layer.OWN_ROOT in disabled or tried.reasons.get(Layer.OWN_ROOT, "not tried"):
         reason = "needs own-root: another user could not enter the host's directories"

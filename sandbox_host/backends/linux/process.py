@@ -29,8 +29,12 @@ _CPUCLOCK_SCHED: Final = 2  # include/linux/posix-timers_types.h
 _DYING_SECONDS: Final = 2.0
 
 
-def spawn(nursery: Nursery) -> LinuxChild:
+def spawn(nursery: Nursery, timeout: float = 20.0) -> LinuxChild:
     """Have an unconfined, trusted child forked, which waits for its lock-down.
+
+    Args:
+        nursery: its parent to be.
+        timeout: seconds to wait for it.
 
     Raises:
         OSError: the process or its pipes could not be made.
@@ -43,7 +47,7 @@ def spawn(nursery: Nursery) -> LinuxChild:
             ours.callback(os.close, pair[1 - their_side])
             os.set_blocking(pair[1 - their_side], False)
             ends.append((pair[their_side], pair[1 - their_side]))
-        pidfd = nursery.spawn([their_end for their_end, _ in ends])
+        pidfd = nursery.spawn([their_end for their_end, _ in ends], timeout)
         ours.callback(os.close, pidfd)
         send, receive, out, err, trace, exit_fd = (our_end for _, our_end in ends)
         try:
@@ -52,7 +56,9 @@ def spawn(nursery: Nursery) -> LinuxChild:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             raise
         ours.pop_all()
-    return LinuxChild(pid, pidfd, receive, send, (out, err), trace, exit_fd)
+    child = LinuxChild(pid, pidfd, receive, send, (out, err), trace, exit_fd)
+    child.epitaph, child.last_resort = nursery.epitaph, nursery.drop
+    return child
 
 
 def pid_of(pidfd: int) -> int:
@@ -75,6 +81,8 @@ class LinuxChild:
     Attributes:
         on_close: called once when everything is closed, in reverse order.
         out_of_memory: asked when the process is gone: did the kernel kill it for its memory?
+        epitaph: asked when its nursery is gone: what is known of that.
+        last_resort: ends the process where it cannot be signalled, and others with it.
     """
 
     def __init__(
@@ -96,6 +104,8 @@ class LinuxChild:
         self.exit_fd = exit_fd
         self.on_close: list[Callable[[], object]] = []
         self.out_of_memory: Callable[[], bool] = lambda: False
+        self.epitaph: Callable[[], str] = str
+        self.last_resort: Callable[[str], object] = str
         self._pidfd = pidfd
         self._clock = (~pid << 3) | _CPUCLOCK_SCHED
         self._lock = threading.Lock()
@@ -138,15 +148,24 @@ class LinuxChild:
 
     def ask_for_stacks(self) -> None:
         """Ask the fault handler inside for all stacks."""
-        self._signal(signal.SIGUSR1)
+        with contextlib.suppress(OSError):
+            self._signal(signal.SIGUSR1)
 
     def interrupt(self) -> None:
         """Raise in the operation whose deadline has passed; a plugin may ignore it."""
-        self._signal(signal.SIGUSR2)
+        with contextlib.suppress(OSError):
+            self._signal(signal.SIGUSR2)
 
     def kill(self) -> None:
-        """Send SIGKILL; harmless when the process has ended."""
-        self._signal(signal.SIGKILL)
+        """Send SIGKILL; harmless when the process has ended.
+
+        Where this process may not signal it any more (it changed its user, or closed descriptors
+        that are not its own), the nursery is ended instead: a plugin must not be out of reach.
+        """
+        try:
+            self._signal(signal.SIGKILL)
+        except OSError:
+            self.last_resort("a plugin of it could not be signalled, so this host ended them all")
 
     def _signal(self, number: signal.Signals) -> None:
         with self._lock:
@@ -169,10 +188,10 @@ class LinuxChild:
         record = os.read(self.exit_fd, EXIT_RECORD.size)
         if len(record) < EXIT_RECORD.size:
             # The nursery is gone, and the kernel ends its children with it; make sure of it.
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             _readable(self._pidfd, _DYING_SECONDS)
-            return Exit(None, None, self._last_cpu, with_nursery=True)
+            return Exit(None, None, self._last_cpu, with_nursery=True, detail=self.epitaph())
         status, cpu, peak = EXIT_RECORD.unpack(record)
         code = os.waitstatus_to_exitcode(status)
         return Exit(
@@ -191,9 +210,11 @@ class LinuxChild:
             self._closed = True
             ends = (self.receive_fd, self.send_fd, *self.log_fds, self.trace_fd, self.exit_fd)
             for end in (*ends, self._pidfd):
-                os.close(end)
-        for give_back in reversed(self.on_close):
-            give_back()
+                with contextlib.suppress(OSError):  # the application has closed it
+                    os.close(end)
+        with contextlib.ExitStack() as steps:
+            for give_back in self.on_close:
+                steps.callback(give_back)
 
 
 def _readable(descriptor: int, timeout: float) -> bool:

@@ -107,6 +107,7 @@ _OWN_SIGNALS = (0, 1, 2, 3, 6, 10, 12, 13, 14, 15, 17, 18, 23, 28, 32)
 
 _OWNER_CALLS = ("chown", "fchown", "lchown", "fchownat")
 _MODE_CALLS = {"chmod": 1, "fchmod": 1, "fchmodat": 2, "fchmodat2": 2}  # which argument is the mode
+_ATTRIBUTE_CALLS = ("getxattr", "lgetxattr", "listxattr", "llistxattr")
 _TIME_CALLS = ("utime", "utimes", "utimensat", "futimesat")
 
 _SETUID_SETGID_STICKY = 0o7000
@@ -162,6 +163,8 @@ def rules(
         # The plugin may have the uid of the host, and Landlock does not rule on these calls: the
         # owner of a file may make them wherever the file is.
         table.update(dict.fromkeys((*_MODE_CALLS, *_TIME_CALLS), Rule()))
+        # What copies a file with all that belongs to it goes on after ENOTSUP, not after EPERM.
+        table.update(dict.fromkeys(_ATTRIBUTE_CALLS, Rule(errno=errno.ENOTSUP)))
     return table
 
 

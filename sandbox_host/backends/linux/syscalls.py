@@ -90,6 +90,10 @@ X86_64: Final[dict[str, int]] = {
     "fstatfs": 138,
     "fgetxattr": 193,
     "flistxattr": 196,
+    "getxattr": 191,
+    "lgetxattr": 192,
+    "listxattr": 194,
+    "llistxattr": 195,
     # Files, only inside a root of our own.
     "chmod": 90,
     "fchmod": 91,
@@ -251,6 +255,10 @@ AARCH64: Final[dict[str, int]] = {
     "fstatfs": 44,
     "fgetxattr": 10,
     "flistxattr": 13,
+    "getxattr": 8,
+    "lgetxattr": 9,
+    "listxattr": 11,
+    "llistxattr": 12,
     # Files, only inside a root of our own.
     "fchmod": 52,
     "fchmodat": 53,

@@ -270,7 +270,7 @@ def set_attribute(target: Target) -> None:
     syscall("setxattr", path, text("user.planted"), text("x"), 1, 0)
 
 
-@attack("EPERM", *UNREACHABLE, optional=True)
+@attack("ENOTSUP", *UNREACHABLE, optional=True)
 def read_attribute(target: Target) -> None:
     path = text(target["outside"] + "/victim.txt")
     try:

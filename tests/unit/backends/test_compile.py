@@ -129,13 +129,15 @@ def test_each_layer_has_its_probes(
         tried = order(prepared)["probes"]
     assert probes <= set(tried)
     assert len(set(tried)) == len(tried)
-    by = {"open-canary", "list-root"} if Layer.LANDLOCK not in without else set()
-    by |= {"open-canary", "stat-canary", "write-root"} if Layer.OWN_ROOT not in without else set()
+    by = set(BY_LANDLOCK) if Layer.LANDLOCK not in without else set()
+    by |= BY_ROOT if Layer.OWN_ROOT not in without else set()
     assert {name for name in tried if name in LAYERED} == by
     assert bool(set(tried) - LAYERED) == (Layer.SECCOMP not in without)
 
 
-LAYERED = {"open-canary", "stat-canary", "write-root", "list-root"}
+BY_LANDLOCK = {"open-canary", "list-root", "make-link"}
+BY_ROOT = {"open-canary", "stat-canary", "write-root", "change-program"}
+LAYERED = BY_LANDLOCK | BY_ROOT
 
 
 def test_filter_knows_the_child_by_its_own_number(prepared: Any) -> None:

@@ -64,7 +64,7 @@ def test_process_that_is_not_confined(canary: Path) -> None:
     assert evidence.canary == VISIBLE
     assert evidence.descriptors == 3
     assert "/" in {line.point for line in evidence.mounts}
-    assert "/" in evidence.own_mount_points
+    assert "/" in evidence.nursery_mount_points
     assert evidence.membership == Path("/proc/self/cgroup").read_text()
     soft, hard = evidence.limits["Max open files"]
     assert soft.isdecimal()

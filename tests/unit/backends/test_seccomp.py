@@ -69,7 +69,8 @@ def test_x32_numbers_end_the_process(policy: Policy, number: int) -> None:
     assert policy.number(number) == KILL
 
 
-NOTHING_FOR_PLUGINS = sorted(set(NUMBERS) - {"clone", "clone3", "fallocate"})
+NOTHING_FOR_PLUGINS = sorted(set(NUMBERS) - {"clone", "clone3", "fallocate", "getxattr"})
+ATTRIBUTE_CALLS = ("getxattr", "lgetxattr", "listxattr", "llistxattr")
 
 
 @pytest.mark.parametrize("name", NOTHING_FOR_PLUGINS)
@@ -80,8 +81,18 @@ def test_calls_that_attacks_use_are_not_listed(policy: Policy, name: str) -> Non
 def test_programs_and_sockets_are_not_listed(policy: Policy) -> None:
     forbidden = {
         *("execve", "execveat", "fork", "vfork", "socket", "connect", "bind", "listen", "accept"),
-        *("sendmsg", "recvmsg", "getxattr", "listxattr", "setxattr"),
-        *("accept4", "ptrace", "mount", "setuid", "setrlimit", "sendmmsg", "recvmmsg", "tkill"),
+        *("sendmsg", "recvmsg", "setxattr"),
+        *(
+            "accept4",
+            "removexattr",
+            "ptrace",
+            "mount",
+            "setuid",
+            "setrlimit",
+            "sendmmsg",
+            "recvmmsg",
+            "tkill",
+        ),
     }
     assert not forbidden & set(policy.architecture.numbers)
 
@@ -310,6 +321,13 @@ def test_times_may_be_set_and_owners_may_not_where_the_root_is_its_own(architect
     assert {policy(name, 3, 0, 0) for name in OWNER_CALLS if name in listed} == {EPERM}
 
 
+@pytest.mark.parametrize("name", ATTRIBUTE_CALLS)
+def test_attributes_can_be_read_in_an_own_root_only(policy: Policy, name: str) -> None:
+    own = Policy(policy.architecture.name, own_root=True)
+    assert own(name, 1, 2, 3, 4) == ALLOW
+    assert policy(name, 1, 2, 3, 4) == 0x5_0000 | errno.ENOTSUP
+
+
 def test_an_own_root_changes_nothing_else(policy: Policy) -> None:
     own = Policy(policy.architecture.name, own_root=True)
     differing = {
@@ -317,7 +335,7 @@ def test_an_own_root_changes_nothing_else(policy: Policy) -> None:
         for name in own.rules.keys() | policy.rules.keys()
         if own.rules.get(name) != policy.rules.get(name)
     }
-    assert differing == {*MODE_CALLS, *TIME_CALLS}
+    assert differing == {*MODE_CALLS, *TIME_CALLS, *ATTRIBUTE_CALLS}
 
 
 def test_hot_calls_come_first(policy: Policy) -> None:

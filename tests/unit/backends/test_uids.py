@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sandbox_host.backends.linux.uids import UidLeases, choose
+from sandbox_host.backends.linux import uids
+from sandbox_host.backends.linux.uids import UidLeases, choose, take_back
+from sandbox_host.runtime.workspace import remove_tree
 
 UIDS = (61_184, 3)
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
@@ -154,3 +159,215 @@ def test_taken_from_many_threads_at_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert sorted(taken) == list(range(61_184, 61_204))
+
+
+# -- a tree that is large, deep, or half given -----------------------------------------------------
+
+
+def ids(path: Path) -> tuple[int, int]:
+    status = path.lstat()
+    return status.st_uid, status.st_gid
+
+
+@root_only
+def test_3000_levels(data: Path) -> None:
+    here = os.open(data / "one", os.O_RDONLY)
+    for _ in range(3_000):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    try:
+        uid = UidLeases(UIDS).take(data / "one")
+        assert os.fstat(here).st_uid == uid
+    finally:
+        os.close(here)
+        remove_tree(data / "one")
+
+
+@root_only
+def test_files_with_another_name_are_told(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (data / "outside").touch()
+    for number in range(3):
+        os.link(data / "outside", data / "one" / str(number))
+    UidLeases(UIDS).take(data / "one")
+    assert "3 files have another name" in caplog.text
+    assert str(data / "one") in caplog.text
+
+
+class HalfwayError(Exception):
+    """The host was killed."""
+
+
+@contextlib.contextmanager
+def killed() -> Iterator[None]:
+    """What is done here is done by a host that does not survive the first entry of a tree."""
+
+    def walk(top: int, visit: object, max_entries: int) -> None:
+        raise HalfwayError
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(uids, "walk", walk)
+        with pytest.raises(HalfwayError):
+            yield
+
+
+@root_only
+def test_half_given_tree_holds_its_id_and_is_given_again(data: Path) -> None:
+    (data / "one" / "file").touch()
+    leases = UidLeases(UIDS)
+    with killed():
+        leases.take(data / "one")
+    assert ids(data / "one") == (0, 61_184)
+    assert leases.take(data / "two") == 61_185
+    assert UidLeases(UIDS).take(data / "one") == 61_184
+    assert ids(data / "one") == ids(data / "one" / "file") == (61_184, 61_184)
+
+
+@root_only
+def test_half_given_to_another_range_is_given_again(data: Path) -> None:
+    (data / "one" / "file").touch()
+    os.chown(data / "one", 61_184, 61_184)
+    with killed():
+        UidLeases((90_000, 3)).take(data / "one")
+    assert UidLeases((90_000, 3)).take(data / "one") == 90_000
+    assert ids(data / "one") == ids(data / "one" / "file") == (90_000, 90_000)
+
+
+@root_only
+@pytest.mark.parametrize("then", ["taken back", "given"])
+def test_half_taken_back_tree_is_whole_afterwards(data: Path, then: str) -> None:
+    (data / "one" / "file").touch()
+    os.chown(data / "one", 61_185, 61_185)
+    with killed():
+        take_back(data / "one")
+    # It still holds its id.
+    assert UidLeases(UIDS).take(data / "two") == 61_184
+    if then == "given":
+        assert UidLeases(UIDS).take(data / "one") == 61_185
+        assert ids(data / "one") == ids(data / "one" / "file") == (61_185, 61_185)
+    else:
+        take_back(data / "one")
+        assert ids(data / "one") == ids(data / "one" / "file") == (0, 0)
+
+
+@root_only
+def test_begun_both_ways_and_ended_in_neither(data: Path) -> None:
+    (data / "one" / "file").touch()
+    os.chown(data / "one", 61_185, 61_185)
+    with killed():
+        take_back(data / "one")
+    with killed():
+        UidLeases(UIDS).take(data / "one")
+    assert UidLeases(UIDS).take(data / "one") == 61_185
+    assert ids(data / "one" / "file") == (61_185, 61_185)
+
+
+@root_only
+def test_half_given_tree_can_be_taken_back(data: Path) -> None:
+    (data / "one" / "file").touch()
+    with killed():
+        UidLeases(UIDS).take(data / "one")
+    os.chown(data / "one" / "file", 61_184, 61_184)
+    take_back(data / "one")
+    assert ids(data / "one") == ids(data / "one" / "file") == (0, 0)
+
+
+@root_only
+def test_taken_back_and_given_again(data: Path) -> None:
+    (data / "one" / "file").touch()
+    leases = UidLeases(UIDS)
+    uid = leases.take(data / "one")
+    leases.give_back(uid)
+    take_back(data / "one")
+    assert ids(data / "one") == ids(data / "one" / "file") == (0, 0)
+    leases.take(data / "one")
+    assert ids(data / "one") == ids(data / "one" / "file") == (uid, uid)
+
+
+@root_only
+def test_other_plugins_start_while_a_large_tree_is_given(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leases = UidLeases(UIDS)
+    started, done = threading.Event(), threading.Event()
+    walk = uids.walk
+
+    def slow(*arguments: Any) -> Any:
+        if not started.is_set():
+            started.set()
+            assert done.wait(30)
+        return walk(*arguments)
+
+    monkeypatch.setattr(uids, "walk", slow)
+    thread = threading.Thread(target=leases.take, args=(data / "one",))
+    thread.start()
+    assert started.wait(30)
+    # Of this host and of another one with the same directories.
+    assert leases.take(data / "two") == 61_185
+    assert UidLeases(UIDS).take(data / "three") == 61_186
+    done.set()
+    thread.join()
+    assert ids(data / "one") == (61_184, 61_184)
+
+
+@root_only
+def test_two_hosts_at_once_never_choose_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(12):
+        (tmp_path / str(number)).mkdir()
+    hosts = [UidLeases((61_184, 12)) for _ in range(12)]
+    real = uids.choose
+
+    def late(*arguments: Any) -> int:
+        chosen = real(*arguments)
+        threading.Event().wait(0.01)  # between the choice and the mark of it
+        return chosen
+
+    monkeypatch.setattr(uids, "choose", late)
+    threads = [
+        threading.Thread(target=host.take, args=(tmp_path / str(number),))
+        for number, host in enumerate(hosts)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    owners = sorted(owner(path) for path in tmp_path.iterdir())
+    assert owners == list(range(61_184, 61_196))
+
+
+@root_only
+def test_exhausted_range_names_what_can_be_removed(data: Path) -> None:
+    leases = UidLeases((61_184, 2))
+    leases.give_back(leases.take(data / "one"))
+    leases.take(data / "two")
+    # What runs is not offered, whatever its age.
+    os.utime(data / "two", (1, 1))
+    with pytest.raises(OSError, match=rf"plugin_uids.*remove.*{data / 'one'}$"):
+        leases.take(data / "three")
+
+
+@root_only
+def test_tree_with_too_many_entries_is_not_given_by_halves(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        (data / "one" / str(number)).touch()
+    leases = UidLeases(UIDS)
+    monkeypatch.setattr(uids, "_MAX_ENTRIES", 4)
+    with pytest.raises(OSError, match=r"more than 4 files.*chown -R -h 61184:61184"):
+        leases.take(data / "one")
+    monkeypatch.setattr(uids, "_MAX_ENTRIES", 5)
+    assert leases.take(data / "one") == 61_184
+    assert owner(data / "one" / "4") == 61_184
+
+
+@root_only
+def test_lease_ends_where_the_tree_cannot_be_given(data: Path) -> None:
+    leases = UidLeases(UIDS)
+    with killed():
+        leases.take(data / "one")
+    (data / "one").rmdir()
+    assert leases.take(data / "two") == 61_184

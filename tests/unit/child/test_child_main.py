@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from plugin_sdk.child.__main__ import EXIT_OUT_OF_MEMORY
 from plugin_sdk.child.loop import INTERRUPTED
 from plugin_sdk.wire.codec import pack, unpack
 from plugin_sdk.wire.limits import PROTOCOL_VERSION
@@ -331,7 +332,14 @@ def release():
         host.send(Load(payload=pack(order_payload(package))))
         assert isinstance(host.receive(), Ready)
         for _ in range(2):
-            failure, told = host.call("hog")
+            try:
+                failure, told = host.call("hog")
+            except AssertionError:
+                # With the smallest pieces the C library may have kept the last of it: then the
+                # process ends with the status that stands for this, and the host tells the same.
+                assert size == 16
+                assert child._process.result(1).returncode == EXIT_OUT_OF_MEMORY
+                return
             assert isinstance(failure, Failure)
             assert (failure.code, told["type"]) == ("memory", "MemoryError")
             assert told["place"].startswith("main.py:")

@@ -8,6 +8,7 @@ import pytest
 
 from sandbox_host import HostConfig
 from sandbox_host.cli import doctor
+from sandbox_host.errors import ConfinementError
 from sandbox_host.guarantees import PROMISES
 from sandbox_host.model import FIXED_LAYERS, Guarantee, Layer, LayerReport, LayerStatus
 from tests.support.command_line import LocalCommandLine, snapshot
@@ -28,7 +29,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, *missing: Layer) -> None:
     def offers(config: HostConfig) -> tuple[LayerReport, ...]:
         return tuple(report(layer, config) for layer in Layer)
 
-    monkeypatch.setattr(doctor, "offers_of", offers)
+    monkeypatch.setattr(doctor, "machine_offers", offers)
 
 
 def document(cli: LocalCommandLine, *arguments: object) -> tuple[int, dict[str, Any]]:
@@ -98,7 +99,7 @@ def test_a_missing_guarantee_is_exit_6_with_cause_and_remedy(
     ran = cli("doctor")
     assert ran.code == 6
     assert f"kernel too old. {REMEDY}" in " ".join(ran.out.split())
-    assert "No plugin can be loaded here" in ran.out
+    assert "No plugin can be loaded here: cpu, descriptors, disk are missing." in ran.out
     assert "missing: cpu, descriptors, disk" in ran.err
     code, told = document(cli)
     assert (code, told["confined"], told["loads"]) == (6, False, False)
@@ -163,6 +164,45 @@ def test_what_keeps_every_plugin_from_loading_is_exit_6(
     assert ran.err.startswith("sandbox-host: not usable: trust store, packages. ")
     code, told = document(cli, "--config", config, "--trust-store", store)
     assert (code, told["confined"], told["loads"]) == (6, True, False)
+
+
+def test_a_system_without_a_backend(
+    cli: LocalCommandLine, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(_: HostConfig) -> tuple[LayerReport, ...]:
+        raise ConfinementError("not on Plan 9.", layer="backend", remedy="Use Linux.")
+
+    monkeypatch.setattr(doctor, "machine_offers", none)
+    code, told = document(cli, "--trust-store", store)
+    assert (code, told["confined"], told["missing"]) == (6, False, list(Guarantee))
+    assert [one["layer"] for one in told["layers"]] == list(Layer)
+    said = {(one["status"], one["detail"], one["remedy"]) for one in told["layers"]}
+    assert said == {("unavailable", "not on Plan 9.", "Use Linux.")}
+    out = " ".join(cli("doctor", "--trust-store", store).out.split())
+    assert "not on Plan 9. Use Linux." in out
+    assert ".. " not in out
+
+
+def test_a_control_group_that_the_configuration_names(
+    cli: LocalCommandLine, options: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = cli.home / "host.toml"
+    config.write_text('cgroup = "/sys/fs/cgroup/plugins"\n')
+    machine(monkeypatch)
+    code, told = document(cli, *options)
+    assert (code, told["loads"]) == (0, True)
+    assert told["findings"][-1]["detail"] == "/sys/fs/cgroup/plugins: fine"
+    machine(monkeypatch, Layer.CGROUP)
+    ran = cli("doctor", *options)
+    assert ran.code == 6
+    assert "here, but not as the configuration says: cgroup." in ran.out
+    assert f"/sys/fs/cgroup/plugins: kernel too old. {REMEDY}" in " ".join(ran.out.split())
+    assert ran.err.startswith("sandbox-host: not usable: cgroup. ")
+    code, told = document(cli, *options)
+    assert (code, told["confined"], told["loads"]) == (6, True, True)
+    config.write_text('cgroup = "/x"\ndisable_layers = ["cgroup"]\naccept_missing = ["cgroup"]\n')
+    code, told = document(cli, *options)
+    assert (code, [one["what"] for one in told["findings"]][-1]) == (0, "packages")
 
 
 def finding(cli: LocalCommandLine, what: str, *arguments: object) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def run(cli: LocalCommandLine, store: Path, monkeypatch: pytest.MonkeyPatch) -> 
                 raise result
             return result
 
-        monkeypatch.setattr(doctor, "offers_of", lambda _: LAYERS)
+        monkeypatch.setattr(doctor, "machine_offers", lambda _: LAYERS)
         monkeypatch.setattr(doctor_attack, "audit", audit)
         return cli("doctor", "--attack", "--trust-store", store, *arguments)
 
@@ -125,8 +125,16 @@ def test_what_is_accepted_and_what_has_no_control_is_told_by_name(run: Any) -> N
     ran = run(report(accepted, attempt("make_device", "EPERM", outside="EACCES")))
     assert (ran.code, ran.err) == (0, "")
     words = " ".join(ran.out.split())
-    assert "uts-namespace learn_host_name" in words
-    assert "met EACCES make_device" in words
+    assert "uts-namespace: learn_host_name" in words
+    assert "met EACCES: make_device" in words
+
+
+def test_a_name_is_never_broken(run: Any) -> None:
+    names = sorted(name for name in ATTACKS if name not in {"fork", "tcp_connect"})
+    for met, ways in ((SUCCEEDED, {}), ("EPERM", {"outside": "EPERM"}), ("x", {"bare": True})):
+        out = run(report(*(attempt(name, met, **ways) for name in names))).out
+        words = set(out.replace(",", " ").split())
+        assert words >= set(names)
 
 
 def test_the_document_has_every_attack(run: Any) -> None:
@@ -181,7 +189,7 @@ def test_none_is_made_where_no_plugin_can_be_loaded(
     run: Any, cli: LocalCommandLine, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(report())
-    monkeypatch.setattr(doctor, "offers_of", lambda _: LAYERS[:1])
+    monkeypatch.setattr(doctor, "machine_offers", lambda _: LAYERS[:1])
     ran = cli("doctor", "--attack", "--trust-store", store)
     assert ran.code == 6
     assert "no attack was made" in ran.err

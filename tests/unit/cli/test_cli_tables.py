@@ -48,6 +48,13 @@ def test_rows_of_layers_have_the_remedy() -> None:
     assert layer_rows([missing]) == [("cgroup", "unavailable", "none is writable. Delegate one")]
 
 
+@pytest.mark.parametrize("detail", ["none is writable", "none is writable."])
+def test_one_full_stop_before_the_remedy(detail: str) -> None:
+    for remedy, told in (("Delegate one.", "none is writable. Delegate one."), ("", detail)):
+        report = LayerReport(Layer.CGROUP, LayerStatus.UNAVAILABLE, detail, remedy)
+        assert layer_rows([report])[0][2] == told
+
+
 def test_a_limit_has_the_name_of_plugin_json_and_stands_once() -> None:
     assert enforced_rows(receipt().limits)[:3] == [
         ("memory", "512 MiB", "memory.max"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,9 @@ def base(tmp_path: Path) -> Path:
 
 
 def bind(path: Path | str, flags: int) -> dict[str, Any]:
-    return {"kind": "bind", "path": str(path), "flags": flags, "data": ""}
+    status = os.lstat(path) if os.path.lexists(path) else os.stat("/")
+    source = [status.st_dev, status.st_ino]
+    return {"kind": "bind", "path": str(path), "flags": flags, "data": "", "source": source}
 
 
 def root(base: Path, *mounts: dict[str, Any], **changes: Any) -> str:

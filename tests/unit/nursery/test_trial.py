@@ -12,7 +12,7 @@ from tests.support.alone import alone, has_user_namespaces
 
 own_user = pytest.mark.usefixtures("_own_user")
 TRIAL = """
-from plugin_sdk.nursery.trial import try_layers
+from plugin_sdk.nursery.trial import PassingError, try_layers
 directory, *names = sys.argv[1:]
 def fork(own_pid):
     return os.fork()
@@ -72,7 +72,7 @@ def test_nothing_is_tried_that_was_not_asked_for(tmp_path: Path) -> None:
 def test_process_that_cannot_be_made(tmp_path: Path) -> None:
     code = """
 def refuse(own_pid):
-    raise OSError(errno.EAGAIN, "no process")
+    raise OSError(errno.EPERM, "no process")
 before = os.listdir("/proc/self/fd")
 result = [attempt(refuse), os.listdir("/proc/self/fd") == before]
 """
@@ -89,10 +89,28 @@ def killed(own_pid):
     if child == 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return child
-result = attempt(killed)
+try:
+    result = attempt(killed)
+except PassingError as error:
+    result = str(error)
 """
     found = attempt(code, tmp_path, "uts-namespace")
-    assert found == {"uts-namespace": "the process that tried it was killed"}
+    assert found == "the process that tried a layer was killed"
+
+
+@pytest.mark.parametrize("where", ["fork", "action"])
+def test_a_shortage_says_nothing_about_the_machine(tmp_path: Path, where: str) -> None:
+    code = f"""
+from plugin_sdk.nursery import trial
+def short(*_, **__):
+    raise OSError(errno.EAGAIN, "short of it")
+trial.become = short
+try:
+    result = attempt(short if {where!r} == "fork" else fork)
+except PassingError as error:
+    result = str(error)
+"""
+    assert "short of it" in attempt(code, tmp_path, "own-uid")
 
 
 def test_reason_is_short_and_no_zombie_is_left(tmp_path: Path) -> None:
@@ -104,4 +122,4 @@ trial.become = fail
 found = attempt()["own-uid"]
 result = [len(found), set(found) == {"x"}, met(os.wait)]
 """
-    assert attempt(code, tmp_path, "own-uid") == [1_000, True, "ECHILD"]
+    assert attempt(code, tmp_path, "own-uid") == [999, True, "ECHILD"]

@@ -62,3 +62,15 @@ def test_kernel_kills_at_the_hard_limit_of_cpu_time() -> None:
 def test_child_that_says_it_has_no_memory_left() -> None:
     how = Exit(OUT_OF_MEMORY_STATUS, None)
     assert cause_of("sample", None, how, LIFE)[0] is Cause.MEMORY
+
+
+@pytest.mark.parametrize(
+    ("detail", "told"),
+    [
+        ("", "sample ended with its nursery, which somebody else ended: an operator, perhaps."),
+        ("it was killed by signal 9", "sample ended with its nursery: it was killed by signal 9."),
+    ],
+)
+def test_end_with_the_nursery(detail: str, told: str) -> None:
+    how = Exit(None, None, with_nursery=True, detail=detail)
+    assert cause_of("sample", None, how, LIFE) == (Cause.KILLED, told)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from sandbox_host.runtime.keeper import Keeper
+from sandbox_host.errors import ConfinementError
+from sandbox_host.runtime.keeper import EXIT, Keeper
 
 
 class Kept:
@@ -20,6 +22,7 @@ class Kept:
         self.seen: list[str] = []
         self.changed = threading.Condition()
         self.fault: Exception | None = None
+        self.end_fault: Exception | None = None
         self.pause = 10.0
 
     def steady_fds(self) -> dict[int, str]:
@@ -32,10 +35,14 @@ class Kept:
         with self.changed:
             self.seen.append(what)
             self.changed.notify_all()
-        if self.fault is not None and what != "broke_down":
-            raise self.fault
+        fault = self.end_fault if what == "broke_down" else self.fault
+        if fault is not None:
+            raise fault
 
     def readable(self, role: str) -> bool:
+        if role == EXIT:
+            self._note(role)
+            return False
         data = os.read(self.log, 100)
         self._note(f"{role} {len(data)}")
         return bool(data)
@@ -47,8 +54,11 @@ class Kept:
         self._note("tick")
         return self.pause
 
-    def broke_down(self, error: Exception) -> None:
+    def broke_down(self, error: BaseException) -> None:
         self._note("broke_down")
+
+    def unwatched(self) -> None:
+        self._note("unwatched")
 
     def wait_for(self, what: str, times: int = 1) -> None:
         """Wait until the keeper did something so often."""
@@ -119,6 +129,109 @@ def test_fault_of_one_does_not_end_the_thread(keeper: Keeper, kept: Kept) -> Non
     kept.wait_for("tick", kept.seen.count("tick") + 2)
     keeper.dismiss(cursed)
     cursed.close()
+
+
+def test_fault_that_cannot_be_mended_does_not_end_the_thread(keeper: Keeper, kept: Kept) -> None:
+    cursed = Kept()
+    cursed.fault, cursed.end_fault = OSError("a fault of ours"), PermissionError("not even that")
+    keeper.adopt(cursed)
+    cursed.wait_for("broke_down", 3)
+    kept.wait_for("tick", kept.seen.count("tick") + 2)
+    keeper.check()
+    keeper.dismiss(cursed)
+    cursed.close()
+
+
+def test_fault_is_told_once(keeper: Keeper, caplog: pytest.LogCaptureFixture) -> None:
+    cursed = Kept()
+    cursed.fault = RuntimeError("a fault of ours")
+    keeper.adopt(cursed)
+    cursed.wait_for("broke_down", 3)
+    keeper.dismiss(cursed)
+    cursed.close()
+    assert [record.message for record in caplog.records] == ["the keeper met a fault of the host's"]
+
+
+def test_log_that_raises_does_not_end_the_thread(
+    keeper: Keeper, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raise_fault(*_: object, **__: object) -> None:
+        text = "the application's handler is broken"
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(logging.getLogger("sandbox_host"), "handle", raise_fault)
+    cursed = Kept()
+    cursed.fault = cursed.end_fault = OSError("a fault of ours")
+    keeper.adopt(cursed)
+    cursed.wait_for("broke_down", 2)
+    kept.wait_for("tick", kept.seen.count("tick") + 2)
+    keeper.dismiss(cursed)
+    cursed.close()
+
+
+def test_output_that_cannot_be_read_is_not_tried_for_ever(keeper: Keeper, kept: Kept) -> None:
+    class Deaf(Kept):
+        def readable(self, role: str) -> bool:
+            self._note(role)
+            raise OSError(9, "a fault of ours")
+
+    deaf = Deaf()
+    keeper.adopt(deaf)
+    os.write(deaf.log_write, b"x")
+    deaf.wait_for("broke_down")
+    kept.wait_for("tick", kept.seen.count("tick") + 2)
+    assert deaf.seen.count("stdout") == 1
+    keeper.dismiss(deaf)
+    deaf.close()
+
+
+def test_what_cannot_be_watched_is_refused_and_forgotten(keeper: Keeper, kept: Kept) -> None:
+    broken = Kept()
+    file = os.open(os.devnull, os.O_RDONLY)  # epoll takes no files
+    os.dup2(file, broken.receive)
+    os.close(file)
+    with pytest.raises(ConfinementError, match="cannot look after") as caught:
+        keeper.adopt(broken)
+    assert caught.value.layer == "watchdog"
+    keeper.wake()
+    kept.wait_for("tick", kept.seen.count("tick") + 2)
+    assert broken.seen == []
+    broken.close()
+
+
+def broken(keeper: Keeper) -> list[Kept]:
+    """Look after two, of which one resists; then let the keeper's epoll be none any more."""
+    all_kept = [Kept(), Kept()]
+    all_kept[0].end_fault = PermissionError("a fault of ours")
+    for kept in all_kept:
+        keeper.adopt(kept)
+    file = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(file, keeper._epoll.fileno())
+    os.close(file)
+    keeper.wake()
+    keeper._thread.join(10)
+    assert not keeper._thread.is_alive()
+    return all_kept
+
+
+def test_keeper_that_breaks_ends_all(keeper: Keeper, caplog: pytest.LogCaptureFixture) -> None:
+    for kept in broken(keeper):
+        assert kept.seen[-3:] == ["broke_down", "unwatched", EXIT]
+        kept.close()
+    assert any("the watchdog broke down" in record.message for record in caplog.records)
+
+
+def test_keeper_that_broke_takes_nothing_new(keeper: Keeper) -> None:
+    former, late = broken(keeper), Kept()
+    with pytest.raises(ConfinementError, match="Nothing is bounded") as caught:
+        keeper.check()
+    assert caught.value.layer == "watchdog"
+    with pytest.raises(ConfinementError, match="Nothing is bounded"):
+        keeper.adopt(late)
+    keeper.watch(former[0], for_room=True)
+    assert late.seen == []
+    for kept in (*former, late):
+        kept.close()
 
 
 def test_dismissed_is_left_alone(keeper: Keeper) -> None:

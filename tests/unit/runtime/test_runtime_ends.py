@@ -11,9 +11,15 @@ from plugin_sdk.wire.codec import pack
 from plugin_sdk.wire.messages import Publish, Result
 from sandbox_host.backends.base import Exit
 from sandbox_host.errors import (
+    AlreadyLoadedError,
+    BudgetExceededError,
+    ConfinementError,
+    DeadlineExceededError,
     PluginEndedError,
+    PluginError,
 )
 from sandbox_host.model import MIB, Cause, Permissions, State
+from sandbox_host.runtime import process
 from tests.support.fake_backend import Peer, become_ready, next_call, serve
 
 
@@ -99,6 +105,125 @@ def test_closing_the_pipe_and_staying(scripted: Any) -> None:
     with pytest.raises(PluginEndedError):
         plugin.call("echo")
     assert ended(plugin) is Cause.PROTOCOL_VIOLATION
+
+
+# -- ends that do not come ------------------------------------------------------------------------
+
+
+def stubborn(peer: Peer) -> None:
+    become_ready(peer, "echo")
+    if peer.identity == "stubborn":
+        peer.sleep()
+    serve(peer)
+
+
+def out_of_reach() -> None:
+    raise PermissionError(1, "Operation not permitted")
+
+
+@pytest.mark.parametrize("kill", [out_of_reach, lambda: None], ids=["refused", "in-vain"])
+def test_process_that_cannot_be_killed(
+    workshop: Any, open_host: Any, kill: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setattr(process, "_DYING_SECONDS", 0.1)
+    host = open_host(stubborn)
+    bundle = workshop.write(name="stubborn")
+    plugin, other = host.load(bundle), host.load(workshop.write(name="other"))
+    child = host._core._backend.children[0]
+    mend, child.kill = child.kill, kill
+    with pytest.raises(DeadlineExceededError, match="goes on") as caught:
+        plugin.call("echo", deadline=0.05)
+    assert not caught.value.ended
+    assert ended(plugin) is Cause.DEADLINE
+    assert any("has not been seen to end" in record.message for record in caplog.records)
+    with pytest.raises(PluginEndedError, match="may live on"):
+        plugin.call("echo")
+    with pytest.raises(AlreadyLoadedError, match="still has a process"):
+        host.load(bundle)
+    with pytest.raises(PluginError, match="still has a process"):
+        host.unload("stubborn")
+    assert other.call("echo", 1) == 1
+    assert not child._closed
+
+    child.kill = mend  # the next attempt succeeds, and what was held is given back
+    while not child._closed:
+        assert other.call("echo", 1) == 1
+    assert host.load(bundle).state == "ready"
+
+
+def test_budget_of_a_process_that_cannot_be_killed(scripted: Any) -> None:
+    def script(peer: Peer) -> None:
+        become_ready(peer, "echo")
+        next_call(peer)
+        peer.resident = 1 << 40
+        peer.sleep()
+
+    host, plugin = scripted(script)
+    child = host._core._backend.children[0]
+    mend, child.kill = child.kill, out_of_reach
+    with pytest.raises(BudgetExceededError, match="may live on") as caught:
+        plugin.call("echo")
+    child.kill = mend
+    assert (caught.value.budget, caught.value.ended) == ("memory", False)
+
+
+def test_closing_of_one_does_not_keep_others_waiting(
+    workshop: Any, open_host: Any, caplog: Any
+) -> None:
+    def script(peer: Peer) -> None:
+        become_ready(peer, "echo")
+        next_call(peer)
+        if peer.identity == "slow":
+            peer.finish(code=3)
+        peer.sleep()
+
+    host = open_host(script)
+    slow = host.load(workshop.write(name="slow"))
+    other = host.load(workshop.write(name="other"))
+    child, go_on = host._core._backend.children[0], threading.Event()
+    close = child.close
+
+    def close_late() -> None:
+        assert go_on.wait(20)
+        close()
+        raise OSError(16, "not all of it")
+
+    child.close = close_late
+    with pytest.raises(PluginEndedError, match="exit status 3"):
+        slow.call("echo")
+    with pytest.raises(DeadlineExceededError):
+        other.call("echo", deadline=0.05)
+    assert not slow._process.ended.is_set()
+    go_on.set()
+    assert ended(slow) is Cause.EXITED
+    assert ended(other) is Cause.DEADLINE
+    assert any("given back" in record.message for record in caplog.records)
+
+
+def test_host_without_its_watchdog_ends_everything(
+    workshop: Any, open_host: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = open_host(stubborn)
+    plugin, other = (host.load(workshop.write(name=name)) for name in ("stubborn", "other"))
+    calls = [threading.Thread(target=_call_and_ignore, args=(plugin,)) for _ in range(3)]
+    for call in calls:
+        call.start()
+
+    def break_down(now: float) -> float:
+        raise SystemExit
+
+    monkeypatch.setattr(host._core._keeper, "_sweep", break_down)
+    host._core._keeper.wake()
+    for call in calls:
+        call.join(20)
+        assert not call.is_alive()
+    assert ended(plugin) is ended(other) is Cause.UNKNOWN
+    with pytest.raises(PluginEndedError, match="SystemExit"):
+        other.call("echo")
+    with pytest.raises(ConfinementError, match="Nothing is bounded"):
+        host.load(workshop.write(name="third"))
+    host._core._keeper._thread.join(10)
+    assert all(child.peer.exit is not None for child in host._core._backend.children)
 
 
 # -- floods -------------------------------------------------------------------------------------

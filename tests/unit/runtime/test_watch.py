@@ -12,7 +12,7 @@ from sandbox_host.budget.enforce import Step
 from sandbox_host.budget.ledger import Ledger
 from sandbox_host.ipc.calls import Pending
 from sandbox_host.model import Cause, Limits
-from sandbox_host.runtime.watch import MAX_BLIND_LOOKS, Watch
+from sandbox_host.runtime.watch import MAX_BLIND_LOOKS, MAX_BLIND_SECONDS, Watch
 
 LIMITS = Limits(memory_bytes=1_000, cpu_seconds=2.0, threads=4, wall_seconds=10.0)
 FINE = Sample(500, 600, 1.0, 1, 6)
@@ -115,15 +115,28 @@ def test_call_has_its_time_from_its_sending_on(watch: Watch) -> None:
 
 
 def test_hidden_only_after_several_blind_looks(watch: Watch, child: Child) -> None:
+    assert watch.look(None, 0.0) is None
     child.now = None
+    late = 2 * MAX_BLIND_SECONDS
     for _ in range(MAX_BLIND_LOOKS):
-        assert watch.look(None, 0.0) is None
+        assert watch.look(None, late) is None
         assert not watch.hidden
-    watch.look(None, 0.0)
+    watch.look(None, late)
     assert watch.hidden
     child.now = FINE
-    watch.look(None, 0.0)
+    watch.look(None, late)
     assert not watch.hidden
+
+
+def test_hidden_only_after_a_while(watch: Watch, child: Child) -> None:
+    """The end of a process may take so long to be told as its parent is kept from the CPU."""
+    watch.look(None, 0.0)
+    child.now = None
+    for _ in range(10 * MAX_BLIND_LOOKS):
+        watch.look(None, MAX_BLIND_SECONDS)
+        assert not watch.hidden
+    watch.look(None, MAX_BLIND_SECONDS + 0.01)
+    assert watch.hidden
 
 
 def test_what_was_sent_this_moment_is_not_billed_for_the_whole_life(

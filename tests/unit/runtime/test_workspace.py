@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sandbox_host.errors import ConfigError
+from sandbox_host.runtime import workspace as module
 from sandbox_host.runtime.workspace import Workspace, remove_tree
+
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
 
 
 @pytest.fixture
@@ -159,3 +165,121 @@ def test_file_or_link_in_place_of_a_directory_is_refused(tmp_path: Path, outside
     (tmp_path / "state" / "data").symlink_to(outside)
     with pytest.raises(ConfigError, match="data"):
         Workspace(tmp_path / "state")
+
+
+# -- a plugin's own directory --------------------------------------------------------------------
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[Workspace]:
+    workspace = Workspace(tmp_path / "state", (61_184, 4_000))
+    yield workspace
+    workspace.close()
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o000, 0o500, 0o7777, 0o701])
+def test_mode_that_the_plugin_gave_its_directory_is_undone(made: Workspace, mode: int) -> None:
+    path = made.data_dir("sample")
+    (path / "file").write_text("kept")
+    path.chmod(mode)
+    assert made.data_dir("sample") == path
+    assert path.stat().st_mode & 0o7777 == 0o700
+    assert (path / "file").read_text() == "kept"
+
+
+@root_only
+@pytest.mark.parametrize(("owner", "warned"), [(61_184, False), (70_000, True), (0, False)])
+def test_root_takes_over_whoever_has_it(
+    made: Workspace, owner: int, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = made.data_dir("sample")
+    os.chown(path, owner, owner)
+    path.chmod(0o777)
+    made.data_dir("sample")
+    assert path.stat().st_mode & 0o7777 == 0o700
+    assert ("none of plugin_uids" in caplog.text) is warned
+
+
+@root_only
+def test_directory_of_another_user_where_we_are_not_root(
+    made: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = made.data_dir("sample")
+    os.chown(path, 61_184, 61_184)
+    path.chmod(0o777)
+    monkeypatch.setattr(os, "geteuid", lambda: 1_000)
+    with pytest.raises(ConfigError, match="belongs to user id 61184, and this host runs as 1000"):
+        made.data_dir("sample")
+    assert path.stat().st_mode & 0o777 == 0o777
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "fifo", "dangling"])
+def test_what_is_no_directory_is_refused_and_left_as_it_is(
+    made: Workspace, outside: Path, kind: str
+) -> None:
+    path = made.state_dir / "data" / "sample"
+    if kind == "file":
+        path.touch()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(outside if kind == "link" else "/no/such/thing")
+    outside.chmod(0o755)
+    with pytest.raises(ConfigError, match=f"data directory {path} cannot be used") as caught:
+        made.data_dir("sample")
+    assert caught.value.remedy
+    assert outside.stat().st_mode & 0o777 == 0o755
+
+
+def test_scratch_directory_that_cannot_be_made(made: Workspace) -> None:
+    (made.run_dir / "scratch").rmdir()
+    with pytest.raises(ConfigError, match="scratch directory"):
+        made.scratch_dir("sample")
+
+
+# -- a disk that is full -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["canary", "sdk", "mkdir", "lock"])
+def test_what_cannot_be_made_whole_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fail(*_: object, **__: object) -> None:
+        raise full
+
+    def fail_copying(source: Path, destination: Path, **_: object) -> None:
+        destination.mkdir()
+        failed = [(f"{source}/{n}", f"{destination}/{n}", f"{full}: 'x' -> 'y'") for n in "abc"]
+        raise shutil.Error(failed)
+
+    Workspace(tmp_path / "state").close()
+    target = {
+        "canary": (Path, "write_text", fail),
+        "sdk": (shutil, "copytree", fail_copying),
+        "mkdir": (module, "_remove_abandoned", fail),
+        "lock": (fcntl, "flock", fail),
+    }[step]
+    before = sorted(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patched:
+        patched.setattr(*target)
+        with pytest.raises(ConfigError, match="No space left on device") as caught:
+            Workspace(tmp_path / "state")
+    assert list((tmp_path / "state" / "run").iterdir()) == []
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    if step == "sdk":
+        assert "sdk/plugin_sdk/a: [Errno 28] No space left on device (and 2 more)." in str(
+            caught.value
+        )
+    Workspace(tmp_path / "state").close()
+
+
+def test_ended_while_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "copytree", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        Workspace(tmp_path / "state")
+    assert list((tmp_path / "state" / "run").iterdir()) == []

@@ -4,14 +4,18 @@ from typing import Any
 
 import pytest
 
-from sandbox_host.model import Receipt
-from sandbox_host.selftest.collection.registry import SUCCEEDED, Attack, Boundary
+from sandbox_host.guarantees import standing
+from sandbox_host.model import Layer, LayerReport, LayerStatus, Receipt
+from sandbox_host.selftest import arena  # noqa: F401 - fills the collection
+from sandbox_host.selftest.collection.registry import ATTACKS, SUCCEEDED, Attack, Boundary
 from sandbox_host.selftest.report import (
+    ANSWERS,
     NOT_MADE,
     Aftermath,
     AuditReport,
     Control,
     Verdict,
+    given_up,
     judge,
 )
 
@@ -61,6 +65,66 @@ def test_layers_that_an_attack_needs(
 ) -> None:
     judged = judge("x", attack(needs=("own-root",)), WORKS, met, in_force)
     assert (judged.verdict, judged.needs) == (verdict, needs)
+
+
+@pytest.mark.parametrize(
+    ("expected", "without", "verdict", "needs"),
+    [
+        (("EPERM",), {Layer.SECCOMP}, Verdict.ACCEPTED, ("seccomp",)),
+        (("EPERM", "OSError"), {Layer.SECCOMP}, Verdict.ACCEPTED, ("seccomp",)),
+        # The namespace is in force, and has to answer.
+        (("EPERM", "ESRCH"), {Layer.SECCOMP}, Verdict.NOT_STOPPED, ()),
+        (
+            ("EPERM", "ESRCH"),
+            {Layer.SECCOMP, Layer.PID_NAMESPACE},
+            Verdict.ACCEPTED,
+            ("seccomp", "pid-namespace"),
+        ),
+        (("EACCES", "ENOENT"), {Layer.LANDLOCK}, Verdict.NOT_STOPPED, ()),
+        (
+            ("EACCES", "ENOENT"),
+            {Layer.LANDLOCK, Layer.OWN_ROOT},
+            Verdict.ACCEPTED,
+            ("landlock", "own-root"),
+        ),
+        (("EMFILE",), {Layer.RLIMITS, Layer.SECCOMP}, Verdict.ACCEPTED, ("rlimits",)),
+        # The watchdog is always in force.
+        (("MemoryError", "ended:memory"), {Layer.RLIMITS}, Verdict.NOT_STOPPED, ()),
+        (("EPERM",), {Layer.UTS_NAMESPACE}, Verdict.NOT_STOPPED, ()),
+        (("EPERM",), set(), Verdict.NOT_STOPPED, ()),
+    ],
+)
+def test_a_layer_that_was_given_up_explains_only_what_it_alone_stops(
+    expected: tuple[str, ...], without: set[Layer], verdict: Verdict, needs: tuple[str, ...]
+) -> None:
+    one = Attack(lambda _: None, Boundary.NETWORK, expected)
+    in_force = set(Layer) - without
+    judged = judge("x", one, WORKS, SUCCEEDED, in_force, without)
+    assert (judged.verdict, judged.needs) == (verdict, needs)
+    assert judge("x", one, WORKS, expected[0], in_force, without).verdict is Verdict.HELD
+
+
+def receipt(disabled: set[Layer], missing: set[Layer]) -> Receipt:
+    def status(layer: Layer) -> LayerStatus:
+        if layer in disabled:
+            return LayerStatus.DISABLED
+        return LayerStatus.UNAVAILABLE if layer in missing else LayerStatus.ACTIVE
+
+    layers = tuple(LayerReport(layer, status(layer), "") for layer in Layer)
+    return Receipt("hostile", 1, layers, standing(set(Layer) - disabled - missing))
+
+
+def test_what_the_operator_gave_up() -> None:
+    assert given_up(receipt(set(), set())) == set()
+    assert given_up(receipt({Layer.UTS_NAMESPACE}, set())) == {Layer.UTS_NAMESPACE}
+    # No guarantee is lost with Landlock: nobody accepted anything.
+    assert given_up(receipt(set(), {Layer.LANDLOCK})) == set()
+    assert given_up(receipt(set(), {Layer.SECCOMP})) == {Layer.SECCOMP}
+
+
+def test_every_answer_is_one_that_the_collection_expects() -> None:
+    expected = {word for one in ATTACKS.values() for word in one.expected}
+    assert frozenset().union(*ANSWERS.values()) <= expected
 
 
 def test_a_control_that_ends_another_process_has_to() -> None:
