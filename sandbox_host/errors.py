@@ -230,10 +230,10 @@ class BudgetExceededError(PluginError):
     """An operation or a plugin used more than it may.
 
     Attributes:
-        budget: "memory", "cpu", "descriptors", "threads" or "wall_time".
+        budget: "memory", "cpu", "descriptors", "threads", "data", "data_files" or "wall_time".
         limit: the budget's value, in `unit`.
         used: what was used when the excess was seen, in `unit`; None where it cannot be known.
-        unit: "bytes", "seconds", "descriptors" or "threads".
+        unit: "bytes", "seconds", "descriptors", "threads" or "files".
         place: where in the plugin's code, as "file:line in function"; "" where it cannot be had.
             It is reported by the plugin's process: advice, not evidence.
         ended: True when the plugin's process was ended, False when only the operation was.

@@ -53,8 +53,7 @@ _OF_PROCESSES: Final = "which process ids are in use can be found out"
 _VSOCK: Final = "sockets that no namespace holds, such as vsock, are in reach"
 _KEYRINGS: Final = "the kernel's keyrings are in reach"
 _THREADS: Final = "threads are counted when they have started"
-_DATA: Final = "the data directory is bounded by the file, not in total"
-_NO_TOTAL: Final = "every directory is bounded by the file, not in total"
+_NO_TOTAL: Final = "the scratch directory is bounded by the file, not in total"
 
 _CLEAN: Final = (Layer.ENVIRONMENT, Layer.INHERITED_DESCRIPTORS)
 
@@ -115,8 +114,8 @@ WAYS: Final = MappingProxyType(
         ),
         Guarantee.DESCRIPTORS: (Way((Layer.RLIMITS,)),),
         Guarantee.DISK: (
-            Way((Layer.OWN_ROOT, Layer.RLIMITS), _DATA),
-            Way((Layer.RLIMITS,), _NO_TOTAL),
+            Way((Layer.OWN_ROOT, Layer.RLIMITS, Layer.WATCHDOG)),
+            Way((Layer.RLIMITS, Layer.WATCHDOG), _NO_TOTAL),
         ),
     }
 )

@@ -166,6 +166,8 @@ class Limits:
         file_bytes: the size of any one file.
         scratch_bytes: the scratch directory in total, which is memory where it is a file system
             of the plugin's own.
+        data_bytes: the data directory in total, as allocated on disk.
+        data_files: names in the data directory, directories included.
     """
 
     memory_bytes: int = 512 * MIB
@@ -176,6 +178,8 @@ class Limits:
     threads: int = 64
     file_bytes: int = 256 * MIB
     scratch_bytes: int = 64 * MIB
+    data_bytes: int = 1024 * MIB
+    data_files: int = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +257,7 @@ class Cause(enum.StrEnum):
     CPU = "cpu"
     DEADLINE = "deadline"
     THREADS = "threads"
+    DISK = "disk"
     PROTOCOL_VIOLATION = "protocol-violation"
     SYSCALL = "forbidden-syscall"
     CRASHED = "crashed"

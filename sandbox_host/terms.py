@@ -99,6 +99,8 @@ LIMIT_KEYS: Final = (
     LimitKey("file_size", "file_bytes", "bytes", 0, _MAX_BYTES),
     # A tmpfs takes the size 0 as "no limit"; below a few pages it holds no file.
     LimitKey("scratch", "scratch_bytes", "bytes", MIB // 16, _MAX_BYTES),
+    LimitKey("data", "data_bytes", "bytes", 0, _MAX_BYTES),
+    LimitKey("data_files", "data_files", "count", 0, 1_000_000),
     LimitKey(
         "cpu_total", "cpu_total_seconds", "whole seconds", 1, _MAX_SECONDS, operator_only=True
     ),

@@ -110,6 +110,9 @@ class Child(Protocol):
     def sample(self) -> Sample | None:
         """Return what it uses now, or None once it has ended."""
 
+    def unlinked_bytes(self, device: int) -> int:
+        """Return what it holds open on a device that has no name any more; 0 if nobody can know."""
+
     def ask_for_stacks(self) -> None:
         """Make a fault handler inside write all Python stacks to `trace_fd`, even in C code."""
 

@@ -33,6 +33,7 @@ from sandbox_host.model import Cause, Event, State, identity_of
 from sandbox_host.observe.journal import Journal
 from sandbox_host.runtime import answers
 from sandbox_host.runtime.causes import Ending
+from sandbox_host.runtime.disk import DiskWatch
 from sandbox_host.runtime.keeper import Keeper
 from sandbox_host.runtime.launch import Launcher, base_python
 from sandbox_host.runtime.lifecycle import ENDED
@@ -124,6 +125,8 @@ class HostCore:
             made.callback(self._broker.close)
             self._keeper = Keeper(self.config.sweep_seconds)
             made.callback(self._keeper.close)
+            self._disk = DiskWatch()
+            made.callback(self._disk.close)
             self._launcher = Launcher(
                 self.config, backend, self._workspace, self._keeper, self._journal
             )
@@ -204,6 +207,7 @@ class HostCore:
             with self._lock:
                 self._plugins[plan.identity] = process
             try:
+                self._disk.add(process)
                 self._launcher.become_ready(process)
                 self._register(process)
                 layers = ", ".join(process.receipt.active)
@@ -350,6 +354,7 @@ class HostCore:
     def ended(self, process: PluginProcess) -> None:
         """A plugin has ended, from whatever cause. Called by the keeper."""
         identity = process.identity
+        self._disk.remove(process)
         self._broker.unregister(process.deliver)
         failed = process.state is State.FAILED
         if failed:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from sandbox_host.backends.base import Child, Exit, Places
     from sandbox_host.broker.packed import PackedEvent
     from sandbox_host.config import HostConfig
-    from sandbox_host.model import Receipt
+    from sandbox_host.model import Limits, Receipt
     from sandbox_host.runtime.interface import Interface
     from sandbox_host.runtime.keeper import Keeper
 
@@ -452,6 +452,25 @@ class PluginProcess:
             return
         text = answers.told_to_operator(self.identity, excess)
         self.end(Ending(excess.cause, text, excess), offender=oldest)
+
+    @property
+    def data_dir(self) -> Path:
+        """The plugin's own directory."""
+        return self.places.data_dir
+
+    @property
+    def limits(self) -> Limits:
+        """Its budgets."""
+        return self.plan.limits
+
+    def unlinked_bytes(self, device: int) -> int:
+        """Return what it holds open on a device that has no name any more."""
+        return self._child.unlinked_bytes(device)
+
+    def exceeded(self, excess: Excess) -> None:
+        """End it for an excess that was found elsewhere than at the watch's looks."""
+        text = answers.told_to_operator(self.identity, excess)
+        self.end(Ending(excess.cause, text, excess), offender=self.channel.oldest())
 
     def broke_down(self, error: BaseException) -> None:
         """A fault of the host's: this plugin is ended, the others go on."""

@@ -9,6 +9,7 @@ from sandbox_host.errors import AttestationError
 from sandbox_host.guarantees import missing, standing
 from sandbox_host.model import Enforced, Layer, LayerReport, LayerStatus, Limits
 from sandbox_host.reading import shown_bytes, shown_seconds
+from sandbox_host.runtime.disk import PAUSE_SECONDS
 from sandbox_host.runtime.keeper import IDLE_SECONDS
 
 if TYPE_CHECKING:
@@ -51,11 +52,14 @@ def check_kept(receipt: Receipt, plan: SandboxPlan) -> None:
 
 def _watched(limits: Limits, pace: str) -> tuple[Enforced, ...]:
     by = f"{Layer.WATCHDOG}, every {pace}"
+    measured = f"measured by the host, every {shown_seconds(PAUSE_SECONDS)} or more"
     return (
         Enforced("memory_bytes", shown_bytes(limits.memory_bytes), by),
         Enforced("cpu_seconds", f"{shown_seconds(limits.cpu_seconds)} an operation", by),
         Enforced("wall_seconds", f"{shown_seconds(limits.wall_seconds)} a call", by),
         Enforced("threads", str(limits.threads), by),
+        Enforced("data_bytes", shown_bytes(limits.data_bytes), measured),
+        Enforced("data_files", str(limits.data_files), measured),
     )
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _CPUCLOCK_SCHED: Final = 2  # include/linux/posix-timers_types.h
 _DYING_SECONDS: Final = 2.0
+_BLOCK_BYTES: Final = 512  # stat(2)
 
 
 def spawn(nursery: Nursery, timeout: float = 20.0) -> LinuxChild:
@@ -142,6 +143,17 @@ class LinuxChild:
             threads=stat.threads,
             descriptors=descriptors,
         )
+
+    def unlinked_bytes(self, device: int) -> int:
+        """Return the size on disk of open files of a device that were removed."""
+        sizes: dict[int, int] = {}
+        with contextlib.suppress(OSError), os.scandir(f"/proc/{self.pid}/fd") as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    status = entry.stat()
+                    if status.st_dev == device and status.st_nlink == 0:
+                        sizes[status.st_ino] = status.st_blocks * _BLOCK_BYTES
+        return 0 if self._is_gone() else sum(sizes.values())
 
     def _is_gone(self) -> bool:
         return self._closed or _readable(self._pidfd, 0.0)

@@ -122,7 +122,7 @@ def test_a_guarantee_that_is_kept_with_less_is_a_note():
         "guarantee files is kept with a restriction, by landlock, seccomp; "
         "whether a file exists, its size and times can be found out"
     )
-    assert disk.startswith("guarantee disk is kept with a restriction, by rlimits; ")
+    assert disk.startswith("guarantee disk is kept with a restriction, by rlimits, watchdog; ")
     assert made.accepted_missing == ()
 
 

@@ -74,6 +74,8 @@ def test_what_enforces_one_limit_stands_together_the_kernel_first() -> None:
         kernel[1],
         Enforced("threads", "9", by),
         kernel[0],
+        Enforced("data_bytes", "1 GiB", "measured by the host, every 1 s or more"),
+        Enforced("data_files", "20000", "measured by the host, every 1 s or more"),
     )
 
 

@@ -224,7 +224,8 @@ def test_receipt_is_of_the_layers_that_are_in_force(workshop: Workshop, open_hos
     assert receipt.active == tuple(Layer)
     assert receipt.guarantees == standing(tuple(Layer))
     assert [entry.name for entry in receipt.limits] == [
-        *("memory_bytes", "cpu_seconds", "wall_seconds", "descriptors", "threads")
+        *("memory_bytes", "cpu_seconds", "wall_seconds", "descriptors", "threads"),
+        *("data_bytes", "data_files"),
     ]
 
 
