@@ -13,6 +13,7 @@ from sandbox_host import BlockingHost, HostConfig, Layer, SandboxHost
 from sandbox_host.errors import ConfinementError
 from sandbox_host.model import LayerReport, LayerStatus
 from sandbox_host.runtime.offers import machine_offers
+from sandbox_host.runtime.workspace import remove_tree
 from tests.support.host import Load, Workshop
 
 REQUIRED = "SANDBOX_HOST_REQUIRED_LAYERS"
@@ -49,9 +50,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture
-def workshop(tmp_path: Path) -> Workshop:
+def workshop(tmp_path: Path) -> Iterator[Workshop]:
     """Where a test writes its plugins."""
-    return Workshop(tmp_path)
+    made = Workshop(tmp_path)
+    yield made
+    # What plugins left may be deeper than pytest's own removal goes.
+    remove_tree(made.state_dir / "data")
 
 
 @pytest.fixture
