@@ -25,11 +25,14 @@ from sandbox_host.errors import SandboxHostError
 if TYPE_CHECKING:
     from sandbox_host.config import HostConfig
     from sandbox_host.model import (
+        CallUsage,
         Cause,
         Event,
         Guarantee,
         Layer,
         Limits,
+        Metered,
+        OperationUsage,
         Permissions,
         Receipt,
         State,
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BlockingHost",
     "BlockingPlugin",
+    "CallUsage",
     "Cause",
     "Event",
     "EventStream",
@@ -48,6 +52,8 @@ __all__ = [
     "HostConfig",
     "Layer",
     "Limits",
+    "Metered",
+    "OperationUsage",
     "Permissions",
     "Plugin",
     "Receipt",
@@ -66,8 +72,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "config": ("HostConfig",),
     "model": (
-        *("Cause", "Event", "Guarantee", "Layer", "Limits", "Permissions", "Receipt"),
-        *("State", "Usage"),
+        *("CallUsage", "Cause", "Event", "Guarantee", "Layer", "Limits", "Metered"),
+        *("OperationUsage", "Permissions", "Receipt", "State", "Usage"),
     ),
     "runtime.blocking": ("BlockingHost", "BlockingPlugin"),
     "runtime.host": ("EventStream", "Plugin", "SandboxHost"),

@@ -7,6 +7,11 @@ plugin causes derive from `PluginError`.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sandbox_host.model import CallUsage
+
 
 class SandboxHostError(Exception):
     """Base of all errors raised by `sandbox_host`.
@@ -134,9 +139,11 @@ class PluginError(SandboxHostError):
 
     Attributes:
         plugin: the plugin's identity.
+        usage: what the call cost that this is the outcome of, or None where there was no call.
     """
 
     code = "plugin"
+    usage: CallUsage | None = None
 
     def __init__(self, message: str, *, plugin: str, remedy: str = "") -> None:
         super().__init__(message, remedy=remedy)

@@ -299,8 +299,50 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class CallUsage:
+    """What one call cost, as the host measured it from outside.
+
+    Attributes:
+        cpu_seconds: of the plugin's process from the moment it had nothing older to answer until
+            its answer was read, its background threads included.
+        wall_seconds: from sending to the answer, waiting for its turn included.
+        bytes_out: of the arguments, packed.
+        bytes_in: of the result or error, packed; 0 where none came.
+    """
+
+    cpu_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    bytes_out: int = 0
+    bytes_in: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Metered:
+    """The value that an operation returned, and what it cost."""
+
+    value: Any
+    usage: CallUsage
+
+
+@dataclass(frozen=True, slots=True)
+class OperationUsage:
+    """What all answered calls of one operation have cost; see `CallUsage`."""
+
+    calls: int
+    failures: int
+    cpu_seconds: float
+    wall_seconds: float
+    bytes_out: int
+    bytes_in: int
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
-    """What a plugin has cost so far, as the host measured it from outside."""
+    """What a plugin has cost so far, as the host measured it from outside.
+
+    Attributes:
+        operations: by operation, what its answered calls have cost.
+    """
 
     cpu_seconds: float = 0.0
     memory_peak_bytes: int = 0
@@ -312,3 +354,6 @@ class Usage:
     p99_seconds: float = 0.0
     bytes_in: int = 0
     bytes_out: int = 0
+    operations: MappingProxyType[str, OperationUsage] = field(
+        default_factory=lambda: MappingProxyType({})
+    )

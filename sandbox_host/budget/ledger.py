@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from sandbox_host.model import Usage
+from sandbox_host.model import CallUsage, OperationUsage, Usage
 from sandbox_host.observe.metrics import LatencyHistogram, OperationMetrics
 
 if TYPE_CHECKING:
@@ -33,12 +34,18 @@ class Ledger:
             self._descriptors_peak = max(self._descriptors_peak, descriptors)
             self._threads_peak = max(self._threads_peak, threads)
 
-    def answered(self, operation: str, wall_seconds: float, *, failed: bool) -> None:
+    def answered(self, operation: str, cost: CallUsage, *, failed: bool) -> None:
         """Take an answered call, measured from sending to receiving."""
         with self._lock:
-            self._latency.record(wall_seconds)
+            self._latency.record(cost.wall_seconds)
             metrics = self._operations.setdefault(operation, OperationMetrics())
-            metrics.record(wall_seconds, failed=failed)
+            metrics.record(
+                cost.wall_seconds,
+                failed=failed,
+                cpu=cost.cpu_seconds,
+                bytes_out=cost.bytes_out,
+                bytes_in=cost.bytes_in,
+            )
             self._failures += failed
 
     def operations(self) -> Mapping[str, OperationMetrics]:
@@ -60,4 +67,18 @@ class Ledger:
                 p99_seconds=self._latency.quantile(0.99),
                 bytes_in=bytes_in,
                 bytes_out=bytes_out,
+                operations=MappingProxyType(
+                    {name: _summed(metrics) for name, metrics in self._operations.items()}
+                ),
             )
+
+
+def _summed(metrics: OperationMetrics) -> OperationUsage:
+    return OperationUsage(
+        calls=metrics.count,
+        failures=metrics.failures,
+        cpu_seconds=metrics.cpu_seconds,
+        wall_seconds=metrics.total_seconds,
+        bytes_out=metrics.bytes_out,
+        bytes_in=metrics.bytes_in,
+    )

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from plugin_sdk.wire.messages import Message
+    from sandbox_host.model import CallUsage
 
 
 class Pending:
@@ -25,6 +26,8 @@ class Pending:
         sent_at: reading of the monotonic clock when it was sent.
         started_at: the same when it became the plugin's oldest unanswered message; 0.0 before.
         cpu_at_start: the plugin's CPU clock at that moment, in seconds.
+        bytes_out: of its payload.
+        cost: what it cost, once it has been answered; None before, and where no answer came.
         answer: the plugin's answer, or the error; None before it is finished.
     """
 
@@ -33,6 +36,8 @@ class Pending:
         "_event",
         "_lock",
         "answer",
+        "bytes_out",
+        "cost",
         "cpu_at_start",
         "deadline",
         "finished_at",
@@ -56,6 +61,8 @@ class Pending:
         self.finished_at = 0.0
         self.interrupted_at = 0.0
         self.cpu_at_start = 0.0
+        self.bytes_out = 0
+        self.cost: CallUsage | None = None
         self.answer: Message | Exception | None = None
         self._lock = threading.Lock()
         self._event: threading.Event | None = None

@@ -70,20 +70,44 @@ class OperationMetrics:
         count: calls that ended, well or not.
         failures: those of them that ended with an error.
         total_seconds: time of all of them.
+        cpu_seconds: CPU time of all of them.
+        bytes_out, bytes_in: their payloads, packed.
         latency: their distribution.
     """
 
-    __slots__ = ("count", "failures", "latency", "total_seconds")
+    __slots__ = (
+        "bytes_in",
+        "bytes_out",
+        "count",
+        "cpu_seconds",
+        "failures",
+        "latency",
+        "total_seconds",
+    )
 
     def __init__(self) -> None:
         self.count = 0
         self.failures = 0
         self.total_seconds = 0.0
+        self.cpu_seconds = 0.0
+        self.bytes_out = 0
+        self.bytes_in = 0
         self.latency = LatencyHistogram()
 
-    def record(self, seconds: float, *, failed: bool = False) -> None:
+    def record(
+        self,
+        seconds: float,
+        *,
+        failed: bool = False,
+        cpu: float = 0.0,
+        bytes_out: int = 0,
+        bytes_in: int = 0,
+    ) -> None:
         """Count one call that took `seconds`."""
         self.count += 1
+        self.cpu_seconds += max(0.0, cpu)
+        self.bytes_out += bytes_out
+        self.bytes_in += bytes_in
         self.failures += failed
         self.total_seconds += max(0.0, seconds)
         self.latency.record(seconds)

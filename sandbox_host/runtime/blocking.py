@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sandbox_host.backends.base import Backend
     from sandbox_host.broker.queues import Subscription
     from sandbox_host.health.verdict import Verdict
-    from sandbox_host.model import Event
+    from sandbox_host.model import Event, Metered, Usage
 
 
 class BlockingHost:
@@ -55,6 +55,10 @@ class BlockingHost:
         """All loaded plugins by name, those that failed included."""
         return {process.identity: BlockingPlugin(process) for process in self._core.plugins()}
 
+    def usage(self) -> dict[str, Usage]:
+        """Return what each loaded plugin has cost so far; see `SandboxHost.usage`."""
+        return {process.identity: process.usage() for process in self._core.plugins()}
+
     def publish(self, event_type: str, data: Any = None) -> Event:
         """Publish an event of the application's; see `SandboxHost.publish`."""
         return self._core.publish(event_type, data)
@@ -74,6 +78,14 @@ class BlockingPlugin(PluginView):
         pending = self._begin(operation, args, kwargs, deadline)
         self._process.channel.wait(pending)
         return self._process.result(pending)
+
+    def metered(
+        self, operation: str, /, *args: Any, deadline: float | None = None, **kwargs: Any
+    ) -> Metered:
+        """Run an operation and return its value with what it cost; see `Plugin.metered`."""
+        pending = self._begin(operation, args, kwargs, deadline)
+        self._process.channel.wait(pending)
+        return self._process.metered(pending)
 
     def health(self) -> Verdict:
         """Ask the plugin how it is, add what the host sees, and return the verdict."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sandbox_host.backends.base import Backend
     from sandbox_host.broker.queues import Subscription
     from sandbox_host.health.verdict import Verdict
-    from sandbox_host.model import Event
+    from sandbox_host.model import Event, Metered, Usage
     from sandbox_host.runtime.process import PluginProcess
 
 
@@ -108,6 +108,10 @@ class SandboxHost:
         """All loaded plugins by name, those that failed included."""
         return {process.identity: Plugin(process) for process in self._core.plugins()}
 
+    def usage(self) -> dict[str, Usage]:
+        """Return what each loaded plugin has cost so far, those that failed included."""
+        return {process.identity: process.usage() for process in self._core.plugins()}
+
     async def publish(self, event_type: str, data: Any = None) -> Event:
         """Publish an event of the application's; handlers run in their plugins, later.
 
@@ -148,14 +152,39 @@ class Plugin(PluginView):
             BackpressureError: too much is outstanding.
             PluginError: an argument or result cannot be carried, or there is no such operation.
         """
-        pending = self._begin(operation, args, kwargs, deadline)
-        self._process.channel.poll_briefly(pending)
-        if not pending.done():
-            await _finished(pending)
+        pending = await self._answered(operation, args, kwargs, deadline)
         if self._process.is_bulky(pending):
             # A hostile value takes long to decode; the loop must go on meanwhile.
             return await offload.start(lambda: self._process.result(pending))
         return self._process.result(pending)
+
+    async def metered(
+        self, operation: str, /, *args: Any, deadline: float | None = None, **kwargs: Any
+    ) -> Metered:
+        """Run an operation as `call` does, and return its value with what it cost.
+
+        The error of an operation that fails carries its cost as ``error.usage``.
+
+        Raises:
+            PluginError: as `call`.
+        """
+        pending = await self._answered(operation, args, kwargs, deadline)
+        if self._process.is_bulky(pending):
+            return await offload.start(lambda: self._process.metered(pending))
+        return self._process.metered(pending)
+
+    async def _answered(
+        self,
+        operation: str,
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        deadline: float | None,
+    ) -> Pending:
+        pending = self._begin(operation, arguments, keywords, deadline)
+        self._process.channel.poll_briefly(pending)
+        if not pending.done():
+            await _finished(pending)
+        return pending
 
     async def health(self) -> Verdict:
         """Ask the plugin how it is, add what the host sees, and return the verdict."""

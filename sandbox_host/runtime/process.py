@@ -30,7 +30,7 @@ from sandbox_host.errors import (
 )
 from sandbox_host.ipc.calls import Pending
 from sandbox_host.ipc.channel import SESSION_ID, Channel
-from sandbox_host.model import Cause, State, Usage
+from sandbox_host.model import CallUsage, Cause, Metered, State, Usage
 from sandbox_host.observe.plugin_log import PluginLog
 from sandbox_host.runtime import answers
 from sandbox_host.runtime.causes import Ending, cause_of
@@ -209,6 +209,7 @@ class PluginProcess:
         with self._sending:
             self._check_ready(len(payload))
             pending = Pending(next(self._ids), operation, now + deadline, now)
+            pending.bytes_out = len(payload)
             call = Call(pending.id, operation, int((now + deadline) * 1e9), payload=payload)
             if not self._send(call, pending):
                 raise self._gone(pending)
@@ -220,6 +221,28 @@ class PluginProcess:
         Raises:
             PluginError: the operation failed, was too late, or its plugin was ended.
         """
+        try:
+            return self._value(pending)
+        except PluginError as error:
+            error.usage = self._bill(pending)
+            raise
+
+    def metered(self, pending: Pending) -> Metered:
+        """Return the same with what it cost; an error carries its cost as well.
+
+        Raises:
+            PluginError: as `result`.
+        """
+        return Metered(self.result(pending), self._bill(pending))
+
+    def _bill(self, pending: Pending) -> CallUsage:
+        if pending.cost is not None:
+            return pending.cost
+        wall = max(0.0, (pending.finished_at or time.monotonic()) - pending.sent_at)
+        used = self._child.cpu_seconds() - pending.cpu_at_start if pending.started_at else 0.0
+        return CallUsage(max(0.0, used), wall, pending.bytes_out, 0)
+
+    def _value(self, pending: Pending) -> Any:
         answer = pending.answer
         if isinstance(answer, Exception):
             raise answer
@@ -330,6 +353,9 @@ class PluginProcess:
             raise NotSerializableError(text, plugin=self.identity) from None
 
     def _send(self, message: Message, pending: Pending) -> bool:
+        if self.channel.oldest() is None:
+            # Its turn is now: read its clocks before the plugin can begin.
+            self._watchdog.start(pending)
         sent = self.channel.send(message, pending)
         if sent:
             self._mark_oldest()
@@ -362,6 +388,7 @@ class PluginProcess:
             self._watchdog.start(oldest)
 
     def _on_answered(self, pending: Pending, message: Message) -> None:
+        pending.cost = self._cost(pending, message)
         self._mark_oldest()
         if isinstance(message, Handled):
             if not message.ok:
@@ -369,8 +396,16 @@ class PluginProcess:
         elif pending.id != SESSION_ID:
             offered = self.interface.operations if self.interface else ()
             name = pending.operation if pending.operation in offered else _UNKNOWN_OPERATION
-            wall = time.monotonic() - pending.sent_at
-            self.ledger.answered(name, wall, failed=isinstance(message, Failure))
+            self.ledger.answered(name, pending.cost, failed=isinstance(message, Failure))
+
+    def _cost(self, pending: Pending, message: Message) -> CallUsage:
+        started = pending.started_at > 0
+        return CallUsage(
+            cpu_seconds=self._child.cpu_seconds() - pending.cpu_at_start if started else 0.0,
+            wall_seconds=time.monotonic() - pending.sent_at,
+            bytes_out=pending.bytes_out,
+            bytes_in=len(getattr(message, "payload", b"")),
+        )
 
     def _report(self, message: Message) -> Any:
         try:

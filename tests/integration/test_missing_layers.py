@@ -34,8 +34,8 @@ WITHOUT_OWN_ROOT = {"files", "processes", "disk"}
 # Kernels on which every guarantee is kept all the same: layers that are missing, guarantees that
 # are kept with a restriction.
 ENOUGH = {
-    "whole": (set(), {"disk"}),
-    "without landlock": ({"landlock"}, {"files", "disk"}),
+    "whole": (set(), set()),
+    "without landlock": ({"landlock"}, {"files"}),
     "before mount_setattr": ({"own-root", "own-uid"}, WITHOUT_OWN_ROOT),
     "without mount": ({"own-root", "own-uid"}, WITHOUT_OWN_ROOT),
     "container": (NAMESPACES, WITHOUT_OWN_ROOT),
@@ -109,9 +109,8 @@ def test_missing_layer_is_told_with_reason_and_remedy(
         _, reason, remedy = outcome["layers"][name]
         assert reason
         assert remedy
-    # The data directory is bounded by the file on every machine: that is no news.
     told = "\n".join(outcome["log"])
-    for name in restricted - ({"disk"} if "own-root" not in layers else set()):
+    for name in restricted:
         assert f"guarantee {name} is kept with a restriction" in told
     (started,) = [detail for event, detail in outcome["journal"] if event == "started"]
     assert not layers & set(started.partition("layers ")[2].split(", "))

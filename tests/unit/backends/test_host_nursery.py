@@ -177,7 +177,10 @@ def test_ids_that_cannot_be_mapped(ground: Ground, monkeypatch: pytest.MonkeyPat
 
 def fake_python(path: Path, code: str) -> Path:
     """Write a program that is started as a nursery is, and does something else."""
-    path.write_text(f"#!{sys.executable}\nimport os, socket, sys\n{code}\n")
+    script = path.with_suffix(".py")
+    script.write_text(f"import os, socket, sys\n{code}\n")
+    # Not as the first line of the script itself: the path of an interpreter may hold a space.
+    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{script}" "$@"\n')
     path.chmod(0o700)
     return path
 
