@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox_host.budget.ledger import Ledger
+from sandbox_host.model import CallUsage
 
 figure = st.integers(0, 2**50)
 samples = st.lists(st.tuples(st.floats(0, 1e6), figure, figure, figure), max_size=20)
@@ -31,7 +32,7 @@ def test_peaks(seen: list[tuple[float, int, int, int]]) -> None:
 def test_sums(seen: list[tuple[str, float, bool]]) -> None:
     ledger = Ledger()
     for operation, wall, failed in seen:
-        ledger.answered(operation, wall, failed=failed)
+        ledger.answered(operation, CallUsage(wall_seconds=wall), failed=failed)
     usage = ledger.usage(bytes_in=0, bytes_out=0)
     assert usage.calls == len(seen)
     assert usage.failures == sum(failed for _, _, failed in seen)
