@@ -9,6 +9,7 @@ directory nor the user's trust store and state are touched.
 from __future__ import annotations
 
 import tempfile
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from sandbox_host.runtime.process import PluginProcess
 
 _MAX_PROBLEM_LENGTH = 500
+_LEAVING_SECONDS = 3.0
+_PAUSE_SECONDS = 0.02
 
 
 class ThrowawayHost:
@@ -57,8 +60,9 @@ class ThrowawayHost:
             ConfinementError: this system has no backend.
             ConfigError: the temporary directory cannot be used.
         """
-        self._root = Path(tempfile.mkdtemp(prefix="sandbox-host-trial-")).resolve()
+        self._root: Path | None = None
         try:
+            self._root = Path(tempfile.mkdtemp(prefix="sandbox-host-trial-")).resolve()
             self._key = generate_key()
             trust_store = self._root / TRUST_STORE_NAME
             add_key(trust_store, self._key.public, "throw-away key", plugins=("*",))
@@ -66,7 +70,7 @@ class ThrowawayHost:
             self._core = HostCore(self._config.model_copy(update=paths), self._backend)
             self._core.open()
         except BaseException:
-            remove_tree(self._root)
+            self._remove()
             raise
         return self
 
@@ -79,7 +83,16 @@ class ThrowawayHost:
         try:
             self._core.close()
         finally:
+            self._remove()
+
+    def _remove(self) -> None:
+        """Remove the directory; again, where somebody who is ending still writes to it."""
+        until = time.monotonic() + _LEAVING_SECONDS
+        while self._root is not None and self._root.exists():
             remove_tree(self._root)
+            if time.monotonic() > until:
+                return
+            time.sleep(_PAUSE_SECONDS)
 
     def load(self, directory: Path) -> PluginProcess:
         """Sign a copy of what `directory` holds now, and load that.
@@ -99,6 +112,7 @@ class ThrowawayHost:
         """
         envelope = sign(contents, self._key, datetime.now(UTC))
         self._signed += 1
+        assert self._root is not None  # noqa: S101 - it is entered
         copy = self._root / "signed" / str(self._signed)
         stage_source(contents, envelope, copy)
         return self._core.load(copy)
