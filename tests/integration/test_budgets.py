@@ -278,7 +278,8 @@ def test_main_thread_that_leaves_does_not_hide_the_others(
     with neighbour_answers(host), pytest.raises((PluginEndedError, BudgetExceededError)):
         greedy.call("leave_the_main_thread")
     assert greedy._process.ended.wait(20)
-    assert greedy.cause in {Cause.PROTOCOL_VIOLATION, Cause.MEMORY}
+    # Which of them is noticed first, is a matter of moments.
+    assert greedy.cause in {Cause.PROTOCOL_VIOLATION, Cause.MEMORY, Cause.CPU}
 
 
 def test_file_size_is_an_error_inside(host: BlockingHost, greedy: BlockingPlugin) -> None:

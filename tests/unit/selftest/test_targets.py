@@ -20,7 +20,7 @@ from sandbox_host.selftest.collection.information_leaks import SECRET
         lambda path: (path / "planted").write_text(""),
         lambda path: (path / "secret.txt").unlink(),
         lambda path: (path / "victim.txt").write_text("Secret"),
-        lambda path: (path / "victim.txt").chmod(0o111),
+        lambda path: (path / "victim.txt").chmod(0o604),
         lambda path: os.utime(path / "victim.txt", (0, 0)),
         lambda path: os.link(path / "victim.txt", path.parent / "hard"),
         lambda path: (path / "home" / ".ssh" / "authorized_keys").write_text(""),
