@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from sandbox_host import BlockingHost, HostConfig, Layer, SandboxHost
+from sandbox_host.budget import enforce
 from sandbox_host.errors import ConfinementError
 from sandbox_host.model import LayerReport, LayerStatus
 from sandbox_host.runtime.offers import machine_offers
@@ -18,6 +20,11 @@ from tests.support.host import Load, Workshop
 
 REQUIRED = "SANDBOX_HOST_REQUIRED_LAYERS"
 """Layers that the machine must have, by name, or "all": a test that lacks one fails, not skips."""
+
+
+# How long an example takes says something about the machine, which may be busy.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @functools.cache
@@ -63,6 +70,12 @@ def host(workshop: Workshop) -> Iterator[BlockingHost]:
     """A blocking host that trusts the workshop's key."""
     with SandboxHost.blocking(workshop.config()) as opened:
         yield opened
+
+
+@pytest.fixture
+def long_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let who is late and listens always be in time to say so, on a busy machine too."""
+    monkeypatch.setattr(enforce, "INTERRUPT_GRACE_SECONDS", 20.0)
 
 
 @pytest.fixture

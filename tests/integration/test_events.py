@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from sandbox_host import BlockingHost, Event, SandboxHost
 from sandbox_host.errors import AdmissionError, OperationError, PluginEndedError, UsageError
 from sandbox_host.model import HOST_EVENTS, Cause, Permissions
 from tests.support.host import Load, Workshop
+from tests.support.traces import eventually
 
 pytestmark = pytest.mark.needs("landlock", "seccomp")
 
@@ -225,7 +225,7 @@ def test_handlers_are_not_blamed_for_those_before_them(host: BlockingHost, load:
 
         @on('data_processed')
         def nap(event):
-            time.sleep(0.35)
+            time.sleep(0.4)
             seen.append(event.data)
 
         @operation
@@ -234,13 +234,13 @@ def test_handlers_are_not_blamed_for_those_before_them(host: BlockingHost, load:
         """,
         name="listener",
         events=["data_processed"],
-        limits={"wall_time": "500 ms"},
+        limits={"wall_time": "1500 ms"},
     )
-    for number in range(4):
+    for number in range(5):
         host.publish("data_processed", number)
-    while listener._process.channel.outstanding() and not listener._process.ended.is_set():
-        time.sleep(0.01)
-    assert listener.call("take") == [0, 1, 2, 3]
+    process = listener._process
+    assert eventually(lambda: not process.channel.outstanding() or process.ended.is_set())
+    assert listener.call("take") == [0, 1, 2, 3, 4]
 
 
 def test_lifecycle_is_announced(host: BlockingHost, load: Load) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from sandbox_host import BlockingHost, Cause, Guarantee, Layer, SandboxHost, State
+from sandbox_host import BlockingHost, BlockingPlugin, Cause, Guarantee, Layer, SandboxHost, State
 from sandbox_host.errors import (
     BackpressureError,
     PluginEndedError,
@@ -18,16 +16,12 @@ from sandbox_host.errors import (
     PluginNotFoundError,
     UsageError,
 )
-from tests.support.host import Load, Workshop
+from tests.support.host import HOLD, Load, Workshop
+from tests.support.traces import eventually, held
 
 pytestmark = pytest.mark.needs("landlock", "seccomp")
 
-SLOW = """
-@operation
-def nap(seconds):
-    time.sleep(seconds)
-    return seconds
-
+TIDY = """
 def cleanup():
     with open(context().data_dir + "/clean", "w") as file:
         file.write("yes")
@@ -35,14 +29,20 @@ def cleanup():
 """
 
 
+def outstanding(plugin: BlockingPlugin) -> int:
+    return len(plugin._process.channel.outstanding())
+
+
 def test_unload_drains_then_cleans_up(host: BlockingHost, workshop: Workshop, load: Load) -> None:
-    plugin = load(SLOW)
-    with ThreadPoolExecutor(3) as pool:
-        calls = [pool.submit(plugin.call, "nap", 0.1) for _ in range(3)]
-        while len(plugin._process.channel.outstanding()) < 3:
-            time.sleep(0.001)
-        host.unload("sample")
-        assert [call.result() for call in calls] == [0.1] * 3
+    plugin = load(HOLD + TIDY)
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(plugin.call, "hold", number) for number in range(3)]
+        assert eventually(lambda: outstanding(plugin) == 3)
+        unloading = pool.submit(host.unload, "sample")
+        assert eventually(lambda: plugin.state is State.DRAINING)
+        workshop.let_go()
+        assert [call.result() for call in calls] == [0, 1, 2]
+        unloading.result()
     assert plugin.state is State.STOPPED
     assert plugin.cause is Cause.UNLOADED
     assert (workshop.data_dir("sample") / "clean").read_text() == "yes"
@@ -50,18 +50,17 @@ def test_unload_drains_then_cleans_up(host: BlockingHost, workshop: Workshop, lo
         plugin.call("echo")
 
 
-def test_no_new_calls_while_draining(host: BlockingHost, load: Load) -> None:
-    plugin = load(SLOW)
+def test_no_new_calls_while_draining(host: BlockingHost, workshop: Workshop, load: Load) -> None:
+    plugin = load(HOLD)
     with ThreadPoolExecutor(2) as pool:
-        slow = pool.submit(plugin.call, "nap", 0.5)
-        while not plugin._process.channel.outstanding():
-            time.sleep(0.001)
+        slow = pool.submit(plugin.call, "hold", "done")
+        assert eventually(lambda: outstanding(plugin) == 1)
         unloading = pool.submit(host.unload, "sample")
-        while plugin.state is State.READY:
-            time.sleep(0.001)
-        with pytest.raises(PluginError):
+        assert eventually(lambda: plugin.state is State.DRAINING)
+        with pytest.raises(PluginError, match="draining"):
             plugin.call("echo", 1)
-        assert slow.result() == 0.5
+        workshop.let_go()
+        assert slow.result() == "done"
         unloading.result()
 
 
@@ -92,7 +91,7 @@ def test_bad_cleanup_does_not_keep_the_plugin(host: BlockingHost, load: Load, en
 
 def test_closing_the_host_unloads_everything(workshop: Workshop) -> None:
     with SandboxHost.blocking(workshop.config()) as host:
-        plugins = [host.load(workshop.write(SLOW, name=name)) for name in ("one", "two", "three")]
+        plugins = [host.load(workshop.write(TIDY, name=name)) for name in ("one", "two", "three")]
         pids = [plugin.receipt.pid for plugin in plugins]
     assert {plugin.state for plugin in plugins} == {State.STOPPED}
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
@@ -121,15 +120,15 @@ def test_no_descriptor_or_thread_is_left(workshop: Workshop) -> None:
     with SandboxHost.blocking(workshop.config()) as host:
         host.load(workshop.write())
         host.unload("sample")
-        descriptors, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+        before = held()
         for end in ("", "raise RuntimeError", "os._exit(1)"):
             try:
                 host.load(workshop.write(end)).call("echo", 1)
             except PluginError:
                 continue
             host.unload("sample")
-        assert len(os.listdir("/proc/self/fd")) == descriptors
-        assert threading.active_count() == threads
+        # Whoever waited is told the end before all is put away, which other threads do.
+        assert eventually(lambda: held() <= before), held() - before
 
 
 def test_many_threads_call_one_plugin(host: BlockingHost, load: Load) -> None:
@@ -143,8 +142,10 @@ def test_many_threads_call_one_plugin(host: BlockingHost, load: Load) -> None:
     assert plugin.usage().calls == 800
 
 
-def test_calls_of_many_threads_when_the_plugin_ends(host: BlockingHost, load: Load) -> None:
-    plugin = load("@operation\ndef leave():\n    time.sleep(0.1)\n    os._exit(7)\n")
+def test_calls_of_many_threads_when_the_plugin_ends(
+    host: BlockingHost, workshop: Workshop, load: Load
+) -> None:
+    plugin = load(HOLD + "\n@operation\ndef leave():\n    hold()\n    os._exit(7)\n")
 
     def ask(operation: str) -> str:
         with pytest.raises(PluginEndedError) as caught:
@@ -152,38 +153,41 @@ def test_calls_of_many_threads_when_the_plugin_ends(host: BlockingHost, load: Lo
         return caught.value.cause
 
     with ThreadPoolExecutor(8) as pool:
-        first = pool.submit(ask, "leave")
-        while not plugin._process.channel.outstanding():
-            time.sleep(0.001)
-        assert set(pool.map(ask, ["echo"] * 7)) | {first.result()} == {Cause.EXITED}
+        causes = [pool.submit(ask, "leave")]
+        assert eventually(lambda: outstanding(plugin) == 1)
+        causes += [pool.submit(ask, "echo") for _ in range(7)]
+        assert eventually(lambda: outstanding(plugin) == 8)
+        workshop.let_go()
+        assert {cause.result() for cause in causes} == {Cause.EXITED}
 
 
 def test_backpressure(workshop: Workshop) -> None:
     with SandboxHost.blocking(workshop.config(max_outstanding_calls=3)) as host:
-        plugin = host.load(workshop.write(SLOW))
+        plugin = host.load(workshop.write(HOLD))
         with ThreadPoolExecutor(3) as pool:
-            calls = [pool.submit(plugin.call, "nap", 0.2) for _ in range(3)]
-            while len(plugin._process.channel.outstanding()) < 3:
-                time.sleep(0.001)
+            calls = [pool.submit(plugin.call, "hold", number) for number in range(3)]
+            assert eventually(lambda: outstanding(plugin) == 3)
             with pytest.raises(BackpressureError):
                 plugin.call("echo", 1)
-            assert [call.result() for call in calls] == [0.2] * 3
+            workshop.let_go()
+            assert [call.result() for call in calls] == [0, 1, 2]
         assert plugin.call("echo", 1) == 1
 
 
 def test_plugin_that_does_not_read_is_bounded(workshop: Workshop) -> None:
     with SandboxHost.blocking(workshop.config()) as host:
-        plugin = host.load(workshop.write(SLOW))
-        pool = ThreadPoolExecutor(16)
-        calls = [pool.submit(plugin.call, "nap", 1.0)]
-        while not plugin._process.channel.outstanding():
-            time.sleep(0.001)
-        calls += [pool.submit(plugin.call, "echo", bytes(8_000_000)) for _ in range(12)]
-        refused = [call for call in calls if isinstance(call.exception(), BackpressureError)]
-        assert len(refused) >= 8
-        assert calls[0].result() == 1.0
-        assert plugin.call("echo", 1) == 1
-        pool.shutdown()
+        plugin = host.load(workshop.write(HOLD))
+        with ThreadPoolExecutor(16) as pool:
+            held = pool.submit(plugin.call, "hold", "done")
+            assert eventually(lambda: outstanding(plugin) == 1)
+            calls = [pool.submit(plugin.call, "echo", bytes(8_000_000)) for _ in range(12)]
+            # Nothing else can have ended them: it has not come to read them.
+            assert eventually(lambda: sum(call.done() for call in calls) >= 8)
+            refused = [call for call in calls if call.done()]
+            workshop.let_go()
+            assert {type(call.exception()) for call in refused} == {BackpressureError}
+            assert held.result() == "done"
+            assert plugin.call("echo", 1) == 1
 
 
 def test_loading_from_many_threads_starts_one(host: BlockingHost, workshop: Workshop) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox_host import SandboxHost
+from sandbox_host import BlockingHost, SandboxHost
 from sandbox_host.backends.linux import backend as linux
 from sandbox_host.errors import ConfinementError
 from tests.support.host import Load, Workshop
@@ -100,22 +100,25 @@ def test_an_application_may_ignore_the_end_of_children(workshop: Workshop) -> No
     assert done.stdout == "41\n", done.stderr
 
 
-def test_a_nursery_that_does_not_answer_costs_nobody_else(workshop: Workshop) -> None:
+def test_a_nursery_that_does_not_answer_costs_nobody_else(
+    host: BlockingHost, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The load is given up at its own deadline; plugins that run are not ended for it."""
-    config = workshop.config(start_timeout_seconds=1.0)
-    with SandboxHost.blocking(config) as host:
-        healthy = host.load(workshop.write(name="healthy"))
-        late = workshop.write(name="late")
-        nursery = host._core._launcher._backend._nursery.pid
-        os.kill(nursery, signal.SIGSTOP)
-        try:
+    healthy = host.load(workshop.write(name="healthy"))
+    late = workshop.write(name="late")
+    launcher = host._core._launcher
+    nursery = launcher._backend._nursery.pid
+    os.kill(nursery, signal.SIGSTOP)
+    try:
+        with monkeypatch.context() as impatient:
+            impatient.setattr(launcher, "_config", workshop.config(start_timeout_seconds=0.5))
             with pytest.raises(ConfinementError, match="did not answer in"):
                 host.load(late)
-            assert healthy.call("echo", 1) == 1
-        finally:
-            os.kill(nursery, signal.SIGCONT)
-        assert host.load(late).call("echo", 2) == 2
-        assert healthy.call("echo", 3) == 3
+        assert healthy.call("echo", 1) == 1
+    finally:
+        os.kill(nursery, signal.SIGCONT)
+    assert host.load(late).call("echo", 2) == 2
+    assert healthy.call("echo", 3) == 3
 
 
 def test_state_directory_of_odd_bytes(workshop: Workshop, load: Load) -> None:

@@ -15,7 +15,7 @@ from sandbox_host.backends.linux import nursery
 from sandbox_host.backends.linux.process import LinuxChild
 from sandbox_host.errors import ConfinementError, PluginEndedError
 from tests.support.host import Workshop
-from tests.support.traces import difference, is_running, traces
+from tests.support.traces import is_running, left_since, traces
 
 pytestmark = pytest.mark.needs("landlock", "seccomp", "pid-namespace", "own-root")
 
@@ -46,9 +46,9 @@ def test_first_stage_that_dies_before_it_tells_of_the_second(
             patched.setattr(nursery, "BOOT", dying)
             with pytest.raises(ConfinementError, match="ended while it was started"):
                 host.load(bundle)
-        assert not (left := difference(traces(), lone)), left
+        assert not (left := left_since(lone)), left
         assert host.load(bundle).call("echo", 1) == 1
-    assert not (left := difference(traces(), before)), left
+    assert not (left := left_since(before)), left
 
 
 def test_restart_while_the_last_one_is_put_away(

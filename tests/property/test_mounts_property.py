@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 from sandbox_host.backends.base import Places
 from sandbox_host.backends.linux.attest import compare_mounts
 from sandbox_host.backends.linux.mounts import (
-    NODEV,
-    NOEXEC,
     NOSUID,
     PROC_OPTIONS,
     RDONLY,
@@ -24,8 +22,9 @@ from sandbox_host.backends.linux.mounts import (
 )
 from sandbox_host.backends.linux.procfs import MountLine, parse_mounts, size_of_tmpfs
 from sandbox_host.runtime.launch import base_python
+from tests.support.attested import line_of
 
-WORDS = {RDONLY: "ro", NOSUID: "nosuid", NODEV: "nodev", NOEXEC: "noexec"}
+WORDS = frozenset({"ro", "nosuid", "nodev", "noexec"})
 OTHERS = frozenset({"relatime", "nosymfollow", "idmapped"})
 
 names = st.text("abc.- \\é", min_size=1, max_size=4).filter(lambda n: n not in {".", ".."})
@@ -81,11 +80,6 @@ def plans(draw: st.DrawFn) -> tuple[Mount, ...]:
     return tuple(sorted(found.values(), key=lambda mount: mount.path.count("/")))
 
 
-def line_of(mount: Mount, more: frozenset[str] = frozenset()) -> MountLine:
-    kind = {"bind": "ext4", "hidden": "tmpfs"}.get(mount.kind, mount.kind)
-    return MountLine(mount.path, mount.words | more, kind, f"rw,{mount.data}")
-
-
 ROOT = line_of(Mount("tmpfs", "/", 15))
 
 
@@ -93,7 +87,7 @@ def lines_of(plan: tuple[Mount, ...]) -> list[MountLine]:
     return [ROOT, *map(line_of, plan)]
 
 
-@given(plan=plans(), more=st.frozensets(st.sampled_from([*WORDS.values(), *OTHERS])))
+@given(plan=plans(), more=st.frozensets(st.sampled_from(sorted(WORDS | OTHERS))))
 def test_plan_that_is_in_force_is_accepted_however_much_stricter(
     plan: tuple[Mount, ...], more: frozenset[str]
 ) -> None:
@@ -111,7 +105,7 @@ def test_mount_that_is_missing_is_noticed(plan: tuple[Mount, ...], data: st.Data
 def test_mount_that_is_weaker_is_noticed(plan: tuple[Mount, ...], data: st.DataObject) -> None:
     lines = lines_of(plan)
     place = data.draw(st.integers(0, len(lines) - 1))
-    restrictions = sorted(lines[place].options & set(WORDS.values()))
+    restrictions = sorted(lines[place].options & WORDS)
     assume(restrictions)
     lost = data.draw(st.sets(st.sampled_from(restrictions), min_size=1))
     lines[place] = replace(lines[place], options=lines[place].options - lost)
@@ -126,7 +120,7 @@ def test_mount_that_is_added_is_noticed(
 ) -> None:
     """Wherever it stands, above or below another, and however restricted it is."""
     points = [point, *(m.path for m in plan), *(f"{m.path}/below" for m in plan)]
-    added = MountLine(data.draw(st.sampled_from(points)), frozenset(WORDS.values()), "ext4", "rw")
+    added = MountLine(data.draw(st.sampled_from(points)), WORDS, "ext4", "rw")
     lines = lines_of(plan)
     lines.insert(min(at, len(lines)), added)
     assert added.point in compare_mounts(plan, lines, ())

@@ -22,7 +22,7 @@ assert GOOD.envelope is not None
 ENVELOPE: bytes = GOOD.envelope
 
 
-def refused(contents: Contents) -> RefusedError:
+def check_refused(contents: Contents) -> RefusedError:
     with pytest.raises(RefusedError) as caught:
         verify(contents, TRUST, NOW)
     assert str(caught.value).isprintable()
@@ -37,22 +37,22 @@ def test_the_untouched_bundle_passes() -> None:
 def test_one_byte_of_the_envelope(place: int, difference: int) -> None:
     changed = bytearray(ENVELOPE)
     changed[place] ^= difference
-    refused(dataclasses.replace(GOOD, envelope=bytes(changed)))
+    check_refused(dataclasses.replace(GOOD, envelope=bytes(changed)))
 
 
 @given(st.integers(0, len(ENVELOPE)), st.binary(min_size=1, max_size=8))
 def test_bytes_inserted_into_the_envelope(place: int, new: bytes) -> None:
-    refused(dataclasses.replace(GOOD, envelope=ENVELOPE[:place] + new + ENVELOPE[place:]))
+    check_refused(dataclasses.replace(GOOD, envelope=ENVELOPE[:place] + new + ENVELOPE[place:]))
 
 
 @given(st.integers(0, len(ENVELOPE) - 1))
 def test_an_envelope_cut_short(length: int) -> None:
-    refused(dataclasses.replace(GOOD, envelope=ENVELOPE[:length]))
+    check_refused(dataclasses.replace(GOOD, envelope=ENVELOPE[:length]))
 
 
 @given(st.binary(max_size=400) | st.none())
 def test_any_envelope(envelope: bytes | None) -> None:
-    error = refused(dataclasses.replace(GOOD, envelope=envelope))
+    error = check_refused(dataclasses.replace(GOOD, envelope=envelope))
     assert isinstance(error, UnsignedError) is (envelope is None)
 
 
@@ -61,7 +61,7 @@ def test_one_byte_of_any_file(data: st.DataObject, difference: int) -> None:
     path = data.draw(st.sampled_from([p for p in GOOD.files if GOOD.files[p]]))
     changed = bytearray(GOOD.files[path])
     changed[data.draw(st.integers(0, len(changed) - 1))] ^= difference
-    error = refused(dataclasses.replace(GOOD, files={**GOOD.files, path: bytes(changed)}))
+    error = check_refused(dataclasses.replace(GOOD, files={**GOOD.files, path: bytes(changed)}))
     assert isinstance(error, VerificationError)
     assert repr(path) in error.message
 
@@ -70,13 +70,15 @@ def test_one_byte_of_any_file(data: st.DataObject, difference: int) -> None:
 def test_any_file_added_or_replaced(path: str, content: bytes) -> None:
     changed = {**GOOD.files, path: content}
     if changed != GOOD.files:
-        assert isinstance(refused(dataclasses.replace(GOOD, files=changed)), VerificationError)
+        assert isinstance(
+            check_refused(dataclasses.replace(GOOD, files=changed)), VerificationError
+        )
 
 
 @given(st.sets(st.sampled_from(sorted(GOOD.files)), min_size=1))
 def test_any_files_removed(paths: set[str]) -> None:
     left = {path: data for path, data in GOOD.files.items() if path not in paths}
-    assert isinstance(refused(dataclasses.replace(GOOD, files=left)), VerificationError)
+    assert isinstance(check_refused(dataclasses.replace(GOOD, files=left)), VerificationError)
 
 
 @given(st.permutations(sorted(GOOD.files)))
@@ -85,7 +87,9 @@ def test_any_exchange_of_names(order: list[str]) -> None:
     if changed == GOOD.files:
         assert verify(dataclasses.replace(GOOD, files=changed), TRUST, NOW)
     else:
-        assert isinstance(refused(dataclasses.replace(GOOD, files=changed)), VerificationError)
+        assert isinstance(
+            check_refused(dataclasses.replace(GOOD, files=changed)), VerificationError
+        )
 
 
 SMALL = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from([b"", b"1", b"2", b"3"]))

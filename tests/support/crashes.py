@@ -21,7 +21,15 @@ from sandbox_host import BlockingHost, BlockingPlugin, Cause, SandboxHost, State
 from sandbox_host.errors import PluginError, StartError
 from sandbox_host.model import Receipt
 from tests.support.host import Workshop
-from tests.support.traces import PROMISED_SECONDS, Traces, difference, eventually, traces
+from tests.support.traces import (
+    PROMISED_SECONDS,
+    Traces,
+    difference,
+    eventually,
+    left_since,
+    steady,
+    traces,
+)
 
 MIB = 1024 * 1024
 
@@ -110,6 +118,9 @@ class Ward:
         assert all(plugin._process.ended.wait(PROMISED_SECONDS) for plugin in self._crashed)
         self._crashed.clear()
         self._host._core._janitor.submit(lambda: None).result()
+        return steady(self._look)
+
+    def _look(self) -> tuple[Traces, int, dict[str, int], list[str]]:
         owners = {path.name: path.stat().st_uid for path in (self._state_dir / "data").iterdir()}
         private = (self._state_dir / "run").glob("*/[bs]*/*-*")
         names = sorted(path.name.partition("-")[0] for path in private)
@@ -140,7 +151,7 @@ def _ends(plugin: BlockingPlugin, operation: str) -> bool:
     return False
 
 
-def crash_and_look(
+def check_that_crashes_leave_nothing(
     workshop: Workshop, count: int, **config: Any
 ) -> tuple[Receipt, tuple[Path, ...]]:
     """Have plugins crash ``count`` times; compare what there is with what was before.
@@ -159,13 +170,15 @@ def crash_and_look(
         (settled, *others), memory = ward.traces(), ward.memory()
         assert others[-1] == [NEIGHBOUR, NEIGHBOUR]
         ward.crash_often(count)
+        # The nursery tells of an end before it closes what it held for it.
+        eventually(lambda: ward.traces() == (settled, *others))
         now, *others_now = ward.traces()
         assert not (left := difference(now, settled)), left
         assert others_now == others
         grown = [held - was for held, was in zip(ward.memory(), memory, strict=True)]
         assert max(grown) < GROWTH_BYTES, grown
         assert ward.neighbour.call("echo", 1) == 1
-    assert not (left := difference(traces(), before)), left
+    assert not (left := left_since(before)), left
     assert list((workshop.state_dir / "run").iterdir()) == []
     return ward.neighbour.receipt, now.groups
 
@@ -175,7 +188,9 @@ def main(root: str, count: str, start: str = "nursery") -> None:
     own = Path(root, "temporary")
     own.mkdir()
     tempfile.tempdir = str(own)
-    receipt, groups = crash_and_look(Workshop(Path(root)), int(count), start=start)
+    receipt, groups = check_that_crashes_leave_nothing(
+        Workshop(Path(root)), int(count), start=start
+    )
     told = {"pid": os.getpid(), "active": sorted(receipt.active), "groups": list(map(str, groups))}
     print(json.dumps(told))
 

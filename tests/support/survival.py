@@ -37,7 +37,7 @@ from tests.support.strikes import (
     nurseries_wait,
     stopping_plugin,
 )
-from tests.support.traces import difference, eventually, processes_of, still_there, traces
+from tests.support.traces import eventually, left_since, processes_of, still_there, traces
 
 START_SECONDS = 15.0
 """The start timeout of these hosts: whoever waits for it has not noticed the strike."""
@@ -77,7 +77,7 @@ def struck(workshop: Workshop, step: str, **config: Any) -> Iterator[Struck]:
         SandboxHost.blocking(workshop.config(**options)) as host,
     ):
         yield Struck(host, workshop, step)
-    assert not (left := difference(traces(), before)), left
+    assert not (left := left_since(before)), left
     assert run_directories(workshop) == []
 
 

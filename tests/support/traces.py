@@ -6,14 +6,21 @@ import os
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
+T = TypeVar("T")
+
 PROMISED_SECONDS = 3.0
 """In which everything of a host is gone after its end."""
+
+PATIENCE_SECONDS = 20.0
+"""In which whatever else was begun is done, however busy the machine is."""
 
 _SPAWNER = "sandbox-host-spawner"
 _PAUSE_SECONDS = 0.01
@@ -42,7 +49,7 @@ def still_there(pids: Iterable[int], seconds: float = PROMISED_SECONDS) -> set[i
     return left
 
 
-def eventually(true: Callable[[], bool], seconds: float = PROMISED_SECONDS) -> bool:
+def eventually(true: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> bool:
     """Tell whether it became true in time."""
     until = time.monotonic() + seconds
     while not true():
@@ -99,6 +106,15 @@ def traces() -> Traces:
     )
 
 
+def held() -> Counter[str]:
+    """Count what this process holds right now: descriptors by what each is, threads by name.
+
+    Something else may hold one for a moment (a look at a directory, say): of two counts compare
+    with ``<=``, and not before what ends in threads of its own had its time, see `eventually`.
+    """
+    return Counter((*_descriptors(), *(thread.name for thread in threading.enumerate())))
+
+
 def _descriptors() -> tuple[str, ...]:
     found = []
     for number in os.listdir("/proc/self/fd"):
@@ -116,6 +132,24 @@ def _state(process: psutil.Process) -> str:
     except psutil.NoSuchProcess:
         return "gone"
     return "zombie" if zombie else "alive"
+
+
+def steady(look: Callable[[], T]) -> T:
+    """Look until two looks in a row agree: some of what a host does, it does for a moment."""
+    last = look()
+    time.sleep(_PAUSE_SECONDS)
+    while (now := look()) != last:
+        last = now
+        time.sleep(_PAUSE_SECONDS)
+    return now
+
+
+def left_since(then: Traces) -> str:
+    """Return what differs from then, after as long as it takes but not longer; "" if nothing."""
+    until = time.monotonic() + PROMISED_SECONDS
+    while (now := traces()) != then and time.monotonic() < until:
+        time.sleep(_PAUSE_SECONDS)
+    return difference(now, then)
 
 
 def difference(now: object, then: object) -> str:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from sandbox_host import trees
 from sandbox_host.trees import Walked, open_directory, walk
 from tests.support.ordinary_user import NOBODY, system_python
+from tests.support.trees import make_deep, remove_deep
 
 Seen = list[tuple[str, os.stat_result]]
 ALL = 1_000_000
@@ -46,22 +47,6 @@ def look(directory: Path, max_entries: int = ALL) -> tuple[Seen, Walked]:
 
 def names(seen: Seen) -> list[str]:
     return sorted(name for name, _ in seen)
-
-
-def make_deep(directory: Path, levels: int) -> None:
-    here = os.open(directory, os.O_RDONLY)
-    for _ in range(levels):
-        os.mkdir("d", dir_fd=here)
-        after = os.open("d", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = after
-    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=here))
-    os.close(here)
-
-
-def remove_deep(directory: Path) -> None:
-    """Remove what `make_deep` made: pytest's own removal recurses."""
-    subprocess.run(["rm", "-rf", "--", str(directory)], check=True)
 
 
 def test_empty(tmp_path: Path) -> None:

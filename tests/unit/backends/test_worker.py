@@ -38,7 +38,12 @@ def test_shutdown_waits_for_what_was_submitted() -> None:
 
 
 def test_shutdown_of_one_that_did_nothing() -> None:
-    Worker("worker").shutdown()
+    worker = Worker("worker")
+    worker.shutdown()
+    worker.shutdown()
+    # An end that was asked of nobody must not be the next thread's.
+    assert worker.submit(lambda: 3).result(20) == 3
+    worker.shutdown()
 
 
 def test_it_starts_again_after_shutdown() -> None:
@@ -62,5 +67,8 @@ def test_each(most: int) -> None:
     assert 1 <= len(threads) <= min(most, 10)
 
 
-def test_each_of_nothing() -> None:
-    each(pytest.fail, [], 4)
+def test_each_of_nothing_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(threading.Thread, "start", started.append)
+    each(started.append, [], 4)
+    assert started == []

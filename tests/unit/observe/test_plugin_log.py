@@ -57,3 +57,28 @@ def test_what_the_disk_does_not_take_is_counted(
 def test_without_a_file_there_is_no_tail(log: PluginLog) -> None:
     log.path.unlink()
     assert log.tail(5) == []
+
+
+def test_what_one_process_printed_is_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "sample.log"
+    path.write_bytes(b"of another process\n")
+    log = PluginLog(path, 100)
+    assert log.printed(5) == []
+    log.write(b"first\n\x1b[2Jsecond\n")
+    log.write(b"the host's\n", printed=False)
+    other = PluginLog(path, 100)
+    other.write(b"of the next\n")
+    other.close()
+    log.close()
+    assert log.printed(5) == ["first", "\\x1b[2Jsecond"]
+    assert log.printed(1) == ["\\x1b[2Jsecond"]
+    assert log.tail(2) == ["the host's", "of the next"]
+
+
+def test_of_what_was_printed_only_the_end_is_kept(log: PluginLog) -> None:
+    for number in range(20_000):
+        log.write(b"%d\n" % number)
+    kept = log.printed(20_000)
+    assert kept[-1] == "19999"
+    assert len("\n".join(kept)) < 64 * 1024
+    assert len(log._printed) == 64 * 1024

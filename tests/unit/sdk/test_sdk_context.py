@@ -127,6 +127,12 @@ def test_an_exception_is_logged_with_its_traceback(capsys: pytest.CaptureFixture
     assert lines[-1] == "    KeyError: 'lost'"
 
 
-def test_a_log_without_a_stream_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stderr", None)
-    make_context([]).log.info("nobody listens")
+def test_a_log_without_a_stream_is_silent(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = make_context([]).log
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stderr", None)
+        log.info("nobody listens")
+    log.info("somebody does")
+    assert capfd.readouterr() == ("", "INFO somebody does\n")
