@@ -188,6 +188,9 @@ class HostConfig(BaseModel):
         stop_timeout_seconds: for draining and ``cleanup()``.
         sweep_seconds: how often the watchdog looks at memory, CPU time, threads and deadlines.
         log_bytes: size at which a plugin's log file is cut.
+        dossier_bytes: the most that the dossier of one failed plugin takes; from 96 KiB to 1 MiB.
+        dossiers_kept: how many dossiers there are at most; the oldest of the plugin with the most
+            goes first.
         max_outstanding_calls: per plugin; more are refused with `BackpressureError`.
         event_queue: events that may wait for one slow subscriber.
         health_check_interval: milliseconds between health checks (document A's unit).
@@ -234,6 +237,10 @@ class HostConfig(BaseModel):
         default=0.02, ge=0.001, le=10
     )
     log_bytes: Annotated[int, _bytes("log_bytes")] = Field(default=16 * MIB, ge=4_096, le=2**40)
+    dossier_bytes: Annotated[int, _bytes("dossier_bytes")] = Field(
+        default=256 * 1024, ge=96 * 1024, le=MIB
+    )
+    dossiers_kept: int = Field(default=100, ge=1, le=10_000)
     max_outstanding_calls: int = Field(default=MAX_OUTSTANDING, ge=1, le=MAX_OUTSTANDING)
     event_queue: int = Field(default=256, ge=1, le=65_536)
     health_check_interval: float = Field(default=30_000.0, ge=10, le=86_400_000)

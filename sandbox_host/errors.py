@@ -151,7 +151,7 @@ class PluginError(SandboxHostError):
 
 
 class PluginNotFoundError(PluginError):
-    """No plugin of that name is loaded."""
+    """No plugin of that name is loaded, or has a data directory."""
 
     code = "not-found"
 
@@ -160,6 +160,12 @@ class AlreadyLoadedError(PluginError):
     """A plugin of the same identity is loaded already."""
 
     code = "already-loaded"
+
+
+class DataInUseError(PluginError):
+    """The plugin's data directory is in use: some host with this state directory has it loaded."""
+
+    code = "data-in-use"
 
 
 class StartError(PluginError):
@@ -294,3 +300,9 @@ class PassphraseError(TrustStoreError):
     """A private key is encrypted, and its passphrase is missing or wrong."""
 
     code = "passphrase"
+
+
+class DossierError(SandboxHostError):
+    """A crash dossier cannot be written, found or removed, or is not as the host wrote it."""
+
+    code = "dossier"

@@ -157,7 +157,7 @@ class Limits:
     """Budgets of one plugin.
 
     Attributes:
-        memory_bytes: resident memory of the plugin's process.
+        memory_bytes: resident memory of the plugin's process, without pages of files.
         cpu_seconds: CPU time of one operation.
         cpu_total_seconds: CPU time of the process's whole life; the kernel's backstop.
         wall_seconds: the deadline of a call that names none.
@@ -168,6 +168,12 @@ class Limits:
             of the plugin's own.
         data_bytes: the data directory in total, as allocated on disk.
         data_files: names in the data directory, directories included.
+        cpu_seconds_per_minute: CPU time in any 60 seconds, of operations and between them.
+        cpu_weight: share of the CPU beside other plugins, from 1 to 10,000, where they compete
+            for it; one of twice the weight gets twice the time.
+        messages_per_second: messages that answer nothing, such as events, in the long run.
+        message_bytes_per_second: the payloads of those.
+        log_bytes_per_second: what it prints, in the long run.
     """
 
     memory_bytes: int = 512 * MIB
@@ -180,6 +186,26 @@ class Limits:
     scratch_bytes: int = 64 * MIB
     data_bytes: int = 1024 * MIB
     data_files: int = 20_000
+    cpu_seconds_per_minute: float = 120.0
+    cpu_weight: int = 100
+    messages_per_second: int = 2_000
+    message_bytes_per_second: int = MIB
+    log_bytes_per_second: int = MIB
+
+
+@dataclass(frozen=True, slots=True)
+class OperationLimits:
+    """Tighter budgets for one call; None leaves the plugin's own. Above those they change nothing.
+
+    Attributes:
+        cpu_seconds: CPU time of this operation.
+        memory_bytes: resident memory of the plugin while it works on this.
+        threads: threads of the process meanwhile.
+    """
+
+    cpu_seconds: float | None = None
+    memory_bytes: int | None = None
+    threads: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +367,7 @@ class Usage:
     """What a plugin has cost so far, as the host measured it from outside.
 
     Attributes:
+        held_back_seconds: for how long it was not read, because it sent or printed too much.
         operations: by operation, what its answered calls have cost.
     """
 
@@ -354,6 +381,7 @@ class Usage:
     p99_seconds: float = 0.0
     bytes_in: int = 0
     bytes_out: int = 0
+    held_back_seconds: float = 0.0
     operations: MappingProxyType[str, OperationUsage] = field(
         default_factory=lambda: MappingProxyType({})
     )

@@ -8,6 +8,7 @@ nothing: a bool is no number, a number is no text.
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import math
 import re
@@ -90,15 +91,19 @@ def escaped(text: str, limit: int, *, keep: str = "", keep_end: bool = False) ->
         keep_end: cut off the beginning, not the end: a traceback's last lines say most.
     """
     part = text[-limit:] if keep_end and limit else text[:limit]
-    shown = "".join(
-        c if c in keep or is_printable(c) else c.encode("unicode_escape").decode() for c in part
-    )
+    shown = "".join(c if c in keep else _escaped_character(c) for c in part)
     if len(shown) <= limit and len(text) <= limit:
         return shown
     room = max(0, limit - len(_CUT))
     if keep_end:
         return _CUT + shown[len(shown) - min(room, len(shown)) :]
     return shown[:room] + _CUT
+
+
+@functools.lru_cache(maxsize=1_024)
+def _escaped_character(c: str) -> str:
+    # Remembered, because a hostile text may be long and need this for each of its characters.
+    return c.encode("unicode_escape").decode() if _is_control(c) else c
 
 
 def sentence(text: str) -> str:
@@ -228,9 +233,12 @@ def read_whole(value: object, path: str, minimum: int, maximum: int) -> int:
 
 def is_printable(text: str) -> bool:
     """Tell whether text has no control, bidirectional override, separator or surrogate."""
-    return not any(
-        c in _BIDI_CONTROLS or unicodedata.category(c) in _UNPRINTABLE_CATEGORIES for c in text
-    )
+    # What Python calls printable has none of these, and is found out much faster.
+    return text.isprintable() or not any(map(_is_control, text))
+
+
+def _is_control(c: str) -> bool:
+    return c in _BIDI_CONTROLS or unicodedata.category(c) in _UNPRINTABLE_CATEGORIES
 
 
 def read_text(value: object, path: str, *, limit: int, blank: bool = False) -> str:

@@ -101,6 +101,11 @@ LIMIT_KEYS: Final = (
     LimitKey("scratch", "scratch_bytes", "bytes", MIB // 16, _MAX_BYTES),
     LimitKey("data", "data_bytes", "bytes", 0, _MAX_BYTES),
     LimitKey("data_files", "data_files", "count", 0, 1_000_000),
+    LimitKey("cpu_time_per_minute", "cpu_seconds_per_minute", "seconds", 0.001, _MAX_SECONDS),
+    LimitKey("cpu_weight", "cpu_weight", "count", 1, 10_000),
+    LimitKey("messages_per_second", "messages_per_second", "count", 1, 1_000_000),
+    LimitKey("message_bytes_per_second", "message_bytes_per_second", "bytes", 1_024, _MAX_BYTES),
+    LimitKey("log_bytes_per_second", "log_bytes_per_second", "bytes", 1_024, _MAX_BYTES),
     LimitKey(
         "cpu_total", "cpu_total_seconds", "whole seconds", 1, _MAX_SECONDS, operator_only=True
     ),

@@ -113,7 +113,8 @@ def _prepare_interpreter(trace_fd: int) -> None:
     """Make output visible in the log and stacks readable by the host."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]  # ours, both
-    faulthandler.enable(file=2)
+    # By a pipe of its own, which the host reads to the end: a crash in native code has a place too.
+    faulthandler.enable(file=trace_fd)
     _keep_listings()
     # What says that a deadline has passed means nothing before there are operations.
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -56,13 +57,33 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a running child uses now, read from the kernel."""
+    """What a running child uses now, read from the kernel.
+
+    Attributes:
+        resident_bytes: memory of its own; pages of files, which can be taken back, are not in it.
+        resident_peak_bytes: the most that was resident, with pages of files; up to a second old.
+        at_memory_limit: it has all the memory that its control group may have, and a thread of it
+            is held until there is more. Only where the kernel holds, rather than kills.
+    """
 
     resident_bytes: int
     resident_peak_bytes: int
     cpu_seconds: float
     threads: int
     descriptors: int
+    at_memory_limit: bool = False
+
+
+class OutOfMemory(enum.Enum):
+    """Whether the kernel killed a process for want of memory, and whose."""
+
+    NO = "no"
+    OWN_LIMIT = "own limit"
+    """It reached the limit of its own control group."""
+    ABOVE = "above"
+    """The machine ran out of memory, or a control group above its own."""
+    UNTOLD = "untold"
+    """One of both: the kernel does not tell them apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +91,7 @@ class Exit:
     """How a child ended: an exit code or a signal, never both; both None if nobody can know.
 
     Attributes:
-        out_of_memory: the kernel says that it killed the process at its memory limit.
+        out_of_memory: the kernel says that it killed the process for want of memory.
         with_nursery: what had forked it ended first, and the kernel ended it with that.
         detail: what is known beside this, for the operator.
     """
@@ -79,7 +100,7 @@ class Exit:
     signal: int | None
     cpu_seconds: float = 0.0
     resident_peak_bytes: int = 0
-    out_of_memory: bool = False
+    out_of_memory: OutOfMemory = OutOfMemory.NO
     with_nursery: bool = False
     detail: str = ""
 
@@ -114,7 +135,11 @@ class Child(Protocol):
         """Return what it holds open on a device that has no name any more; 0 if nobody can know."""
 
     def ask_for_stacks(self) -> None:
-        """Make a fault handler inside write all Python stacks to `trace_fd`, even in C code."""
+        """Make a fault handler inside write all Python stacks to `trace_fd`, even in C code.
+
+        A process that is held at its memory limit gets a few MiB more for that, once: ask only
+        what is to be ended.
+        """
 
     def interrupt(self) -> None:
         """Ask the operation whose deadline has passed to end by itself, by an exception inside."""

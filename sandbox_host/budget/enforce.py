@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Final
 
 from sandbox_host.model import Cause
 
 if TYPE_CHECKING:
-    from sandbox_host.model import Limits
+    from sandbox_host.model import Limits, OperationLimits
 
 IDLE_SHARE: Final = 0.1
 """What a plugin may use of one CPU while nothing was asked of it, in the long run."""
@@ -47,15 +47,25 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the kernel says of the process now."""
+    """What the kernel says of the process now.
+
+    Attributes:
+        at_memory_limit: its control group holds it until there is more memory, which there is not:
+            the resident size need not have grown as far, for it leaves out what is shared.
+    """
 
     resident_bytes: int
     threads: int
+    at_memory_limit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Excess:
-    """A budget that was exceeded: which, by how much, and what follows."""
+    """A budget that was exceeded: which, by how much, and what follows.
+
+    Attributes:
+        held: the kernel holds the process at its limit, rather than letting it go on.
+    """
 
     step: Step
     cause: Cause
@@ -64,6 +74,7 @@ class Excess:
     used: float
     unit: str
     operation: str = ""
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +99,32 @@ def judge_idle(limits: Limits, idle: Idle, cpu_seconds: float, now: float) -> Ex
     if used <= limits.cpu_seconds or begin_anew(limits, idle, now):
         return None
     return Excess(Step.END, Cause.CPU, "cpu", limits.cpu_seconds, used, "seconds", BACKGROUND)
+
+
+def judge_minute(limits: Limits, used: float, operation: str) -> Excess | None:
+    """Return the excess of what was used in the last minute, or None.
+
+    Args:
+        limits: the budgets.
+        used: CPU seconds in the last 60 of the clock on the wall.
+        operation: what the plugin works on; "" for its background threads.
+    """
+    if used <= limits.cpu_seconds_per_minute:
+        return None
+    of = (limits.cpu_seconds_per_minute, used, "seconds", operation or BACKGROUND)
+    return Excess(Step.END, Cause.CPU, "cpu_per_minute", *of)
+
+
+def tightened(limits: Limits, wanted: OperationLimits) -> Limits:
+    """Return the limits of one operation: never above the plugin's own, nor what was wanted."""
+    return replace(
+        limits,
+        **{
+            field.name: min(getattr(limits, field.name), asked)
+            for field in fields(wanted)
+            if (asked := getattr(wanted, field.name)) is not None
+        },
+    )
 
 
 def begin_anew(limits: Limits, idle: Idle, now: float) -> bool:
@@ -115,6 +152,10 @@ def judge(
         for cause, budget, limit, used, unit in bounded:
             if used > limit:
                 return Excess(Step.END, cause, budget, limit, used, unit, operation)
+        if facts.at_memory_limit:
+            held = limits.memory_bytes
+            at_limit = (Step.END, Cause.MEMORY, "memory", held, held, "bytes", operation)
+            return Excess(*at_limit, held=True)
     if running is None:
         return None
     if running.cpu_seconds > limits.cpu_seconds:

@@ -53,8 +53,8 @@ class Ledger:
         with self._lock:
             return dict(self._operations)
 
-    def usage(self, *, bytes_in: int, bytes_out: int) -> Usage:
-        """Return the sums so far."""
+    def usage(self, *, bytes_in: int, bytes_out: int, held_back: float = 0.0) -> Usage:
+        """Return the sums so far, with those that are counted elsewhere."""
         with self._lock:
             return Usage(
                 cpu_seconds=self._cpu_seconds,
@@ -67,6 +67,7 @@ class Ledger:
                 p99_seconds=self._latency.quantile(0.99),
                 bytes_in=bytes_in,
                 bytes_out=bytes_out,
+                held_back_seconds=held_back,
                 operations=MappingProxyType(
                     {name: _summed(metrics) for name, metrics in self._operations.items()}
                 ),

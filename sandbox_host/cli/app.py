@@ -32,6 +32,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "check": "Try a plugin in the sandbox, before it is signed.",
     "run": "Run plugins until Ctrl-C.",
     "call": "Run one operation of a plugin and print its result.",
+    "data": "List and remove plugins' data.",
+    "dossier": "Show why plugins ended.",
     "doctor": "Show what this machine offers to confine plugins.",
 }
 """Each command's module in this package, and its line in the help."""

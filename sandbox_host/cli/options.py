@@ -153,6 +153,12 @@ def trust_options(function: Function) -> Function:
     return decorate(function)
 
 
+def state_options(function: Function) -> Function:
+    """Add the two options of commands about what hosts keep; the function gets ``host``."""
+    decorate: Callable[[Function], Function] = _gathered(_CONFIG, _STATE_DIR)
+    return decorate(function)
+
+
 def trial_options(function: Function) -> Function:
     """Add the two options of a trial, whose trust store and state are its own."""
     decorate: Callable[[Function], Function] = _gathered(_CONFIG, _PLUGIN_ENVIRONMENT)

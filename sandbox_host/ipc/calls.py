@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from plugin_sdk.wire.messages import Message
-    from sandbox_host.model import CallUsage
+    from sandbox_host.model import CallUsage, Limits
 
 
 class Pending:
@@ -22,10 +22,13 @@ class Pending:
         id: the wire's number.
         operation: what was asked for, as the ledger and errors name it.
         deadline: reading of the monotonic clock, in seconds, by which it must be finished.
+        limits: the budgets that it is held to; None for its plugin's own.
         is_delivery: True for an event, which nobody waits for.
         sent_at: reading of the monotonic clock when it was sent.
         started_at: the same when it became the plugin's oldest unanswered message; 0.0 before.
         cpu_at_start: the plugin's CPU clock at that moment, in seconds.
+        held_at_start: for how long the plugin had been held back by then, in seconds.
+        held_seconds: for how long it was held back meanwhile: it sent or printed too much.
         bytes_out: of its payload.
         cost: what it cost, once it has been answered; None before, and where no answer came.
         answer: the plugin's answer, or the error; None before it is finished.
@@ -41,26 +44,39 @@ class Pending:
         "cpu_at_start",
         "deadline",
         "finished_at",
+        "held_at_start",
+        "held_seconds",
         "id",
         "interrupted_at",
         "is_delivery",
+        "limits",
         "operation",
         "sent_at",
         "started_at",
     )
 
     def __init__(
-        self, number: int, operation: str, deadline: float, now: float, *, is_delivery: bool = False
+        self,
+        number: int,
+        operation: str,
+        deadline: float,
+        now: float,
+        *,
+        limits: Limits | None = None,
+        is_delivery: bool = False,
     ) -> None:
         self.id = number
         self.operation = operation
         self.deadline = deadline
+        self.limits = limits
         self.is_delivery = is_delivery
         self.sent_at = now
         self.started_at = 0.0
         self.finished_at = 0.0
         self.interrupted_at = 0.0
         self.cpu_at_start = 0.0
+        self.held_at_start = 0.0
+        self.held_seconds = 0.0
         self.bytes_out = 0
         self.cost: CallUsage | None = None
         self.answer: Message | Exception | None = None

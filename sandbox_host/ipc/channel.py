@@ -6,7 +6,7 @@ what it reads for others it hands to them. A leader that is done passes the lead
 waits in a thread (events, asyncio), ``rearm`` asks the keeper to call `pump` as soon as something
 arrives.
 
-Writes never block (`outbox`). A plugin that floods is not read for a while (`pace`).
+Writes never block (`outbox`). A plugin that floods is not read for a while (`Pace`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import select
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from plugin_sdk.wire.errors import LocalProtocolError, RemoteProtocolError
 from plugin_sdk.wire.limits import READ_BYTES
@@ -31,7 +31,6 @@ from plugin_sdk.wire.messages import (
 )
 from sandbox_host.ipc.lead import Lead
 from sandbox_host.ipc.outbox import Outbox
-from sandbox_host.ipc.pace import Pace, cost_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +53,16 @@ _LEAVING_SECONDS: Final = 5.0
 _READS_AT_THE_END: Final = 64
 
 
+class Pace(Protocol):
+    """How much may be said unasked; see `sandbox_host.budget.rate`."""
+
+    def take(self, count: int, size: int, now: float) -> None:
+        """Note that so many messages of so many bytes came."""
+
+    def wait(self, now: float) -> float:
+        """Return for how many seconds nothing should be read."""
+
+
 class Channel:
     """The host's end of one plugin's pipes. All methods may be called from any thread.
 
@@ -62,6 +71,7 @@ class Channel:
         receive_fd: non-blocking read end.
         send_fd: non-blocking write end.
         max_unsent_bytes: how much may wait for a plugin that does not read.
+        pace: bounds what answers nothing.
         on_message: takes messages that answer nothing: a publish.
         on_answered: takes each pending that the plugin answered, before its caller gets it.
         on_broken: takes the reason when the stream ended (None) or broke the protocol, and any
@@ -76,6 +86,7 @@ class Channel:
         send_fd: int,
         *,
         max_unsent_bytes: int,
+        pace: Pace,
         on_message: Callable[[Message], None],
         on_answered: Callable[[Pending, Message], None],
         on_broken: Callable[[BaseException | None], None],
@@ -89,7 +100,7 @@ class Channel:
         self._on_answered = on_answered
         self._on_broken = on_broken
         self._rearm = rearm
-        self._pace = Pace()
+        self._pace: Pace | None = pace
         self._pending: dict[int, Pending] = {}
         self._inbox: deque[tuple[Pending | None, Message]] = deque()
         self._state = threading.Lock()
@@ -230,7 +241,7 @@ class Channel:
     def _block(self) -> None:
         """Wait in the kernel until there is something to do, or half a second has passed."""
         unsent = self._flush()
-        pause = self._pace.wait(time.monotonic())
+        pause = self._held()
         poller = select.poll()
         if not pause:
             poller.register(self._receive_fd, select.POLLIN)
@@ -242,7 +253,7 @@ class Channel:
 
     def _read_once(self) -> bool:
         """Read one chunk and hand out what is in it; False if there was nothing to read."""
-        if self._pace.wait(time.monotonic()):
+        if self._held():
             return False
         try:
             data = os.read(self._receive_fd, READ_BYTES)
@@ -280,16 +291,18 @@ class Channel:
                 self._broken = True
                 raise
             finally:
-                cost = 0.0
+                unasked = size = 0
                 for message in self._connection.events_received():
                     pending = None
                     if isinstance(message, _ANSWERS):
                         number = message.id if isinstance(message, _BY_ID) else SESSION_ID
                         pending = self._pending.pop(number, None)
                     if pending is None:
-                        cost += cost_of(len(message.payload))
+                        unasked += 1
+                        size += len(message.payload)
                     self._inbox.append((pending, message))
-                self._pace.take(cost, time.monotonic())
+                if unasked and self._pace is not None:
+                    self._pace.take(unasked, size, time.monotonic())
 
     def _hand_out(self) -> None:
         """Give everything in the inbox to whom it belongs.
@@ -324,8 +337,12 @@ class Channel:
 
         Then its next sweep asks itself, and the wait costs nobody anything.
         """
-        if not self._pace.wait(time.monotonic()):
+        if not self._held():
             self._rearm(bool(self._outbox))
+
+    def _held(self) -> float:
+        """Return for how many seconds a flooding plugin is not read; 0.0 where it is."""
+        return 0.0 if self._pace is None else self._pace.wait(time.monotonic())
 
     # -- the end ----------------------------------------------------------------------------
 
@@ -340,7 +357,7 @@ class Channel:
                 if self._broken or not self._read_once():
                     break
 
-        self._pace = Pace()  # what is in the pipe now is all there will ever be
+        self._pace = None  # what is in the pipe now is all there will ever be
         until = time.monotonic() + _LEAVING_SECONDS
         while not self._broken and not self._as_leader(read) and time.monotonic() < until:
             time.sleep(0.001)  # whoever leads meets the end of the stream at once

@@ -34,6 +34,7 @@ class PluginLog:
         self._file = -1
         self._size = 0
         self.lost_bytes = 0
+        self._printed = bytearray()
         self._open()
 
     def _open(self) -> None:
@@ -46,8 +47,16 @@ class PluginLog:
             raise ConfigError(text, remedy=remedy) from None
         self._size = os.fstat(self._file).st_size
 
-    def write(self, data: bytes) -> None:
-        """Append; what a full disk does not take is counted in ``lost_bytes``, never raised."""
+    def write(self, data: bytes, *, printed: bool = True) -> None:
+        """Append; what a full disk does not take is counted in ``lost_bytes``, never raised.
+
+        Args:
+            data: any bytes.
+            printed: whether the plugin printed them; what the host adds is not in `printed`.
+        """
+        if printed:
+            self._printed += data
+            del self._printed[:-_TAIL_BYTES]
         if self._file < 0:
             self.lost_bytes += len(data)
             return
@@ -69,10 +78,16 @@ class PluginLog:
         try:
             with self.path.open("rb") as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
-                text = file.read(_TAIL_BYTES).decode("utf-8", "replace")
+                return _last(file.read(_TAIL_BYTES), lines)
         except OSError:
             return []
-        return [escaped(line, _MAX_LINE_LENGTH) for line in text.splitlines()[-lines:]]
+
+    def printed(self, lines: int) -> list[str]:
+        """Return the same of what went through this object, out of the last 64 KiB of it.
+
+        The file goes on from one process of the plugin to the next.
+        """
+        return _last(bytes(self._printed), lines)
 
     def close(self) -> None:
         """Close the file."""
@@ -80,3 +95,8 @@ class PluginLog:
             with contextlib.suppress(OSError):
                 os.close(self._file)
             self._file = -1
+
+
+def _last(data: bytes, lines: int) -> list[str]:
+    text = data.decode("utf-8", "replace")
+    return [escaped(line, _MAX_LINE_LENGTH) for line in text.splitlines()[-lines:]]

@@ -192,6 +192,12 @@ def named(plugin: str, pending: Pending) -> str:
     return f"{plugin}.{pending.operation}"
 
 
+_TOO_MUCH: Final = (
+    ", because it sent or printed more than messages_per_second, message_bytes_per_second or "
+    "log_bytes_per_second allow."
+)
+
+
 def too_late(
     plugin: str,
     pending: Pending,
@@ -217,8 +223,10 @@ def too_late(
     end = "its plugin was ended" if ended else "the plugin goes on"
     allowed = pending.deadline - pending.sent_at
     missed = f"missed its deadline of {allowed:.3g} s"
+    held = f" It was held back for {pending.held_seconds:.3g} s{_TOO_MUCH}"
     return DeadlineExceededError(
-        f"{named(plugin, pending)} {why}{at} and {missed}; {end}.",
+        f"{named(plugin, pending)} {why}{at} and {missed}; {end}."
+        f"{held if pending.held_seconds else ''}",
         plugin=plugin,
         budget="wall_time",
         limit=allowed,
@@ -246,6 +254,9 @@ def exceeded(
     if excess.cause is Cause.DEADLINE:
         return too_late(plugin, pending, now, ended=ended, place=place)
     at = f" at {place}" if place else ""
+    where = (
+        'Raise "limits" in plugin.json' if pending.limits is None else "Give it more with limits="
+    )
     return BudgetExceededError(
         f"{named(plugin, pending)} exceeded the budget {excess.budget}{at}: "
         f"{_measure(excess)}; {'its plugin was ended' if ended else 'its process may live on'}.",
@@ -256,7 +267,7 @@ def exceeded(
         unit=excess.unit,
         place=place,
         ended=ended,
-        remedy=f'Raise "limits" in plugin.json, or find out why {pending.operation} needs so much.',
+        remedy=f"{where}, or find out why {pending.operation} needs so much.",
     )
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from sandbox_host.backends.base import Backend
     from sandbox_host.broker.queues import Subscription
     from sandbox_host.health.verdict import Verdict
-    from sandbox_host.model import Event, Metered, Usage
+    from sandbox_host.model import Event, Metered, OperationLimits, Usage
+    from sandbox_host.runtime.data import DataDirectory, RemovedData
 
 
 class BlockingHost:
@@ -59,6 +60,14 @@ class BlockingHost:
         """Return what each loaded plugin has cost so far; see `SandboxHost.usage`."""
         return {process.identity: process.usage() for process in self._core.plugins()}
 
+    def data(self) -> tuple[DataDirectory, ...]:
+        """Measure the data directories of all plugins; see `SandboxHost.data`."""
+        return self._core.data.measure()
+
+    def remove_data(self, name: str) -> RemovedData:
+        """Remove the data directory of a plugin; see `SandboxHost.remove_data`."""
+        return self._core.data.remove(name)
+
     def publish(self, event_type: str, data: Any = None) -> Event:
         """Publish an event of the application's; see `SandboxHost.publish`."""
         return self._core.publish(event_type, data)
@@ -72,20 +81,32 @@ class BlockingPlugin(PluginView):
     """A loaded plugin of a blocking application."""
 
     def call(
-        self, operation: str, /, *args: Any, deadline: float | None = None, **kwargs: Any
+        self,
+        operation: str,
+        /,
+        *args: Any,
+        deadline: float | None = None,
+        limits: OperationLimits | None = None,
+        **kwargs: Any,
     ) -> Any:
         """Run an operation in the plugin and return what it returned; see `Plugin.call`."""
-        pending = self._begin(operation, args, kwargs, deadline)
+        pending = self._begin(operation, args, kwargs, deadline, limits)
         self._process.channel.wait(pending)
-        return self._process.result(pending)
+        return self._process.talk.result(pending)
 
     def metered(
-        self, operation: str, /, *args: Any, deadline: float | None = None, **kwargs: Any
+        self,
+        operation: str,
+        /,
+        *args: Any,
+        deadline: float | None = None,
+        limits: OperationLimits | None = None,
+        **kwargs: Any,
     ) -> Metered:
         """Run an operation and return its value with what it cost; see `Plugin.metered`."""
-        pending = self._begin(operation, args, kwargs, deadline)
+        pending = self._begin(operation, args, kwargs, deadline, limits)
         self._process.channel.wait(pending)
-        return self._process.metered(pending)
+        return self._process.talk.metered(pending)
 
     def health(self) -> Verdict:
         """Ask the plugin how it is, add what the host sees, and return the verdict."""

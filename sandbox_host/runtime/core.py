@@ -30,9 +30,12 @@ from sandbox_host.errors import (
     UsageError,
 )
 from sandbox_host.model import Cause, Event, State, identity_of
+from sandbox_host.observe.dossiers import DossierStore
 from sandbox_host.observe.journal import Journal
+from sandbox_host.reading import sentence
 from sandbox_host.runtime import answers
 from sandbox_host.runtime.causes import Ending
+from sandbox_host.runtime.data import DataDirectories
 from sandbox_host.runtime.disk import DiskWatch
 from sandbox_host.runtime.keeper import Keeper
 from sandbox_host.runtime.launch import Launcher, base_python
@@ -123,8 +126,14 @@ class HostCore:
             self._journal.append("host_started", detail=f"pid {os.getpid()}")
             self._broker = Broker(lambda: datetime.now(UTC).timestamp(), self.config.event_queue)
             made.callback(self._broker.close)
-            self._keeper = Keeper(self.config.sweep_seconds)
+            self._keeper = Keeper()
             made.callback(self._keeper.close)
+            self._data = DataDirectories(
+                self.config.state_dir, self._workspace.locks, self._journal.append
+            )
+            made.callback(self._data.close)
+            self._data.start_sweeping()
+            self._dossiers = DossierStore.of(self.config)
             self._disk = DiskWatch()
             made.callback(self._disk.close)
             self._launcher = Launcher(
@@ -183,6 +192,7 @@ class HostCore:
     def forget(self) -> None:
         """Belong to nobody: this is a forked copy, and threads and children are the original's."""
         self._copied = True
+        self._workspace.locks.forget()
         for process in self._plugins.values():
             process.copied = True
 
@@ -241,14 +251,15 @@ class HostCore:
     def _register(self, process: PluginProcess) -> None:
         """Deliver to its handlers what they handle, unless it has ended meanwhile."""
         handles = process.interface.handles if process.interface else ()
-        self._broker.register(handles, process.deliver)
+        self._broker.register(handles, process.talk.deliver)
         if process.ended.is_set():  # it unregistered before it was registered
-            self._broker.unregister(process.deliver)
+            self._broker.unregister(process.talk.deliver)
 
     def _give_up(self, process: PluginProcess, error: BaseException) -> None:
         """End a plugin that did not become ready, and forget it."""
         identity = process.identity
-        text = f"{identity} did not start: {type(error).__name__}."
+        told = error.message if isinstance(error, SandboxHostError) else type(error).__name__
+        text = f"{identity} did not become ready: {sentence(told)}"
         process.end(Ending(Cause.START_FAILED, text), at_once=True)
         process.ended.wait(self.config.stop_timeout_seconds)
         with self._lock:
@@ -293,6 +304,16 @@ class HostCore:
         with self._lock:
             if self._plugins.get(process.identity) is process:
                 del self._plugins[process.identity]
+
+    @property
+    def data(self) -> DataDirectories:
+        """The data directories of all plugins, loaded or not.
+
+        Raises:
+            UsageError: the host is not open.
+        """
+        self._check_open()
+        return self._data
 
     # -- events -----------------------------------------------------------------------------
 
@@ -355,9 +376,9 @@ class HostCore:
         """A plugin has ended, from whatever cause. Called by the keeper."""
         identity = process.identity
         self._disk.remove(process)
-        self._broker.unregister(process.deliver)
+        self._broker.unregister(process.talk.deliver)
         failed = process.state is State.FAILED
-        if failed:
+        if failed and process.cause is not Cause.START_FAILED:  # whoever loads it is told
             _log.warning("%s", process.cause_text)
         if process.interface is not None:
             self._tell("plugin_unloaded", {"plugin": identity, "cause": str(process.cause)})
@@ -373,21 +394,29 @@ class HostCore:
         Elsewhere, because the keeper has others to look after: a plugin may have left a hundred
         thousand files, and a control group or a nursery may take long to end.
         """
+        self._workspace.locks.give_back(process.identity)
         self._janitor.submit(lambda: _remove(process.places))
-        self._closer.submit(lambda: _release(process))
+        self._closer.submit(lambda: self._put_away(process))
+
+    def _put_away(self, process: PluginProcess) -> None:
+        """Write the dossier first: whoever sees that a plugin has ended finds it."""
+        try:
+            dossier = process.dossier()
+            if dossier is not None:
+                process.dossier_path = self._dossiers.path(self._dossiers.write(dossier))
+                _log.warning("%s: its dossier is %s", process.identity, process.dossier_path)
+        except Exception as error:  # noqa: BLE001 - a full disk, perhaps; the plugin ended all the same
+            _log.error("%s: no dossier was written: %s", process.identity, error)
+        try:
+            process.release()
+        except Exception:  # noqa: BLE001 - nobody waits for this who could do more
+            _log.exception("%s: not everything could be given back", process.identity)
 
 
 def _remove(places: Places) -> None:
     with contextlib.suppress(SandboxHostError):
         stage.remove(places.package_dir)
     remove_tree(places.scratch_dir)
-
-
-def _release(process: PluginProcess) -> None:
-    try:
-        process.release()
-    except Exception:  # noqa: BLE001 - nobody waits for this who could do more
-        _log.exception("%s: not everything could be given back", process.identity)
 
 
 def _lives_on(kind: type[PluginError], process: PluginProcess) -> PluginError:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from plugin_sdk.wire.messages import is_name
+from sandbox_host.budget.enforce import tightened
 from sandbox_host.errors import UsageError
+from sandbox_host.runtime.conversation import Request
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sandbox_host.admission.plan import SandboxPlan
     from sandbox_host.ipc.calls import Pending
-    from sandbox_host.model import Cause, Receipt, State, Usage
+    from sandbox_host.model import Cause, OperationLimits, Receipt, State, Usage
     from sandbox_host.runtime.process import PluginProcess
 
 
@@ -57,6 +60,11 @@ class PluginView:
         return self._process.cause
 
     @property
+    def dossier(self) -> Path | None:
+        """The directory with what is known of its end, once it has ended otherwise than asked."""
+        return self._process.dossier_path
+
+    @property
     def operations(self) -> tuple[str, ...]:
         """Names that can be called."""
         interface = self._process.interface
@@ -81,6 +89,7 @@ class PluginView:
         arguments: tuple[Any, ...],
         keywords: dict[str, Any],
         deadline: float | None,
+        limits: OperationLimits | None,
     ) -> Pending:
         allowed = self._process.plan.limits.wall_seconds
         seconds = allowed if deadline is None else min(deadline, allowed)
@@ -90,4 +99,15 @@ class PluginView:
         if not is_name(operation):
             text = f"{operation!r:.80} cannot be the name of an operation."
             raise UsageError(text, remedy="`operations` lists those that there are.")
-        return self._process.begin(operation, arguments, keywords, max(0.0, seconds))
+        tighter = None if limits is None else tightened(self._process.plan.limits, _checked(limits))
+        request = Request(operation, arguments, keywords, max(0.0, seconds), tighter)
+        return self._process.talk.begin(request)
+
+
+def _checked(limits: OperationLimits) -> OperationLimits:
+    for field in fields(limits):
+        value = getattr(limits, field.name)
+        if value is not None and not (isinstance(value, int | float) and value >= 0):
+            text = f"The limit {field.name} of a call is a number from 0 on, not {value!r:.40}."
+            raise UsageError(text, remedy="Leave it out for the plugin's own.")
+    return limits

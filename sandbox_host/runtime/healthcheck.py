@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sandbox_host.errors import PluginError
 from sandbox_host.health.verdict import Facts, Verdict, verdict
+from sandbox_host.runtime.conversation import Request
 
 if TYPE_CHECKING:
     from sandbox_host.ipc.calls import Pending
@@ -21,7 +22,7 @@ def ask(process: PluginProcess) -> Pending | PluginError | None:
     if interface is None or HEALTH_CHECK not in interface.operations:
         return None
     try:
-        return process.begin(HEALTH_CHECK, (), {}, DEADLINE_SECONDS)
+        return process.talk.begin(Request(HEALTH_CHECK, (), {}, DEADLINE_SECONDS))
     except PluginError as error:
         return error
 
@@ -41,7 +42,7 @@ def judge_health(process: PluginProcess, asked: Pending | PluginError | None) ->
         report, response = _failed(asked.message), None
     elif asked is not None:
         try:
-            report = process.result(asked)
+            report = process.talk.result(asked)
             response = asked.finished_at - asked.sent_at
         except PluginError as error:
             report, response = _failed(error.message), None

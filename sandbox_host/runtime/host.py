@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from sandbox_host.backends.base import Backend
     from sandbox_host.broker.queues import Subscription
     from sandbox_host.health.verdict import Verdict
-    from sandbox_host.model import Event, Metered, Usage
+    from sandbox_host.model import Event, Metered, OperationLimits, Usage
+    from sandbox_host.runtime.data import DataDirectory, RemovedData
     from sandbox_host.runtime.process import PluginProcess
 
 
@@ -112,6 +113,28 @@ class SandboxHost:
         """Return what each loaded plugin has cost so far, those that failed included."""
         return {process.identity: process.usage() for process in self._core.plugins()}
 
+    async def data(self) -> tuple[DataDirectory, ...]:
+        """Measure the data directories of all plugins, loaded or not, by identity.
+
+        Raises:
+            ConfigError: the state directory cannot be used any more.
+        """
+        return await offload.start(self._core.data.measure)
+
+    async def remove_data(self, name: str) -> RemovedData:
+        """Remove the data directory of a plugin that no host has loaded, whatever it holds.
+
+        What cannot be removed is in the result, and tried again when the next host starts.
+
+        Raises:
+            UsageError: no plugin can have that name.
+            PluginNotFoundError: it has no data directory.
+            DataInUseError: this host, or another with the same state directory, has it loaded.
+            ConfigError: what stands there is no directory, or cannot be moved away.
+            JournalError: it cannot be written down; nothing was removed.
+        """
+        return await offload.start(lambda: self._core.data.remove(name))
+
     async def publish(self, event_type: str, data: Any = None) -> Event:
         """Publish an event of the application's; handlers run in their plugins, later.
 
@@ -135,7 +158,13 @@ class Plugin(PluginView):
     """A loaded plugin of an asyncio application."""
 
     async def call(
-        self, operation: str, /, *args: Any, deadline: float | None = None, **kwargs: Any
+        self,
+        operation: str,
+        /,
+        *args: Any,
+        deadline: float | None = None,
+        limits: OperationLimits | None = None,
+        **kwargs: Any,
     ) -> Any:
         """Run an operation in the plugin and return what it returned.
 
@@ -143,6 +172,7 @@ class Plugin(PluginView):
             operation: its name; `operations` lists them.
             *args: its positional arguments: None, bool, int, float, str, bytes, list, dict.
             deadline: seconds; never more than the plugin's wall time budget, which is the default.
+            limits: tighter budgets than the plugin's own, for this call.
             **kwargs: its keyword arguments.
 
         Raises:
@@ -152,14 +182,20 @@ class Plugin(PluginView):
             BackpressureError: too much is outstanding.
             PluginError: an argument or result cannot be carried, or there is no such operation.
         """
-        pending = await self._answered(operation, args, kwargs, deadline)
-        if self._process.is_bulky(pending):
+        pending = await self._answered(operation, args, kwargs, deadline, limits)
+        if self._process.talk.is_bulky(pending):
             # A hostile value takes long to decode; the loop must go on meanwhile.
-            return await offload.start(lambda: self._process.result(pending))
-        return self._process.result(pending)
+            return await offload.start(lambda: self._process.talk.result(pending))
+        return self._process.talk.result(pending)
 
     async def metered(
-        self, operation: str, /, *args: Any, deadline: float | None = None, **kwargs: Any
+        self,
+        operation: str,
+        /,
+        *args: Any,
+        deadline: float | None = None,
+        limits: OperationLimits | None = None,
+        **kwargs: Any,
     ) -> Metered:
         """Run an operation as `call` does, and return its value with what it cost.
 
@@ -168,10 +204,10 @@ class Plugin(PluginView):
         Raises:
             PluginError: as `call`.
         """
-        pending = await self._answered(operation, args, kwargs, deadline)
-        if self._process.is_bulky(pending):
-            return await offload.start(lambda: self._process.metered(pending))
-        return self._process.metered(pending)
+        pending = await self._answered(operation, args, kwargs, deadline, limits)
+        if self._process.talk.is_bulky(pending):
+            return await offload.start(lambda: self._process.talk.metered(pending))
+        return self._process.talk.metered(pending)
 
     async def _answered(
         self,
@@ -179,8 +215,9 @@ class Plugin(PluginView):
         arguments: tuple[Any, ...],
         keywords: dict[str, Any],
         deadline: float | None,
+        limits: OperationLimits | None,
     ) -> Pending:
-        pending = self._begin(operation, arguments, keywords, deadline)
+        pending = self._begin(operation, arguments, keywords, deadline, limits)
         self._process.channel.poll_briefly(pending)
         if not pending.done():
             await _finished(pending)

@@ -1,8 +1,9 @@
 """The one thread that looks after all plugins: output, ends, budgets, and answers nobody awaits.
 
-It waits on one epoll for everything that may arrive unasked, and sweeps over the plugins at a fixed
-pace while any of them works. A protocol pipe is armed for one event at a time, so that a thread
-that leads a call is not raced for every answer; the sweep arms it again.
+It waits on one epoll for everything that may arrive unasked, and looks at each plugin when that
+plugin says: often while it works, less often while it does not. Pipes are armed for one event at a
+time: that of the protocol, so that a thread that leads a call is not raced for every answer, until
+the next look; that of the output until it was read, or for as long as it is not to be read.
 
 Without this thread nothing is bounded. A fault that meets one plugin ends that plugin, whatever
 raises; a fault of the thread's own ends all of them, and nothing is looked after any more.
@@ -27,14 +28,21 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("sandbox_host")
 
-IDLE_SECONDS: Final = 0.05
-"""Pace of the sweep while no plugin works: threads that a plugin left running are judged at it."""
+_LONGEST_SECONDS: Final = 0.05
+"""Pause of the thread where no plugin asks for a shorter one."""
 
 EXIT: Final = "exit"
 """The role of the descriptor that tells of a process's end."""
 
+CHANNEL: Final = "channel"
+"""The role of those of the protocol."""
+
+_READ_ONCE: Final = select.EPOLLIN | select.EPOLLONESHOT
+
 _DYING_SECONDS: Final = 2.0
 _PAUSE_SECONDS: Final = 0.01
+_SOONEST_SECONDS: Final = 0.001
+_TOGETHER_SECONDS: Final = 0.002
 
 
 class Kept(Protocol):
@@ -48,6 +56,9 @@ class Kept(Protocol):
 
     def readable(self, role: str) -> bool:
         """Read what is there; False if the descriptor is at its end."""
+
+    def held(self, role: str, now: float) -> bool:
+        """Tell whether this descriptor is not to be read for a while."""
 
     def pump(self) -> None:
         """Read and write the protocol as far as possible now."""
@@ -63,18 +74,15 @@ class Kept(Protocol):
 
 
 class Keeper:
-    """A thread, an epoll and a table.
+    """A thread, an epoll and a table."""
 
-    Args:
-        sweep_seconds: pace of the sweep while a plugin works.
-    """
-
-    def __init__(self, sweep_seconds: float) -> None:
-        self._sweep_seconds = sweep_seconds
+    def __init__(self) -> None:
         self._epoll = select.epoll()
         self._lock = threading.Lock()
         self._roles: dict[int, tuple[Kept, str]] = {}
-        self._kept: dict[Kept, None] = {}
+        self._due: dict[Kept, float] = {}
+        self._armed: set[int] = set()
+        self._held: dict[int, tuple[Kept, str]] = {}
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._epoll.register(self._wake_read, select.EPOLLIN)
         self._stopping = False
@@ -116,25 +124,28 @@ class Keeper:
 
     def _register(self, kept: Kept) -> None:
         receive, send = kept.channel_fds()
-        self._kept[kept] = None
+        self._due[kept] = 0.0
         for descriptor, role in kept.steady_fds().items():
             self._roles[descriptor] = (kept, role)
-            self._epoll.register(descriptor, select.EPOLLIN)
+            self._epoll.register(descriptor, _READ_ONCE)
         for descriptor in (receive, send):
-            self._roles[descriptor] = (kept, "channel")
-        self._epoll.register(receive, select.EPOLLIN | select.EPOLLONESHOT)
+            self._roles[descriptor] = (kept, CHANNEL)
+        self._epoll.register(receive, _READ_ONCE)
+        self._armed.add(receive)
         self._epoll.register(send, select.EPOLLONESHOT)
 
     def dismiss(self, kept: Kept) -> None:
         """Forget a plugin; its descriptors may be closed afterwards."""
         with self._lock:
-            self._kept.pop(kept, None)
+            self._due.pop(kept, None)
             self._faulty.discard(kept)
             for descriptor in [d for d, (k, _) in self._roles.items() if k is kept]:
                 self._unregister(descriptor)
 
     def _unregister(self, descriptor: int) -> None:
         del self._roles[descriptor]
+        self._armed.discard(descriptor)
+        self._held.pop(descriptor, None)
         with contextlib.suppress(OSError):  # closed by somebody else, and forgotten with that
             self._epoll.unregister(descriptor)
 
@@ -147,15 +158,21 @@ class Keeper:
 
     def _arm(self, kept: Kept, *, for_room: bool) -> None:
         with self._lock:
-            if kept not in self._kept:
+            if kept not in self._due:
                 return
             receive, send = kept.channel_fds()
-            self._epoll.modify(receive, select.EPOLLIN | select.EPOLLONESHOT)
+            if receive not in self._armed:
+                self._epoll.modify(receive, _READ_ONCE)
+                self._armed.add(receive)
             if for_room:
                 self._epoll.modify(send, select.EPOLLOUT | select.EPOLLONESHOT)
 
-    def wake(self) -> None:
-        """Sweep now."""
+    def wake(self, kept: Kept | None = None) -> None:
+        """Look at a plugin now, or at all of them."""
+        with self._lock:
+            for one in [kept] if kept is not None else list(self._due):
+                if one in self._due:
+                    self._due[one] = 0.0
         # Blocking: it is being woken already. Closed by the application: the next sweep is near.
         with contextlib.suppress(OSError):
             os.write(self._wake_write, b"x")
@@ -192,7 +209,7 @@ class Keeper:
         """Fail closed: this thread is at its end, so that every plugin must be, and is told so."""
         with self._lock:
             self._fatal = f"{type(error).__name__}: {error}".rstrip(": ")
-            all_kept = list(self._kept)
+            all_kept = list(self._due)
         _tell(f"the watchdog broke down ({self._fatal}): every plugin of this host is ended", error)
         for kept in all_kept:  # all are ended before one is given up
             _try(partial(kept.broke_down, error))
@@ -215,35 +232,61 @@ class Keeper:
             self._next_sweep = 0.0
             return
         with self._lock:
+            self._armed.discard(descriptor)
             found = self._roles.get(descriptor)
         if found is None:
             return
         kept, role = found
         try:
-            if role == "channel":
+            if role == CHANNEL:
                 kept.pump()
                 return
             at_end = not kept.readable(role)
         except Exception as error:  # noqa: BLE001 - see _fault
-            at_end = role != "channel"  # else what could not be read would be tried for ever
+            at_end = role != CHANNEL  # else what could not be read would be tried for ever
             self._fault(kept, error)
-        if at_end:
-            with self._lock:
-                # Meanwhile it may have been closed, and its number be another plugin's.
-                if self._roles.get(descriptor) == found:
-                    self._unregister(descriptor)
+        with self._lock:
+            # Meanwhile it may have been closed, and its number be another plugin's.
+            if self._roles.get(descriptor) != found or role == CHANNEL:
+                return
+            if at_end:
+                self._unregister(descriptor)
+            elif kept.held(role, time.monotonic()):
+                self._held[descriptor] = found
+            else:
+                self._epoll.modify(descriptor, _READ_ONCE)
 
     def _sweep(self, now: float) -> float:
+        """Look at every plugin whose time has come; return in how many seconds the next one's is.
+
+        What is called for each may itself ask to be looked at sooner, or be dismissed.
+        """
         with self._lock:
-            all_kept = list(self._kept)
-        pause = IDLE_SECONDS
-        for kept in all_kept:
+            # Those that are due soon are taken along: from then on their times are the same.
+            due = [kept for kept, at in self._due.items() if at <= now + _TOGETHER_SECONDS]
+            self._due.update(dict.fromkeys(due, now + _LONGEST_SECONDS))
+        for kept in due:
             try:
-                pause = min(pause, kept.tick(now))
+                pause = kept.tick(now)
                 self._arm(kept, for_room=False)
             except Exception as error:  # noqa: BLE001 - see _fault
+                pause = _PAUSE_SECONDS
                 self._fault(kept, error)
-        return max(pause, 0.001)
+            with self._lock:
+                # 0.0: it was woken meanwhile.
+                if self._due.get(kept):
+                    self._due[kept] = now + pause
+        with self._lock:
+            self._resume(now)
+            first = min(self._due.values(), default=now + _LONGEST_SECONDS)
+        return min(_LONGEST_SECONDS, max(_SOONEST_SECONDS, first - time.monotonic()))
+
+    def _resume(self, now: float) -> None:
+        """Read what was held back, where its time has come."""
+        for descriptor, (kept, role) in list(self._held.items()):
+            if not kept.held(role, now):
+                del self._held[descriptor]
+                self._epoll.modify(descriptor, _READ_ONCE)
 
     def _fault(self, kept: Kept, error: Exception) -> None:
         # One plugin's fault must not end the thread that looks after all of them.
@@ -251,7 +294,7 @@ class Keeper:
         if not told:
             _tell("the keeper met a fault of the host's", error)
         with self._lock:
-            if kept in self._kept:
+            if kept in self._due:
                 self._faulty.add(kept)
         try:
             kept.broke_down(error)

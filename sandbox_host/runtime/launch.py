@@ -29,6 +29,7 @@ from sandbox_host.errors import (
     AttestationError,
     ConfigError,
     ConfinementError,
+    DataInUseError,
     PluginError,
     RefusedError,
     StartError,
@@ -126,11 +127,13 @@ class Launcher:
             AttestationError: what is in force is not what was planned.
             ConfigError: a directory or log cannot be written, or the plugin's user could not read
                 the interpreter's library.
+            DataInUseError: another host with the same state directory has the plugin loaded.
         """
         identity = plan.identity
         if Layer.OWN_UID in plan.layers:
             self._check_interpreter()
         with contextlib.ExitStack() as undo:
+            self._lock_data(plan, undo)
             package_dir = stage.stage(bundle, self._workspace.bundles)
             undo.callback(stage.remove, package_dir)
             places = self._places(identity, package_dir)
@@ -157,6 +160,16 @@ class Launcher:
             )
             undo.pop_all()
         return process
+
+    def _lock_data(self, plan: SandboxPlan, undo: contextlib.ExitStack) -> None:
+        """Hold the data directory until the process is gone; the host then gives it back."""
+        locks = self._workspace.locks
+        try:
+            locks.take(plan.identity, plan.limits)
+        except DataInUseError as error:
+            self._journal.append("start_failed", plan.identity, f"[{error.code}] {error.message}")
+            raise
+        undo.callback(locks.give_back, plan.identity)
 
     def _start_child(
         self, plan: SandboxPlan, places: Places, timeout: float

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from typing import TYPE_CHECKING, Final
 
 from sandbox_host.budget.place import MAX_DUMP_BYTES, place_in
 
 if TYPE_CHECKING:
     from sandbox_host.backends.base import Child
+    from sandbox_host.budget.rate import Bucket
     from sandbox_host.observe.plugin_log import PluginLog
 
 STDOUT: Final = "stdout"
@@ -26,10 +28,12 @@ class Output:
     Args:
         child: whose descriptors are read; they never block.
         log: where the streams go.
+        rate: bounds how fast they are read.
     """
 
-    def __init__(self, child: Child, log: PluginLog) -> None:
+    def __init__(self, child: Child, log: PluginLog, rate: Bucket) -> None:
         self.log = log
+        self._rate = rate
         self._descriptors = {
             STDOUT: child.log_fds[0],
             STDERR: child.log_fds[1],
@@ -47,6 +51,15 @@ class Output:
         """Read once; False at the end of the stream."""
         with self._lock:
             return not self._closed and self._read(role) != b""
+
+    def held(self, role: str, now: float) -> bool:
+        """Tell whether a stream is not to be read yet; a full pipe makes the plugin wait."""
+        return role != TRACE and self._rate.wait(now) > 0
+
+    @property
+    def held_seconds(self) -> float:
+        """For how long, all in all, the streams were not read."""
+        return self._rate.held_seconds
 
     def drain(self) -> None:
         """Take what is there now, up to 4 MiB of each stream.
@@ -76,8 +89,19 @@ class Output:
             # Only the start of the dumps is looked at; the rest is read and dropped.
             self._dump += data[: MAX_DUMP_BYTES - len(self._dump)]
         else:
+            self._rate.take(len(data), time.monotonic())
             self.log.write(data)
         return data
+
+    def stacks(self) -> str:
+        """Return what it said of where its threads stood; its word, as it came, up to 64 KiB."""
+        return self._dump.decode("utf-8", "replace")
+
+    def log_stacks(self) -> None:
+        """Put what it said of its stacks into the log, behind its output."""
+        with self._lock:
+            if not self._closed and self._dump:
+                self.log.write(bytes(self._dump), printed=False)
 
     def place(self, package_dir: str) -> str:
         """Return where the plugin's code stood when it was asked, or ""."""

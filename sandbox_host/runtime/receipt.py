@@ -10,7 +10,7 @@ from sandbox_host.guarantees import missing, standing
 from sandbox_host.model import Enforced, Layer, LayerReport, LayerStatus, Limits
 from sandbox_host.reading import shown_bytes, shown_seconds
 from sandbox_host.runtime.disk import PAUSE_SECONDS
-from sandbox_host.runtime.keeper import IDLE_SECONDS
+from sandbox_host.runtime.watch import IDLE_SECONDS
 
 if TYPE_CHECKING:
     from sandbox_host.admission.plan import SandboxPlan
@@ -52,6 +52,7 @@ def check_kept(receipt: Receipt, plan: SandboxPlan) -> None:
 
 def _watched(limits: Limits, pace: str) -> tuple[Enforced, ...]:
     by = f"{Layer.WATCHDOG}, every {pace}"
+    held = "held back by the host, which reads no faster"
     measured = f"measured by the host, every {shown_seconds(PAUSE_SECONDS)} or more"
     return (
         Enforced("memory_bytes", shown_bytes(limits.memory_bytes), by),
@@ -60,7 +61,19 @@ def _watched(limits: Limits, pace: str) -> tuple[Enforced, ...]:
         Enforced("threads", str(limits.threads), by),
         Enforced("data_bytes", shown_bytes(limits.data_bytes), measured),
         Enforced("data_files", str(limits.data_files), measured),
+        Enforced(
+            "cpu_seconds_per_minute",
+            f"{shown_seconds(limits.cpu_seconds_per_minute)} in any 60 s",
+            by,
+        ),
+        Enforced("messages_per_second", f"{limits.messages_per_second} a second", held),
+        Enforced("message_bytes_per_second", _rate(limits.message_bytes_per_second), held),
+        Enforced("log_bytes_per_second", _rate(limits.log_bytes_per_second), held),
     )
+
+
+def _rate(size: int) -> str:
+    return f"{shown_bytes(size)} a second"
 
 
 def _place(entry: Enforced) -> int:

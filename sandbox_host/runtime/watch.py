@@ -1,14 +1,28 @@
 """Looks at one plugin, again and again, and says what is wrong with it. Acting is its process's.
 
-The keeper calls `look`; facts come from the child, verdicts from `budget.enforce`.
+The keeper calls `look`; facts come from the child, verdicts from `budget.enforce`. A look costs
+what is due: the plugin's CPU clock each time, and the rest (memory, threads, descriptors: a hundred
+times as much) only where that clock has moved. A process that has not run has taken nothing.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Final
 
-from sandbox_host.budget.enforce import Excess, Facts, Idle, Running, begin_anew, judge, judge_idle
+from sandbox_host.budget.enforce import (
+    Excess,
+    Facts,
+    Idle,
+    Running,
+    begin_anew,
+    judge,
+    judge_idle,
+    judge_minute,
+)
+from sandbox_host.budget.window import CpuWindow
+from sandbox_host.observe.curve import Curve
 
 if TYPE_CHECKING:
     from sandbox_host.backends.base import Child
@@ -16,12 +30,22 @@ if TYPE_CHECKING:
     from sandbox_host.ipc.calls import Pending
     from sandbox_host.model import Limits
 
+IDLE_SECONDS: Final = 0.05
+"""Pace of the looks while nothing is asked: threads that a plugin left running are judged at it."""
+
+CORES: Final = os.cpu_count() or 1
+"""So many seconds of CPU time may pass in one of the clock on the wall."""
+
 MAX_BLIND_LOOKS: Final = 3
 MAX_BLIND_SECONDS: Final = 0.5
 """A process that has ended cannot be looked at until its end is told: this often, and this long.
 
 Its parent, which tells of it, may have others to serve on a machine that is busy.
 """
+
+_SOONEST_SECONDS: Final = 0.001
+_STILL_SECONDS: Final = 2.0
+"""So long a look at the CPU clock alone is enough for a process that does not run."""
 
 
 class Watch:
@@ -31,16 +55,27 @@ class Watch:
         child: the process.
         limits: its budgets.
         ledger: where peaks are written down.
+        sweep_seconds: pace of the looks while it works.
+
+    Attributes:
+        curve: what was seen at each look, by the monotonic clock.
     """
 
-    def __init__(self, child: Child, limits: Limits, ledger: Ledger) -> None:
+    def __init__(self, child: Child, limits: Limits, ledger: Ledger, sweep_seconds: float) -> None:
         self._child = child
         self._limits = limits
         self._ledger = ledger
+        self._sweep_seconds = sweep_seconds
+        self.curve = Curve()
         self._blind = 0
         self._blind_for = 0.0
         self._seen_at = time.monotonic()
+        self._sampled_at = -_STILL_SECONDS
+        self._sampled_cpu = -1.0
+        self._cpu = 0.0
         self._idle: Idle | None = None
+        self._minute = CpuWindow()
+        self._minute_used = 0.0
 
     @property
     def blind(self) -> bool:
@@ -56,14 +91,21 @@ class Watch:
         """
         return self._blind > MAX_BLIND_LOOKS and self._blind_for > MAX_BLIND_SECONDS
 
-    def start(self, pending: Pending) -> None:
-        """Start the clocks of the operation that the plugin works on now."""
+    def start(self, pending: Pending) -> bool:
+        """Start the clocks of the operation that the plugin works on now.
+
+        Returns:
+            Whether one of its budgets may be used up before the next look at an idle plugin.
+        """
         pending.cpu_at_start = self._child.cpu_seconds()
         pending.started_at = time.monotonic()
+        limits = pending.limits or self._limits
         if pending.is_delivery:
             pending.sent_at = pending.started_at
-            pending.deadline = pending.started_at + self._limits.wall_seconds
+            pending.deadline = pending.started_at + limits.wall_seconds
         self._idle = None
+        wall = pending.deadline - pending.started_at
+        return min(wall, limits.cpu_seconds / CORES) < 2 * IDLE_SECONDS
 
     def sample(self) -> Facts | None:
         """Look at the process and write down its peaks; None if it cannot be looked at."""
@@ -76,7 +118,14 @@ class Watch:
             descriptors=sample.descriptors,
             threads=sample.threads,
         )
-        return Facts(sample.resident_bytes, sample.threads)
+        self.curve.add(
+            time.monotonic(),
+            sample.cpu_seconds,
+            sample.resident_bytes,
+            sample.threads,
+            sample.descriptors,
+        )
+        return Facts(sample.resident_bytes, sample.threads, sample.at_memory_limit)
 
     def look(self, oldest: Pending | None, now: float) -> Excess | None:
         """Return the gravest excess, or None.
@@ -85,15 +134,49 @@ class Watch:
             oldest: what the plugin works on, or None.
             now: reading of the monotonic clock.
         """
+        cpu = self._cpu = self._child.cpu_seconds()
+        facts = self._sample_if_due(cpu, now)
+        self._minute_used = self._minute.used(cpu, now)
+        if oldest is not None:
+            limits, running = oldest.limits or self._limits, self._running(oldest, cpu)
+            excess = judge(limits, facts, running, now)
+        else:
+            excess = judge(self._limits, facts, None, now) or self._look_idle(cpu, now)
+        operation = oldest.operation if oldest else ""
+        return excess or judge_minute(self._limits, self._minute_used, operation)
+
+    def pause(self, oldest: Pending | None, now: float) -> float:
+        """Return in how many seconds to look again: before anything can be far over its budget.
+
+        Args:
+            oldest: what the plugin works on, or None.
+            now: reading of the monotonic clock, that of the last look.
+        """
+        pause, limits, began = IDLE_SECONDS, self._limits, self._idle
+        used = 0.0 if began is None else self._cpu - began.cpu_at_start
+        if oldest is not None:
+            limits = oldest.limits or limits
+            pause = min(self._sweep_seconds, oldest.deadline - now)
+            used = self._cpu - oldest.cpu_at_start
+        left = min(limits.cpu_seconds - used, limits.cpu_seconds_per_minute - self._minute_used)
+        return max(_SOONEST_SECONDS, min(pause, left / CORES))
+
+    def _sample_if_due(self, cpu: float, now: float) -> Facts | None:
+        since = now - self._sampled_at
+        # Looks that are only for the clock come sooner than a sweep; a tenth is for its own delay.
+        soon = since < 0.9 * self._sweep_seconds
+        still = cpu == self._sampled_cpu and since < _STILL_SECONDS
+        if not self._blind and (soon or still):
+            return None
+        self._sampled_at, self._sampled_cpu = now, cpu
         facts = self.sample()
         if facts is not None:
             self._blind, self._blind_for, self._seen_at = 0, 0.0, now
         else:
             self._blind, self._blind_for = self._blind + 1, now - self._seen_at
-        running = self._running(oldest) if oldest is not None else None
-        return judge(self._limits, facts, running, now) or self._look_idle(oldest, now)
+        return facts
 
-    def _running(self, oldest: Pending) -> Running:
+    def _running(self, oldest: Pending, cpu: float) -> Running:
         if not oldest.started_at:
             # Sent this very moment, and its sender has not come to start its clocks: without them,
             # it would be billed for the plugin's whole life.
@@ -105,16 +188,13 @@ class Watch:
             deadline = started_at + self._limits.wall_seconds
         return Running(
             operation=oldest.operation,
-            cpu_seconds=self._child.cpu_seconds() - oldest.cpu_at_start,
+            cpu_seconds=max(0.0, cpu - oldest.cpu_at_start),
             started_at=started_at,
             deadline=deadline,
             interrupted_at=oldest.interrupted_at,
         )
 
-    def _look_idle(self, oldest: Pending | None, now: float) -> Excess | None:
-        if oldest is not None:
-            return None
-        cpu = self._child.cpu_seconds()
+    def _look_idle(self, cpu: float, now: float) -> Excess | None:
         idle = self._idle  # read once: a caller's thread that starts an operation forgets it
         if idle is None or begin_anew(self._limits, idle, now):
             idle = self._idle = Idle(now, cpu)

@@ -1,8 +1,8 @@
 """The host's directories: what is kept between runs, and a private one that dies with the host.
 
-``state_dir`` holds ``data/<identity>`` (the plugins' own), ``logs``, the journal, and the private
-copies below ``run/<host>``. A host that was killed cannot remove its run directory; the next one
-does, told by a lock that only a living process can hold.
+``state_dir`` holds ``data/<identity>`` (the plugins' own), ``locks/<identity>`` (who uses one now),
+``logs``, the journal, and the private copies below ``run/<host>``. A host that was killed cannot
+remove its run directory; the next one does, told by a lock that only a living process can hold.
 """
 
 from __future__ import annotations
@@ -21,12 +21,16 @@ from pathlib import Path
 from typing import Final
 
 from sandbox_host.errors import ConfigError
+from sandbox_host.runtime.data_locks import LOCKS, DataLocks
+from sandbox_host.runtime.removal import Removal
 from sandbox_host.trees import open_directory
 
 _log = logging.getLogger("sandbox_host")
 
 _LOCK: Final = "lock"
 _CHILD_PACKAGES: Final = ("plugin_sdk", "msgpack")
+_KEPT: Final = ("data", LOCKS, "logs", "run")
+_REMOVE_SECONDS: Final = 60.0
 
 
 class Workspace:
@@ -36,17 +40,21 @@ class Workspace:
         state_dir: made with mode 0700 if there is none.
         plugin_uids: first and number of the user ids that a plugin's own directory may belong to.
 
+    Attributes:
+        locks: those of the data directories that this host's plugins use.
+
     Raises:
         ConfigError: it cannot be made, or others may write to it.
     """
 
     def __init__(self, state_dir: Path, plugin_uids: tuple[int, int] = (0, 0)) -> None:
         self.state_dir = state_dir
+        self.locks = DataLocks(state_dir / LOCKS)
         self._plugin_uids = plugin_uids
         self._lock = -1
         try:
-            for path in (state_dir, *(state_dir / name for name in ("data", "logs", "run"))):
-                _private_directory(path)
+            for path in (state_dir, *(state_dir / name for name in _KEPT)):
+                private_directory(path)
             self.run_dir = state_dir / "run" / f"{os.getpid()}-{secrets.token_hex(4)}"
             try:
                 self._fill_run_dir()
@@ -169,9 +177,22 @@ class Workspace:
             path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _private_directory(path: Path) -> None:
-    """Make ``path`` with mode 0700, or check that it is a directory that only we can write."""
+def private_directory(path: Path) -> None:
+    """Make ``path`` with mode 0700, or check that it is a directory that only we can write.
+
+    Raises:
+        OSError: it is not.
+    """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    check_private(path)
+
+
+def check_private(path: Path) -> None:
+    """Check that ``path`` is a directory that only we can write.
+
+    Raises:
+        OSError: it is not.
+    """
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         text = f"{path} is no directory of this user"
@@ -206,52 +227,8 @@ def _remove_abandoned(run: Path) -> None:
 def remove_tree(root: Path) -> None:
     """Remove a directory whatever a plugin put there, following no link.
 
-    Subdirectories are moved to the top before they are emptied, so that a tree of any depth needs
-    neither recursion nor more than two descriptors. What cannot be removed is left.
+    What cannot be removed is left, and so is what is not within `_REMOVE_SECONDS`: somebody may go
+    on writing to it.
     """
-    with contextlib.suppress(OSError):
-        if stat.S_ISDIR(root.lstat().st_mode):
-            root.chmod(0o700)  # before it is opened: its own mode may forbid that
-        top = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            waiting = os.listdir(top)
-            number = 0
-            while waiting:
-                name = waiting.pop()
-                with contextlib.suppress(OSError):
-                    for inner in _empty(top, name):
-                        number += 1
-                        moved = f".removing-{number}-{secrets.token_hex(4)}"
-                        old = os.path.join(name, inner)
-                        os.rename(old, moved, src_dir_fd=top, dst_dir_fd=top)
-                        waiting.append(moved)
-                    os.rmdir(name, dir_fd=top)
-        finally:
-            os.close(top)
-        os.rmdir(root)
-
-
-def _empty(top: int, name: str) -> list[str]:
-    """Remove the files in the directory ``name``; return the directories in it.
-
-    Raises:
-        FileNotFoundError: it was no directory; it is removed.
-    """
-    status = os.stat(name, dir_fd=top, follow_symlinks=False)
-    if not stat.S_ISDIR(status.st_mode):
-        os.unlink(name, dir_fd=top)
-        raise FileNotFoundError(name)
-    os.chmod(name, 0o700, dir_fd=top)
-    inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
-    directories = []
-    try:
-        with os.scandir(inner) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    os.chmod(entry.name, 0o700, dir_fd=inner)
-                    directories.append(entry.name)
-                else:
-                    os.unlink(entry.name, dir_fd=inner)
-    finally:
-        os.close(inner)
-    return directories
+    with contextlib.suppress(OSError), Removal(root) as removal:
+        removal.run(_REMOVE_SECONDS)

@@ -15,7 +15,8 @@ from sandbox_host.selftest.report import Verdict, judge
 
 BASE = ("landlock", "seccomp")
 
-pytestmark = pytest.mark.needs(*BASE)
+# All attacks take a quarter of a minute, and a busy machine's several times that.
+pytestmark = [pytest.mark.needs(*BASE), pytest.mark.timeout(300)]
 
 _EACH = [
     pytest.param(name, marks=pytest.mark.needs(*BASE, *attack.needs))

@@ -17,10 +17,14 @@ import pytest
 from tests.support import sabotage
 from tests.support.users import ROOT, USERS, users
 
-pytestmark = pytest.mark.needs(
-    *("user-namespace", "pid-namespace", "network-namespace", "ipc-namespace", "uts-namespace"),
-    *("cgroup-namespace", "own-root", "landlock", "seccomp"),
-)
+pytestmark = [
+    pytest.mark.needs(
+        *("user-namespace", "pid-namespace", "network-namespace", "ipc-namespace"),
+        *("uts-namespace", "cgroup-namespace", "own-root", "landlock", "seccomp"),
+    ),
+    # The first test of a group goes through all of it: a quarter of a minute, or several.
+    pytest.mark.timeout(300),
+]
 
 AT = "failed at"
 APPLIED = "could not be applied"
@@ -98,7 +102,7 @@ def outcome() -> Iterator[Outcome]:
         @functools.cache
         def run(user: str, number: int) -> Any:
             names = [n for n in GROUPS[number] if n in sabotage.cases(root=user == ROOT)]
-            return json.loads(runner.run(user, "tests.support.sabotage", *names))
+            return json.loads(runner.run(user, "tests.support.sabotage", *names, timeout=280))
 
         def find(user: str, name: str) -> Any:
             number = next(number for number, group in enumerate(GROUPS) if name in group)

@@ -97,6 +97,7 @@ def test_what_it_prints_is_no_result(cli: LocalCommandLine) -> None:
     assert "on standard output" in log.read_text()
 
 
+@pytest.mark.usefixtures("long_grace")
 @pytest.mark.parametrize(
     ("arguments", "code", "why"),
     [

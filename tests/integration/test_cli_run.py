@@ -28,7 +28,14 @@ def cleanup():
     return True
 """
 STUCK = "import time\n\ndef cleanup():\n    time.sleep(60)\n    return True\n"
-ENDS_SOON = "import os, threading\nthreading.Timer(0.2, os._exit, (4,)).start()\n"
+ENDS_SOON = """
+import os
+from plugin_sdk import on
+
+@on("plugin_loaded")
+def leave(event):
+    os._exit(4)
+"""
 
 
 @pytest.fixture
@@ -109,7 +116,7 @@ def test_one_that_is_refused_stops_the_start_of_all(cli: CommandLine) -> None:
 
 
 def test_it_ends_when_no_plugin_is_left(cli: CommandLine) -> None:
-    with start(cli, plugin(cli, "sample", ENDS_SOON)) as process:
+    with start(cli, plugin(cli, "sample", ENDS_SOON, events=["plugin_loaded"])) as process:
         out, err = process.communicate()
     ran = checked(process.returncode, out, err)
     assert ran.code == 1

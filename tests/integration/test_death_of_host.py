@@ -73,9 +73,8 @@ def test_next_host_removes_what_a_killed_one_left(workshop: Workshop) -> None:
 
 
 def test_two_hosts_share_a_state_directory_and_keep_each_others_files(workshop: Workshop) -> None:
-    bundle = workshop.write()
     with SandboxHost.blocking(workshop.config()) as first:
-        plugin = first.load(bundle)
+        plugin = first.load(workshop.write())
         with SandboxHost.blocking(workshop.config()) as second:
-            assert second.load(bundle).call("echo", 2) == 2
+            assert second.load(workshop.write(name="other")).call("echo", 2) == 2
         assert plugin.call("echo", 1) == 1

@@ -130,7 +130,6 @@ GARBAGE = r"""
 
     @operation
     def crash(number):
-        signal.signal(number, signal.SIG_DFL)
         if number == signal.SIGSEGV:
             ctypes.string_at(0)
         os.abort()
@@ -194,6 +193,7 @@ def test_ending_by_a_signal(host: BlockingHost, load: Load, number: int, cause: 
     with pytest.raises(PluginEndedError) as caught:
         plugin.call("crash", number)
     assert caught.value.cause == cause
+    assert " in crash." in str(caught.value)
     assert plugin.cause is cause
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from sandbox_host import SandboxHost
 from sandbox_host.errors import ManifestError, OperationError, StartError
+from sandbox_host.model import Limits
 from tests.support.host import Load, Workshop
 
 pytestmark = pytest.mark.needs("landlock", "seccomp")
@@ -184,7 +186,12 @@ def test_numpy_multiplies(workshop: Workshop) -> None:
     if not (environment / "numpy").is_dir():
         pytest.fail("the plugin environment is not made: run `make env`")
     with SandboxHost.blocking(workshop.config(plugin_environment=environment)) as host:
-        assert host.load(workshop.write(NUMPY)).call("multiply", 64) == 64.0
+        plugin = host.load(workshop.write(NUMPY))
+        assert plugin.plan.limits == Limits(), "the default budget"
+        assert plugin.call("multiply", 1_000) == 1_000.0
+        # A library of linear algebra starts a thread for each CPU unless it is told otherwise.
+        assert len(os.listdir(f"/proc/{plugin.receipt.pid}/task")) == 1
+        assert plugin.usage().threads_peak == 1
 
 
 @pytest.mark.needs("own-root")

@@ -56,7 +56,9 @@ def executed(workshop: Workshop) -> bool:
     return (workshop.data_dir("sample") / "executed").exists()
 
 
-def refused(host: BlockingHost, workshop: Workshop, bundle: Path, kind: type[RefusedError]) -> str:
+def check_refused(
+    host: BlockingHost, workshop: Workshop, bundle: Path, kind: type[RefusedError]
+) -> str:
     """Load a bundle that must be refused; return the error's text."""
     with pytest.raises(RefusedError) as caught:
         host.load(bundle)
@@ -75,7 +77,7 @@ def test_untouched_bundle_is_executed(host: BlockingHost, workshop: Workshop, bu
 
 def test_unsigned(host: BlockingHost, workshop: Workshop, bundle: Path) -> None:
     (bundle / ENVELOPE_NAME).unlink()
-    assert ENVELOPE_NAME in refused(host, workshop, bundle, UnsignedError)
+    assert ENVELOPE_NAME in check_refused(host, workshop, bundle, UnsignedError)
 
 
 def _change_byte(bundle: Path) -> None:
@@ -120,13 +122,13 @@ def test_changed_files_are_named(
     named: str,
 ) -> None:
     tamper(bundle)
-    assert named in refused(host, workshop, bundle, VerificationError)
+    assert named in check_refused(host, workshop, bundle, VerificationError)
 
 
 @pytest.mark.parametrize("target", ["helper.py", "/etc/hostname", "nowhere"])
 def test_symlink(host: BlockingHost, workshop: Workshop, bundle: Path, target: str) -> None:
     os.symlink(target, bundle / "link.py")
-    assert "link.py" in refused(host, workshop, bundle, BundleError)
+    assert "link.py" in check_refused(host, workshop, bundle, BundleError)
 
 
 def test_file_replaced_by_a_link_to_the_same_bytes(
@@ -134,17 +136,17 @@ def test_file_replaced_by_a_link_to_the_same_bytes(
 ) -> None:
     shutil.move(bundle / "helper.py", bundle.parent / "helper.py")
     os.symlink(bundle.parent / "helper.py", bundle / "helper.py")
-    assert "helper.py" in refused(host, workshop, bundle, BundleError)
+    assert "helper.py" in check_refused(host, workshop, bundle, BundleError)
 
 
 def test_fifo(host: BlockingHost, workshop: Workshop, bundle: Path) -> None:
     os.mkfifo(bundle / "pipe")
-    assert "pipe" in refused(host, workshop, bundle, BundleError)
+    assert "pipe" in check_refused(host, workshop, bundle, BundleError)
 
 
 def test_byte_code(host: BlockingHost, workshop: Workshop, bundle: Path) -> None:
     py_compile.compile(str(bundle / "helper.py"), str(bundle / "helper.pyc"))
-    assert "helper.pyc" in refused(host, workshop, bundle, BundleError)
+    assert "helper.pyc" in check_refused(host, workshop, bundle, BundleError)
 
 
 def test_our_own_tools_do_not_sign_byte_code(workshop: Workshop, bundle: Path) -> None:
@@ -158,13 +160,13 @@ def test_unknown_key(host: BlockingHost, workshop: Workshop, bundle: Path) -> No
     stranger = make_key(99)
     (bundle / ENVELOPE_NAME).unlink()
     sign_directory(bundle, stranger)
-    assert stranger.key_id in refused(host, workshop, bundle, UntrustedError)
+    assert stranger.key_id in check_refused(host, workshop, bundle, UntrustedError)
 
 
 def test_signature_of_another_bundle(host: BlockingHost, workshop: Workshop, bundle: Path) -> None:
     other = workshop.write("X = 2")
     shutil.copy(other / ENVELOPE_NAME, bundle / ENVELOPE_NAME)
-    refused(host, workshop, bundle, VerificationError)
+    check_refused(host, workshop, bundle, VerificationError)
 
 
 def test_two_permissions_keys(host: BlockingHost, workshop: Workshop, bundle: Path) -> None:
@@ -173,7 +175,7 @@ def test_two_permissions_keys(host: BlockingHost, workshop: Workshop, bundle: Pa
     (bundle / "plugin.json").write_text(f"{text}, {twice}")
     with pytest.raises(ManifestError, match="permissions"):
         sign_directory(bundle, workshop.key)
-    assert "plugin.json" in refused(host, workshop, bundle, VerificationError)
+    assert "plugin.json" in check_refused(host, workshop, bundle, VerificationError)
 
 
 def test_two_permissions_keys_signed_all_the_same(
@@ -185,7 +187,7 @@ def test_two_permissions_keys_signed_all_the_same(
     (bundle / "plugin.json").write_text(twice)
     (bundle / ENVELOPE_NAME).unlink()
     _sign_without_checks(bundle, workshop, monkeypatch)
-    assert "permissions" in refused(host, workshop, bundle, ManifestError)
+    assert "permissions" in check_refused(host, workshop, bundle, ManifestError)
 
 
 def _sign_without_checks(bundle: Path, workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sandbox_host.backends.linux import procfs
-from sandbox_host.budget.enforce import Facts, Running, Step, judge
+from sandbox_host.budget.enforce import Facts, Running, Step, judge, judge_minute, tightened
 from sandbox_host.budget.place import place_in
-from sandbox_host.model import Limits
+from sandbox_host.model import Cause, Limits, OperationLimits
 from sandbox_host.reading import is_printable
 from sandbox_host.runtime.answers import clean
 
 count = st.integers(0, 2**50)
 seconds = st.floats(0, 1e6)
-limits = st.builds(Limits, memory_bytes=count, threads=count, cpu_seconds=seconds)
+limits = st.builds(
+    Limits,
+    memory_bytes=count,
+    threads=count,
+    cpu_seconds=seconds,
+    cpu_seconds_per_minute=seconds,
+)
 facts = st.builds(Facts, count, count)
 running = st.builds(
     lambda cpu, start, allowed, asked: Running("o", cpu, start, start + allowed, asked),
@@ -62,6 +68,29 @@ def test_more_is_never_worse(
         assert judge(generous, fact, run, now) is None
 
 
+tighter = st.builds(
+    OperationLimits,
+    cpu_seconds=st.none() | seconds,
+    memory_bytes=st.none() | count,
+    threads=st.none() | count,
+)
+
+
+@given(limits, tighter)
+def test_what_a_call_gets_is_above_neither_side(limit: Limits, wanted: OperationLimits) -> None:
+    got = tightened(limit, wanted)
+    for field in fields(Limits):
+        of_plugin, asked = getattr(limit, field.name), getattr(wanted, field.name, None)
+        assert getattr(got, field.name) == (of_plugin if asked is None else min(of_plugin, asked))
+
+
+@given(limits, seconds)
+def test_a_minute_is_exceeded_or_not(limit: Limits, used: float) -> None:
+    excess = judge_minute(limit, used, "o")
+    assert (excess is not None) == (used > limit.cpu_seconds_per_minute)
+    assert excess is None or (excess.cause, excess.used) == (Cause.CPU, used)
+
+
 @given(st.binary(max_size=400), st.sampled_from(["/p", "/p/", "/"]))
 @example(b'  File "/p/main.py", line 3 in f', "/p")
 @example(b'  File "/p/\x1b.py", line 3 in f', "/p")
@@ -87,10 +116,11 @@ names = st.text(st.characters(exclude_characters="\n\x00"), max_size=16)
 @given(names | st.sampled_from([") R", "(", "))) S 1 2", " "]), count, st.integers(1, 2**20))
 def test_stat_is_read_behind_any_name(name: str, pages: int, threads: int) -> None:
     fields = ["S", *["0"] * 49]
-    fields[17], fields[21] = str(threads), str(pages)
+    fields[17] = str(threads)
     stat = procfs.parse_stat(f"1 ({name}) {' '.join(fields)}")
     assert (stat.state, stat.threads) == ("S", threads)
-    assert stat.resident_bytes == pages * procfs.PAGE_BYTES
+    statm = f"{pages + 9} {pages + 7} 7 1 0 {pages} 0\n"
+    assert procfs.parse_statm(statm) == pages * procfs.PAGE_BYTES
 
 
 @given(names)

@@ -31,6 +31,7 @@ class FakeGroup:
     values: dict[str, int] = field(default_factory=lambda: {"memory_bytes": 100, "tasks": 9})
     gone: bool = False
     paths: tuple[Path, ...] = (Path("/sys/fs/cgroup/sandbox-sample"),)
+    weight_file: str = "cgroup v1, cpu.shares"
 
     def is_member(self, membership: str) -> bool:
         """As `Group`."""
@@ -123,11 +124,11 @@ class Case:
         return Attested(*parts, self.group)  # type: ignore[arg-type]  # as far as it is looked at
 
 
-def line_of(mount: Mount) -> MountLine:
-    """Return how the kernel tells of a planned mount."""
+def line_of(mount: Mount, more: frozenset[str] = frozenset({"relatime"})) -> MountLine:
+    """Return how the kernel tells of a planned mount, which it may have given more options."""
     kind = {"bind": "ext4", "hidden": "tmpfs"}.get(mount.kind, mount.kind)
     data = f"rw,{mount.data}" if mount.kind in {"proc", "tmpfs"} else "rw"
-    return MountLine(mount.path, mount.words | {"relatime"}, kind, data)
+    return MountLine(mount.path, mount.words | more, kind, data)
 
 
 def with_layers(plan: Any, layers: tuple[Layer, ...]) -> Any:

@@ -13,8 +13,10 @@ from typing import Any
 from plugin_sdk.wire.connection import Connection
 from plugin_sdk.wire.limits import PROTOCOL_VERSION, READ_BYTES
 from plugin_sdk.wire.messages import HOST, PLUGIN, Call, Confine, Confined, Load, Message, Ready
+from sandbox_host.budget.rate import MessageRate
 from sandbox_host.ipc.calls import Pending
 from sandbox_host.ipc.channel import Channel
+from sandbox_host.model import Limits
 
 
 class Line:
@@ -42,6 +44,7 @@ class Line:
             self._receive_fd,
             self._send_fd,
             max_unsent_bytes=max_unsent_bytes,
+            pace=MessageRate(Limits()),
             on_message=self.messages.append,
             on_answered=lambda pending, _: self.answered.append(pending),
             on_broken=self.broken.append,

@@ -54,7 +54,8 @@ class Peer:
     """The plugin's end of the pipes, for a script.
 
     Attributes:
-        cpu, resident, threads, descriptors: what the host is told when it looks.
+        cpu, resident, threads, descriptors, held: what the host is told when it looks; held at
+            the memory limit.
         dump: what is written to the trace pipe when the host asks for stacks.
         interrupted: set when the host asked the operation to end.
         fault: raised by the next look at the process: a fault of the host's own.
@@ -66,6 +67,7 @@ class Peer:
         self.resident = 1 << 20
         self.threads = 1
         self.descriptors = 6
+        self.held = False
         self.dump = b""
         self.interrupted = threading.Event()
         self.fault: Exception | None = None
@@ -168,7 +170,8 @@ class FakeChild:
             return None
         if peer.fault is not None:
             raise peer.fault
-        return Sample(peer.resident, peer.resident, peer.cpu, peer.threads, peer.descriptors)
+        used = (peer.resident, peer.resident, peer.cpu, peer.threads, peer.descriptors)
+        return Sample(*used, at_memory_limit=peer.held)
 
     def unlinked_bytes(self, device: int) -> int:
         """Return nothing."""

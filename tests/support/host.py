@@ -29,6 +29,15 @@ def pid():
 """
 """Two operations that many tests need."""
 
+HOLD = """
+@operation
+def hold(value=None):
+    while not os.path.exists(context().data_dir + "/go-on"):
+        time.sleep(0.005)
+    return value
+"""
+"""An operation that goes on until `Workshop.let_go` is called, however long that takes."""
+
 Load = Callable[..., BlockingPlugin]
 
 
@@ -83,3 +92,7 @@ class Workshop:
     def data_dir(self, identity: str) -> Path:
         """Return where the host keeps a plugin's data."""
         return self.state_dir / "data" / identity
+
+    def let_go(self, identity: str = "sample") -> None:
+        """Let all operations of `HOLD` return."""
+        (self.data_dir(identity) / "go-on").touch()

@@ -23,6 +23,7 @@ _PACKAGES = ("sandbox_host", "plugin_sdk", "tests")
 _DEPENDENCIES = (
     *("msgpack", "pydantic", "pydantic_core", "annotated_types", "typing_extensions"),
     *("typing_inspection", "cryptography", "cffi", "_cffi_backend", "psutil", "packaging"),
+    *("click", "rich"),
 )
 
 

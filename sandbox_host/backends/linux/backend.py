@@ -189,14 +189,17 @@ class LinuxBackend:
         memory = limits.memory_bytes + limits.scratch_bytes + MEMORY_HEADROOM
         try:
             group = cgroups.create(
-                f"{plan.identity}-{child.pid}", memory, limits.threads + TASKS_HEADROOM
+                f"{plan.identity}-{child.pid}",
+                memory,
+                limits.threads + TASKS_HEADROOM,
+                limits.cpu_weight,
             )
             child.on_close.append(group.remove)
             group.add(child.pid)
         except OSError as error:
             text = f"The control group for {plan.identity} could not be made: {error}."
             raise ConfinementError(text, layer=Layer.CGROUP) from error
-        child.out_of_memory = group.out_of_memory
+        child.group = group
         return group
 
     def _lease_uid(self, plan: SandboxPlan, places: Places, child: LinuxChild) -> int | None:
@@ -307,10 +310,16 @@ def _report(plan: SandboxPlan, child: LinuxChild, answer: Message | None) -> dic
         text = f"The child of {plan.identity} answered its lock-down with nonsense: {error}."
         raise AttestationError(text) from error
     text = (
-        f"The child of {plan.identity} did not report its lock-down{_last_words(child)}. "
+        f"The child of {plan.identity} did not report its lock-down"
+        f"{_last_words(child)}{_held(child)}. "
         "It was killed before it imported anything."
     )
     raise ConfinementError(text, layer="process")
+
+
+def _held(child: LinuxChild) -> str:
+    at_limit = child.group is not None and child.group.at_memory_limit()
+    return "; its control group has no memory left for it" if at_limit else ""
 
 
 def _last_words(child: LinuxChild) -> str:

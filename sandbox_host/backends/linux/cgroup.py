@@ -7,22 +7,28 @@ is found was tried: a group was made, its limits set and read back, and it was r
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from sandbox_host.backends.linux import cgroup_directory, cgroup_text, cgroup_v2
 from sandbox_host.backends.linux.cgroup_directory import Place, UnusableError
+from sandbox_host.backends.linux.cgroup_group import DEFAULT_WEIGHT
 from sandbox_host.backends.linux.cgroup_v1 import CgroupsV1
 from sandbox_host.backends.linux.cgroup_v2 import CgroupsV2
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from sandbox_host.backends.base import OutOfMemory
     from sandbox_host.backends.linux.cgroup_text import Membership, Mount
 
 CONTROLLERS: Final = ("memory", "pids")
 """What a group must bound."""
+
+OPTIONAL: Final = ("cpu",)
+"""What is used where it is there."""
 
 _MAX_MOUNTINFO_BYTES: Final = 4 * 1024 * 1024  # a machine full of containers has thousands
 _REMEDY: Final = (
@@ -60,8 +66,15 @@ class Cgroup(Protocol):
     def lines(self) -> tuple[str, ...]:
         """What ``/proc/<pid>/cgroup`` has for a member, as the host reads it."""
 
+    @property
+    def weight_file(self) -> str:
+        """By what version and file the CPU weight is told."""
+
     def add(self, pid: int) -> None:
         """Move a process, as the host numbers it, into the group, before it forks.
+
+        A process of a real-time policy may be kept out of the controller cpu (RT_GROUP_SCHED):
+        it has no ``cpu_weight`` among its limits then.
 
         Raises:
             OSError: the process is gone, or the kernel refuses.
@@ -72,16 +85,32 @@ class Cgroup(Protocol):
         """Tell from `cgroup_group.read_membership` whether a process is in the group. Pure."""
 
     def limits(self) -> dict[str, int]:
-        """Return the limits in force, read now: ``memory_bytes``, ``swap_bytes``, ``tasks``.
+        """Return what is in force, read now: memory_bytes, swap_bytes, tasks, cpu_weight.
 
-        ``swap_bytes`` is left out where the kernel does not account for swap.
+        ``swap_bytes`` is left out where the kernel does not account for swap, and ``cpu_weight``
+        where no group has the controller cpu.
 
         Raises:
             OSError: the group is gone.
         """
 
-    def out_of_memory(self) -> bool:
-        """Whether the kernel ended a process of the group for its memory. Never raises."""
+    def out_of_memory(self) -> OutOfMemory:
+        """Tell whether the kernel ended a process of the group for want of memory. Never raises."""
+
+    def at_memory_limit(self) -> bool:
+        """Tell whether a process is held at the group's limit. Never raises.
+
+        Version 2 kills instead: False.
+        """
+
+    def reserve(self) -> None:
+        """Get ready for `loosen`: what is held is woken, and held again. Never raises."""
+
+    def loosen(self, size: int) -> None:
+        """Let what is held have up to ``size`` bytes more: to be asked where it stands.
+
+        Does nothing with version 2, and when a group has had its share. Never raises.
+        """
 
     def kill(self) -> bool:
         """End all its processes at once, where the kernel can; False where not. Never raises."""
@@ -101,7 +130,9 @@ class Cgroups(Protocol):
     def detail(self) -> str:
         """For a person: version, controllers, and below which group."""
 
-    def create(self, name: str, memory_bytes: int, tasks: int) -> Cgroup:
+    def create(
+        self, name: str, memory_bytes: int, tasks: int, cpu_weight: int = DEFAULT_WEIGHT
+    ) -> Cgroup:
         """Make a group, set its limits and read them back.
 
         Args:
@@ -109,6 +140,8 @@ class Cgroups(Protocol):
             memory_bytes: memory, page cache and tmpfs included; nothing of it goes to swap. The
                 kernel rounds to whole pages.
             tasks: processes and threads together.
+            cpu_weight: share of the CPU among this host's groups, from 1 to 10,000; where there is
+                no controller cpu, nothing is done about it.
 
         Raises:
             OSError: the kernel refuses, or more is in force than was asked; nothing is left then.
@@ -265,7 +298,7 @@ def _open_v2(view: _View, directory: Path | None, controllers: tuple[str, ...]) 
         raise UnusableError(text)
     place = Place(mount, own.prefix, directory)
     _demand_way_there(view, own, place)
-    return CgroupsV2(place, controllers)
+    return CgroupsV2(place, controllers, OPTIONAL)
 
 
 def _demand_way_there(view: _View, own: Membership, place: Place) -> None:
@@ -290,16 +323,22 @@ def _demand_way_there(view: _View, own: Membership, place: Place) -> None:
 
 
 def _open_v1(view: _View, path: str | None, controllers: tuple[str, ...]) -> CgroupsV1:
-    places: dict[str, Place] = {}
-    for controller in controllers:
-        own = next((m for m in view.memberships if controller in m.controllers), None)
-        if own is None:
-            text = f"no hierarchy has the controller {controller}"
-            raise UnusableError(text)
-        group = path or own.path
-        place = view.place(own, group)
-        if place is None:
-            text = f"no mounted hierarchy of the controller {controller} shows the group {group}"
-            raise UnusableError(text)
-        places[controller] = place
-    return CgroupsV1(places)
+    places = {controller: _place_v1(view, path, controller) for controller in controllers}
+    optional: dict[str, Place] = {}
+    for controller in OPTIONAL:
+        with suppress(UnusableError):
+            optional[controller] = _place_v1(view, path, controller)
+    return CgroupsV1(places, optional)
+
+
+def _place_v1(view: _View, path: str | None, controller: str) -> Place:
+    own = next((m for m in view.memberships if controller in m.controllers), None)
+    if own is None:
+        text = f"no hierarchy has the controller {controller}"
+        raise UnusableError(text)
+    group = path or own.path
+    place = view.place(own, group)
+    if place is None:
+        text = f"no mounted hierarchy of the controller {controller} shows the group {group}"
+        raise UnusableError(text)
+    return place

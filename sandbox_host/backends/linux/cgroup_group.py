@@ -9,14 +9,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from sandbox_host.backends.base import OutOfMemory
 from sandbox_host.backends.linux import cgroup_directory, cgroup_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from sandbox_host.backends.linux.cgroup_directory import Place
 
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+DEFAULT_WEIGHT: Final = 100
+"""The CPU weight of what nobody gave one, in both versions."""
+
 _NAME: Final = re.compile(r"[a-z0-9_-]{1,128}")
 
 
@@ -44,12 +48,18 @@ class Group:
         lines: what ``/proc/<pid>/cgroup`` has for a member, as the host reads it.
     """
 
-    def __init__(self, name: str, places: Sequence[tuple[Place, Path]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        places: Sequence[tuple[Place, Path]],
+        optional: Collection[Path] = frozenset(),
+    ) -> None:
         """Make the group's directories.
 
         Args:
             name: the host's own word.
             places: each hierarchy, and the host's directory in it.
+            optional: those of the host's directories that processes need not get into.
 
         Raises:
             OSError: one cannot be made; none is left then.
@@ -60,6 +70,8 @@ class Group:
         self.paths = tuple(own / directory for _, own in places)
         pairs = zip(places, self.paths, strict=True)
         self.lines = tuple(place.line(path) for (place, _), path in pairs)
+        self._optional = frozenset(own / directory for own in optional)
+        self._left_out: set[Path] = set()
         made: list[Path] = []
         try:
             for path in self.paths:
@@ -86,8 +98,14 @@ class Group:
         if pid <= 0:
             detail = f"not a pid: {pid}"
             raise ValueError(detail)
-        for path in self.paths:
-            cgroup_directory.write(path / "cgroup.procs", str(pid))
+        for path, line in zip(self.paths, self.lines, strict=True):
+            try:
+                cgroup_directory.write(path / "cgroup.procs", str(pid))
+            except OSError:
+                if path not in self._optional:
+                    raise
+                self._left_out.add(path)
+                self.lines = tuple(other for other in self.lines if other != line)
 
     def is_member(self, membership: str) -> bool:
         """Tell from the text of ``/proc/<pid>/cgroup`` whether a process is in the group. Pure.
@@ -96,6 +114,20 @@ class Group:
             membership: what `read_membership` of the process returned.
         """
         return set(self.lines) <= set(membership.split("\n"))
+
+    def at_memory_limit(self) -> bool:
+        """Tell whether a process is held at the group's limit; False where the kernel kills."""
+        return False
+
+    def reserve(self) -> None:
+        """Get ready for `loosen`, where the kernel holds. Never raises."""
+
+    def loosen(self, size: int) -> None:
+        """Let a process that is held have a little more, where the kernel holds. Never raises."""
+
+    def out_of_memory(self) -> OutOfMemory:
+        """Tell whether the kernel ended a process of the group for want of memory. Never raises."""
+        return OutOfMemory.NO
 
     def remove(self, timeout: float = 1.0) -> bool:
         """Remove the group; all its processes must have been ended. Never raises.
@@ -138,6 +170,19 @@ def limit(path: Path, value: int, slack: int = 0) -> None:
         raise OSError(errno.ERANGE, text, str(path))
 
 
+def set_weight(path: Path, value: int) -> None:
+    """Set a share of the CPU and see that it is in force.
+
+    Raises:
+        OSError: the kernel refuses it, or another one is in force.
+    """
+    cgroup_directory.write(path, str(value))
+    found = read_limit(path)
+    if found != value:
+        text = f"asked for {value}, and the kernel says {found}"
+        raise OSError(errno.ERANGE, text, str(path))
+
+
 def read_limit(path: Path) -> int | None:
     """Return the limit in force; None means that there is none.
 
@@ -151,8 +196,8 @@ def read_limit(path: Path) -> int | None:
         raise OSError(errno.EIO, str(error), str(path)) from error
 
 
-def read_counter(path: Path, name: str) -> int:
-    """Return a counter of a group, or 0 where the kernel does not tell."""
+def read_counters(path: Path) -> dict[str, int]:
+    """Return the counters of a group that the kernel tells; none where it is gone."""
     with suppress(OSError):
-        return cgroup_text.parse_counters(cgroup_directory.read(path)).get(name, 0)
-    return 0
+        return cgroup_text.parse_counters(cgroup_directory.read(path))
+    return {}

@@ -4,6 +4,8 @@ Source: Documentation/admin-guide/cgroup-v2.rst. Its "no internal processes" rul
 than the root can hand out memory to the groups in it only while no process is in the group itself.
 Where that is the host's own group and the host is alone in it, it steps aside, into a leaf ``host``
 below, and back when it closes. It moves nobody else.
+
+A process that needs more memory than its group may have is killed: version 2 cannot hold it.
 """
 
 from __future__ import annotations
@@ -15,14 +17,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from sandbox_host.backends.base import OutOfMemory
 from sandbox_host.backends.linux import cgroup_directory
 from sandbox_host.backends.linux.cgroup_directory import OwnDirectory, UnusableError
 from sandbox_host.backends.linux.cgroup_group import (
+    DEFAULT_WEIGHT,
     PAGE_BYTES,
     Group,
     limit,
-    read_counter,
+    read_counters,
     read_limit,
+    set_weight,
 )
 
 if TYPE_CHECKING:
@@ -38,11 +43,18 @@ _HANDED_OUT: Final = "cgroup.subtree_control"
 _MEMORY: Final = "memory.max"
 _SWAP: Final = "memory.swap.max"
 _TASKS: Final = "pids.max"
+_WEIGHT: Final = "cpu.weight"
 _MAX_TOLD: Final = 5
 
 
 class GroupV2(Group):
-    """A plugin's group in the hierarchy of version 2."""
+    """A plugin's group in the hierarchy of version 2.
+
+    Attributes:
+        weight_file: what the CPU weight is told by.
+    """
+
+    weight_file: Final = f"cgroup {KIND}, {_WEIGHT}"
 
     def __init__(self, name: str, place: Place, own: Path, controllers: Collection[str]) -> None:
         """Make the directory; see `Group`."""
@@ -50,7 +62,7 @@ class GroupV2(Group):
         self._path = self.paths[0]
         self._controllers = frozenset(controllers)
 
-    def set_limits(self, memory_bytes: int, tasks: int) -> None:
+    def set_limits(self, memory_bytes: int, tasks: int, cpu_weight: int = DEFAULT_WEIGHT) -> None:
         """Set the limits of the controllers that are there, and read them back.
 
         Raises:
@@ -66,9 +78,11 @@ class GroupV2(Group):
                 cgroup_directory.write(group_kill, "1")
         if "pids" in self._controllers:
             limit(self._path / _TASKS, tasks)
+        if "cpu" in self._controllers:
+            set_weight(self._path / _WEIGHT, cpu_weight)
 
     def limits(self) -> dict[str, int]:
-        """Return the limits in force, read now: ``memory_bytes``, ``swap_bytes`` and ``tasks``.
+        """Return what is in force, read now; see `sandbox_host.backends.linux.cgroup.Cgroup`.
 
         One that the kernel does not enforce is left out.
 
@@ -82,14 +96,21 @@ class GroupV2(Group):
                 found["swap_bytes"] = read_limit(self._path / _SWAP)
         if "pids" in self._controllers:
             found["tasks"] = read_limit(self._path / _TASKS)
+        if "cpu" in self._controllers:
+            found["cpu_weight"] = read_limit(self._path / _WEIGHT)
         return {name: value for name, value in found.items() if value is not None}
 
-    def out_of_memory(self) -> bool:
-        """Whether the kernel ended a process of the group for its memory.
+    def out_of_memory(self) -> OutOfMemory:
+        """Tell whether the kernel ended a process of the group for want of memory.
 
-        False also where the kernel does not tell, as when the group is gone.
+        ``oom_kill`` counts what any shortage killed, and ``oom`` only this group's own: nothing is
+        below the group, and what is above does not count here. `NO` also where the kernel does not
+        tell, as when the group is gone.
         """
-        return read_counter(self._path / "memory.events", "oom_kill") > 0
+        told = read_counters(self._path / "memory.events")
+        if not told.get("oom_kill"):
+            return OutOfMemory.NO
+        return OutOfMemory.OWN_LIMIT if told.get("oom") else OutOfMemory.ABOVE
 
     def kill(self) -> bool:
         """End every process in the group by one order to the kernel (Linux 5.14). Never raises.
@@ -114,12 +135,15 @@ class CgroupsV2:
 
     kind: Final = KIND
 
-    def __init__(self, place: Place, controllers: Collection[str]) -> None:
+    def __init__(
+        self, place: Place, controllers: Collection[str], optional: Collection[str] = ()
+    ) -> None:
         """Make the host's own directory, and try a group with limits in it.
 
         Args:
             place: the group below which the host makes its own.
             controllers: what the groups must have.
+            optional: what they get where it can be handed out to them.
 
         Raises:
             OSError: it is not writable, or limits cannot be set; nothing is left then.
@@ -132,8 +156,10 @@ class CgroupsV2:
         self._directory: OwnDirectory | None = None
         try:
             self._directory = OwnDirectory(base)
-            self._aside = _hand_out_from(base, self._controllers)
-            _hand_out(self._directory.path, self._controllers)
+            self._aside = _hand_out_from(base, self._controllers, optional)
+            _hand_out(self._directory.path, self._controllers, optional)
+            given = cgroup_directory.read(self._directory.path / _HANDED_OUT).split()
+            self._controllers += tuple(name for name in optional if name in given)
             self.create("trial", 16 * PAGE_BYTES, 1).remove()
         except (OSError, UnusableError):
             self.close()
@@ -142,13 +168,15 @@ class CgroupsV2:
         below = place.path(self._directory.path)
         self.detail = f"{KIND}: {', '.join(self._controllers)} below {below}{moved}"
 
-    def create(self, name: str, memory_bytes: int, tasks: int) -> GroupV2:
+    def create(
+        self, name: str, memory_bytes: int, tasks: int, cpu_weight: int = DEFAULT_WEIGHT
+    ) -> GroupV2:
         """Make a group with its limits; see `sandbox_host.backends.linux.cgroup.Cgroups`."""
         if self._directory is None:
             raise OSError(errno.ENOENT, "the control groups are closed", name)
         group = GroupV2(name, self._place, self._directory.path, self._controllers)
         try:
-            group.set_limits(memory_bytes, tasks)
+            group.set_limits(memory_bytes, tasks, cpu_weight)
         except OSError:
             group.remove()
             raise
@@ -176,30 +204,39 @@ def _demand(base: Path, controllers: Collection[str]) -> None:
         raise UnusableError(text)
 
 
-def _hand_out(base: Path, controllers: Collection[str]) -> tuple[str, ...]:
+def _hand_out(
+    base: Path, controllers: Collection[str], optional: Collection[str]
+) -> tuple[str, ...]:
     """Hand controllers out to the groups in ``base``, and return those that were not before."""
     before = cgroup_directory.read(base / _HANDED_OUT).split()
     lacking = tuple(name for name in controllers if name not in before)
     if lacking:
         cgroup_directory.write(base / _HANDED_OUT, " ".join(f"+{name}" for name in lacking))
+    for name in (name for name in optional if name not in before):
+        # Not offered here; or real-time processes are about, which no group may have then.
+        with suppress(OSError):
+            cgroup_directory.write(base / _HANDED_OUT, f"+{name}")
+            lacking += (name,)
     return lacking
 
 
-def _hand_out_from(base: Path, controllers: Collection[str]) -> _Aside | None:
+def _hand_out_from(
+    base: Path, controllers: Collection[str], optional: Collection[str]
+) -> _Aside | None:
     with _lock:
         aside = _asides.get(base)
         if aside is None:
             try:
-                _hand_out(base, controllers)
+                _hand_out(base, controllers, optional)
             except OSError as error:
                 if error.errno != errno.EBUSY:
                     raise
             else:
                 return None
-            aside = _step_aside(base, controllers)
+            aside = _step_aside(base, controllers, optional)
             _asides[base] = aside
         else:
-            _hand_out(base, controllers)
+            _hand_out(base, controllers, optional)
         aside.users += 1
         return aside
 
@@ -234,7 +271,7 @@ def home(directory: Path) -> Path:
     return directory
 
 
-def _step_aside(base: Path, controllers: Collection[str]) -> _Aside:
+def _step_aside(base: Path, controllers: Collection[str], optional: Collection[str]) -> _Aside:
     own = str(os.getpid())
     members = cgroup_directory.read(base / _PROCESSES).split()
     others = [pid for pid in members if pid != own]
@@ -244,7 +281,7 @@ def _step_aside(base: Path, controllers: Collection[str]) -> _Aside:
     leaf.mkdir(exist_ok=True)
     try:
         cgroup_directory.write(leaf / _PROCESSES, own)
-        return _Aside(base, _hand_out(base, controllers))
+        return _Aside(base, _hand_out(base, controllers, optional))
     except OSError:
         _go_back(base, ())
         raise

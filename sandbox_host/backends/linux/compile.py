@@ -131,9 +131,16 @@ def _at_most(hard: int, value: int) -> int:
     return value if hard == resource.RLIM_INFINITY else min(hard, value)
 
 
+_THREAD_COUNTS: Final = (
+    *("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"),
+    *("NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
+)
+"""Libraries of linear algebra start a thread for each CPU, with tens of MiB of addresses each."""
+
+
 def base_environment() -> dict[str, str]:
     """Return the environment of every process of ours; nothing of the host's is in it."""
-    threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    threads = dict.fromkeys(_THREAD_COUNTS, "1")
     return {
         "LANG": "C.UTF-8",
         # One arena of the C library reserves 64 MiB of address space per thread.

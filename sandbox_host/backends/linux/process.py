@@ -19,15 +19,22 @@ from typing import TYPE_CHECKING, Final
 from plugin_sdk.wire.connection import Connection
 from plugin_sdk.wire.messages import HOST
 from plugin_sdk.wire.nursery import EXIT_RECORD
-from sandbox_host.backends.base import Exit, Sample
+from sandbox_host.backends.base import Exit, OutOfMemory, Sample
 from sandbox_host.backends.linux import procfs
 
 if TYPE_CHECKING:
+    from sandbox_host.backends.linux.cgroup import Cgroup
     from sandbox_host.backends.linux.nursery import Nursery
 
+_TRACE: Final = 4  # in the order of the child's ends, see spawn
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+_SLACK_BYTES: Final = 2 * 1024 * 1024
+_FALLING_BACK_SECONDS: Final = 0.005
+_PAUSE_SECONDS: Final = 0.000_2
 _CPUCLOCK_SCHED: Final = 2  # include/linux/posix-timers_types.h
 _DYING_SECONDS: Final = 2.0
 _BLOCK_BYTES: Final = 512  # stat(2)
+_PEAK_SECONDS: Final = 1.0
 
 
 def spawn(nursery: Nursery, timeout: float = 20.0) -> LinuxChild:
@@ -48,6 +55,7 @@ def spawn(nursery: Nursery, timeout: float = 20.0) -> LinuxChild:
             ours.callback(os.close, pair[1 - their_side])
             os.set_blocking(pair[1 - their_side], False)
             ends.append((pair[their_side], pair[1 - their_side]))
+        keep_pages(*ends[_TRACE])
         pidfd = nursery.spawn([their_end for their_end, _ in ends], timeout)
         ours.callback(os.close, pidfd)
         send, receive, out, err, trace, exit_fd = (our_end for _, our_end in ends)
@@ -60,6 +68,16 @@ def spawn(nursery: Nursery, timeout: float = 20.0) -> LinuxChild:
     child = LinuxChild(pid, pidfd, receive, send, (out, err), trace, exit_fd)
     child.epitaph, child.last_resort = nursery.epitaph, nursery.drop
     return child
+
+
+def keep_pages(write_end: int, read_end: int) -> None:
+    """Have a new pipe keep a page or two, which writing to it needs no new memory for then.
+
+    Pages that were read are used again by the same pipe (fs/pipe.c, ``tmp_page``): these are on
+    the host's account, and serve a process that has no memory left to tell where it stands.
+    """
+    os.write(write_end, bytes(_PAGE_BYTES + 1))
+    os.read(read_end, _PAGE_BYTES + 1)
 
 
 def pid_of(pidfd: int) -> int:
@@ -81,7 +99,7 @@ class LinuxChild:
 
     Attributes:
         on_close: called once when everything is closed, in reverse order.
-        out_of_memory: asked when the process is gone: did the kernel kill it for its memory?
+        group: its control group, or None.
         epitaph: asked when its nursery is gone: what is known of that.
         last_resort: ends the process where it cannot be signalled, and others with it.
     """
@@ -104,7 +122,7 @@ class LinuxChild:
         self.trace_fd = trace_fd
         self.exit_fd = exit_fd
         self.on_close: list[Callable[[], object]] = []
-        self.out_of_memory: Callable[[], bool] = lambda: False
+        self.group: Cgroup | None = None
         self.epitaph: Callable[[], str] = str
         self.last_resort: Callable[[str], object] = str
         self._pidfd = pidfd
@@ -112,6 +130,8 @@ class LinuxChild:
         self._lock = threading.Lock()
         self._exit: Exit | None = None
         self._last_cpu = 0.0
+        self._resident_peak = 0
+        self._next_peak = 0.0
         self._closed = False
 
     def cpu_seconds(self) -> float:
@@ -129,20 +149,32 @@ class LinuxChild:
             return None
         try:
             stat = procfs.parse_stat(procfs.read(self.pid, "stat"))
-            peak = procfs.parse_status(procfs.read(self.pid, "status")).get("VmHWM", "0 kB")
+            resident = procfs.parse_statm(procfs.read(self.pid, "statm"))
             descriptors = procfs.count_descriptors(self.pid)
+            peak = self._peak(resident)
         except (OSError, ValueError, IndexError):
             return None
         # Once it is gone, the nursery collects it, and its number may be another's.
         if stat.state in "ZX" or self._is_gone():
             return None
         return Sample(
-            resident_bytes=stat.resident_bytes,
-            resident_peak_bytes=int(peak.split()[0]) * 1024,
+            resident_bytes=resident,
+            resident_peak_bytes=peak,
             cpu_seconds=self.cpu_seconds(),
             threads=stat.threads,
             descriptors=descriptors,
+            at_memory_limit=self.group is not None and self.group.at_memory_limit(),
         )
+
+    def _peak(self, resident: int) -> int:
+        """Return the most that was resident; the kernel's own figure costs as much as the rest."""
+        now = time.monotonic()
+        if now >= self._next_peak:
+            self._next_peak = now + _PEAK_SECONDS
+            told = procfs.parse_status(procfs.read(self.pid, "status")).get("VmHWM", "0 kB")
+            self._resident_peak = max(self._resident_peak, int(told.split()[0]) * 1024)
+        self._resident_peak = max(self._resident_peak, resident)
+        return self._resident_peak
 
     def unlinked_bytes(self, device: int) -> int:
         """Return the size on disk of open files of a device that were removed."""
@@ -159,9 +191,45 @@ class LinuxChild:
         return self._closed or _readable(self._pidfd, 0.0)
 
     def ask_for_stacks(self) -> None:
-        """Ask the fault handler inside for all stacks."""
+        """Ask the fault handler inside for all stacks.
+
+        The main thread answers. Held at the memory limit of its group it takes no signal until
+        there is a little more, and then before it goes on; where others are held, it may need a
+        page or two for its answer, which must be there first, and not be taken by them.
+        """
+        group = self.group if self.group is not None and self.group.at_memory_limit() else None
+        if group is not None:
+            self._hold_others_back()
+            group.reserve()
+            if not self._main_thread_is_held():
+                group.loosen(_SLACK_BYTES)
         with contextlib.suppress(OSError):
             self._signal(signal.SIGUSR1)
+        if group is not None:
+            group.loosen(_SLACK_BYTES)
+
+    def _hold_others_back(self) -> None:
+        """Let its other threads not run before the main thread, nor before this one.
+
+        A number that is another's by now would have to have come round, pid_max being 32,768 at
+        least: that one would be slow, no more.
+        """
+        with contextlib.suppress(OSError):
+            for name in os.listdir(f"/proc/{self.pid}/task"):
+                if int(name) != self.pid:
+                    with contextlib.suppress(OSError):  # it has ended, or we are nobody to say so
+                        os.sched_setscheduler(int(name), os.SCHED_IDLE, os.sched_param(0))
+
+    def _main_thread_is_held(self) -> bool:
+        """Tell whether it waits in a page fault, giving it a moment to come back there."""
+        until = time.monotonic() + _FALLING_BACK_SECONDS
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            while True:
+                state = procfs.parse_stat(procfs.read(self.pid, "stat")).state
+                if state != "R" or time.monotonic() > until:
+                    return state == "D"
+                time.sleep(_PAUSE_SECONDS)
+        return False
 
     def interrupt(self) -> None:
         """Raise in the operation whose deadline has passed; a plugin may ignore it."""
@@ -211,8 +279,11 @@ class LinuxChild:
             signal=-code if code < 0 else None,
             cpu_seconds=cpu / 1e6,
             resident_peak_bytes=peak,
-            out_of_memory=code == -signal.SIGKILL and self.out_of_memory(),
+            out_of_memory=self._lacked_memory() if code == -signal.SIGKILL else OutOfMemory.NO,
         )
+
+    def _lacked_memory(self) -> OutOfMemory:
+        return self.group.out_of_memory() if self.group is not None else OutOfMemory.NO
 
     def close(self) -> None:
         """Close every descriptor of ours, and give back what was taken for the process; once."""

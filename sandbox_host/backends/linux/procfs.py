@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from sandbox_host.backends.linux.cgroup_text import unescape
 
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
+_PIECE_BYTES: Final = 64 * 1024
 _UNITS: Final = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
@@ -26,7 +26,6 @@ class Stat:
     state: str
     cpu_seconds: float
     threads: int
-    resident_bytes: int
 
 
 def parse_stat(text: str) -> Stat:
@@ -36,8 +35,17 @@ def parse_stat(text: str) -> Stat:
         state=fields[0],
         cpu_seconds=(int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND,
         threads=int(fields[17]),
-        resident_bytes=int(fields[21]) * PAGE_BYTES,
     )
+
+
+def parse_statm(text: str) -> int:
+    """Return from ``/proc/<pid>/statm`` how many bytes are resident that no file stands behind.
+
+    Pages of files, tmpfs included, are what the third field has: the kernel takes them back when
+    it needs them, or a tmpfs has a size of its own.
+    """
+    fields = text.split()
+    return (int(fields[1]) - int(fields[2])) * PAGE_BYTES
 
 
 def parse_status(text: str) -> dict[str, str]:
@@ -61,7 +69,15 @@ def read(pid: int, name: str) -> str:
     Raises:
         OSError: the process has ended, or is not ours to look at.
     """
-    return os.fsdecode(Path(f"/proc/{pid}/{name}").read_bytes())
+    # Not by pathlib: the watchdog reads two of these of each plugin at work, every 20 ms.
+    descriptor = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        pieces = []
+        while piece := os.read(descriptor, _PIECE_BYTES):
+            pieces.append(piece)
+    finally:
+        os.close(descriptor)
+    return os.fsdecode(b"".join(pieces))
 
 
 def count_descriptors(pid: int) -> int:

@@ -30,6 +30,7 @@ _SHOWN: Final[dict[str, Callable[[int], str]]] = {
     "cpu_total_seconds": shown_seconds,
     "descriptors": str,
     "threads": str,
+    "cpu_weight": str,
     "file_bytes": shown_bytes,
     "scratch_bytes": shown_bytes,
 }
@@ -71,12 +72,21 @@ def _limits(it: Attested, active: list[Layer]) -> tuple[Enforced, ...]:
             Enforced("memory_bytes", shown_bytes(limits["memory_bytes"]), "control group, no swap"),
             Enforced("threads", str(limits["tasks"]), "control group, processes and threads"),
         ]
+    found.append(_weight(it))
     for line in it.evidence.mounts:
         if line.kind == "tmpfs" and line.point == it.compiled.order["cwd"]:
             size = size_of_tmpfs(line.data)
             if size is not None:
                 found.append(Enforced("scratch_bytes", shown_bytes(size), "tmpfs of its own"))
     return tuple(sorted(found, key=lambda one: list(_SHOWN).index(one.name)))
+
+
+def _weight(it: Attested) -> Enforced:
+    """Return the CPU weight, which is not a bound: it is told also where nothing makes it so."""
+    weight = it.cgroup.limits().get("cpu_weight") if it.cgroup is not None else None
+    if it.cgroup is None or weight is None:
+        return Enforced("cpu_weight", "none", "no control group with the controller cpu")
+    return Enforced("cpu_weight", str(weight), it.cgroup.weight_file)
 
 
 def _counted_alone(it: Attested) -> bool:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sandbox_host.backends.base import OutOfMemory
 from sandbox_host.backends.linux import cgroup_directory, cgroup_group
 from sandbox_host.backends.linux.cgroup_directory import Place
 from sandbox_host.backends.linux.cgroup_group import Group
 from sandbox_host.backends.linux.cgroup_text import Mount
-from sandbox_host.backends.linux.cgroup_v1 import GroupV1
+from sandbox_host.backends.linux.cgroup_v1 import MAX_SLACK_BYTES, GroupV1, shares_of, weight_of
 from sandbox_host.backends.linux.cgroup_v2 import GroupV2
 
 PAGE = cgroup_group.PAGE_BYTES
+MIB = 1024 * 1024
 
 
 def place(point: Path, prefix: str, root: str = "/") -> Place:
@@ -164,25 +167,174 @@ def test_only_the_controllers_that_are_there(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     (pids / "own").mkdir(parents=True)
     alone = GroupV1("a", {"pids": (place(pids, "8:pids"), pids / "own")})
-    assert not alone.out_of_memory()
+    assert alone.out_of_memory() is OutOfMemory.NO
+    assert not alone.at_memory_limit()
+    alone.loosen(PAGE)
     assert not alone.kill()
 
 
 @pytest.mark.parametrize(
-    ("text", "killed"), [("oom 1\noom_kill 0\n", False), ("oom_kill 2\n", True), ("oom 1\n", False)]
+    ("text", "whose"),
+    [
+        ("oom 1\noom_kill 1\n", OutOfMemory.OWN_LIMIT),
+        ("oom 0\noom_kill 2\n", OutOfMemory.ABOVE),
+        ("oom_kill 2\noom_group_kill 1\n", OutOfMemory.ABOVE),
+        ("max 90\noom 1\noom_kill 0\n", OutOfMemory.NO),
+        ("", OutOfMemory.NO),
+    ],
+    ids=["own", "above", "above, no count of its own", "somebody else was faster", "untold"],
 )
-def test_out_of_memory(text: str, killed: bool, v2: GroupV2, hierarchies) -> None:
+def test_whose_memory_ran_out_in_version_2(text: str, whose: OutOfMemory, v2: GroupV2) -> None:
     (v2.paths[0] / "memory.events").write_text(text)
-    assert v2.out_of_memory() is killed
-    v1 = GroupV1("a", {"memory": hierarchies[0]})
-    (v1.paths[0] / "memory.oom_control").write_text(text)
-    assert v1.out_of_memory() is killed
+    assert v2.out_of_memory() is whose
+    assert not v2.at_memory_limit()
+
+
+HELD = "oom_kill_disable 1\nunder_oom 1\noom_kill"
+KILLS = "oom_kill_disable 0\nunder_oom 0\noom_kill"
+FAR, NEAR = 64 * MIB - 3 * MIB, 64 * MIB - PAGE
+
+
+def memory_group(hierarchies, control: str = "", peak: int = FAR, peak_with_swap: int = FAR):
+    """Return a group with a limit of 64 MiB, for which the kernel says something."""
+    group = GroupV1("a", {"memory": hierarchies[0]})
+    for name, value in (
+        ("memory.limit_in_bytes", 64 * MIB),
+        ("memory.memsw.limit_in_bytes", 64 * MIB),
+        ("memory.usage_in_bytes", peak),
+        ("memory.max_usage_in_bytes", peak),
+        ("memory.memsw.max_usage_in_bytes", peak_with_swap),
+    ):
+        (group.paths[0] / name).write_text(f"{value}\n")
+    (group.paths[0] / "memory.oom_control").write_text(control)
+    return group
+
+
+@pytest.mark.parametrize(
+    ("control", "peaks", "whose"),
+    [
+        (f"{HELD} 0\n", (NEAR, NEAR), OutOfMemory.NO),
+        (f"{HELD} 1\n", (NEAR, NEAR), OutOfMemory.ABOVE),
+        (f"{HELD} 1\n", (FAR, FAR), OutOfMemory.ABOVE),
+        (f"{KILLS} 0\n", (NEAR, NEAR), OutOfMemory.NO),
+        (f"{KILLS} 1\n", (FAR, FAR), OutOfMemory.ABOVE),
+        (f"{KILLS} 1\n", (NEAR, FAR), OutOfMemory.UNTOLD),
+        (f"{KILLS} 1\n", (FAR, NEAR), OutOfMemory.UNTOLD),
+        ("oom_kill_disable 0\nunder_oom 0\n", (NEAR, NEAR), OutOfMemory.NO),
+        ("", (NEAR, NEAR), OutOfMemory.NO),
+    ],
+    ids=[
+        *("held, nobody killed", "held, so it was not this group", "held and far from the limit"),
+        *("kills, nobody killed", "kills, and was far from the limit"),
+        *("kills, and was near it", "kills, and was near it with swap", "old kernel", "untold"),
+    ],
+)
+def test_whose_memory_ran_out_in_version_1(control: str, peaks, whose, hierarchies) -> None:
+    assert memory_group(hierarchies, control, *peaks).out_of_memory() is whose
+
+
+def hold(group: GroupV1) -> None:
+    group.set_limits(64 * MIB, 1)
+    assert (group.paths[0] / "memory.oom_control").read_text() == "1"
+
+
+@pytest.mark.parametrize(
+    ("text", "used", "at_limit"),
+    [
+        (f"{HELD} 0\n", NEAR, True),
+        (f"{HELD} 0\n", FAR, False),
+        ("oom_kill_disable 1\nunder_oom 0\noom_kill 0\n", NEAR, False),
+        ("", NEAR, False),
+    ],
+    ids=["held at its own", "held at one above", "near and not held", "untold"],
+)
+def test_at_memory_limit(text: str, used: int, at_limit: bool, hierarchies) -> None:
+    group = memory_group(hierarchies, "", used)
+    hold(group)
+    (group.paths[0] / "memory.oom_control").write_text(text)
+    assert group.at_memory_limit() is at_limit
+    group.remove(0.0)
+    assert not group.at_memory_limit()
+
+
+def test_a_kernel_that_does_not_hold(hierarchies) -> None:
+    group = memory_group(hierarchies)
+    (group.paths[0] / "memory.oom_control").unlink()
+    group.set_limits(64 * MIB, 1)
+    assert not group.at_memory_limit()
+    group.loosen(PAGE)
+    assert group.limits()["memory_bytes"] == 64 * MIB
+
+
+@given(st.lists(st.integers(-1, 2 * MAX_SLACK_BYTES), max_size=6))
+def test_nothing_held_gets_more_than_the_slack(sizes: list[int]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        point = Path(directory)
+        group = memory_group([(place(point, "4:memory"), point)])
+        hold(group)
+        for size in sizes:
+            group.loosen(size)
+        given_out = group.limits()["memory_bytes"] - 64 * MIB
+        assert given_out == min(sum(size for size in sizes if size > 0), MAX_SLACK_BYTES)
+        assert given_out + group.limits()["swap_bytes"] in {0, MAX_SLACK_BYTES}
+        group.remove(0.0)
+
+
+@given(st.integers(1, 10_000))
+def test_weights_of_version_1(weight: int) -> None:
+    assert 2 <= shares_of(weight) <= 262_144
+    assert weight_of(shares_of(weight)) == weight
+
+
+def test_cpu_weight(tmp_path: Path, hierarchies) -> None:
+    cpu = tmp_path / "cpu"
+    (cpu / "own").mkdir(parents=True)
+    v1 = GroupV1("a", {"cpu": (place(cpu, "1:cpu"), cpu / "own")}, {"cpu"})
+    (v1.paths[0] / "cpu.shares").touch()
+    v1.set_limits(PAGE, 1, 50)
+    assert (v1.paths[0] / "cpu.shares").read_text() == "512"
+    assert v1.limits() == {"cpu_weight": 50}
+    v2 = GroupV2("b", place(tmp_path, "0:"), tmp_path, ("cpu",))
+    (v2.paths[0] / "cpu.weight").touch()
+    v2.set_limits(PAGE, 1, 50)
+    assert v2.limits() == {"cpu_weight": 50}
+
+
+def test_cpu_weight_that_is_not_in_force(tmp_path: Path, monkeypatch) -> None:
+    answer(monkeypatch, "2")
+    with pytest.raises(OSError, match="asked for 1, and the kernel says 2"):
+        cgroup_group.set_weight(tmp_path / "cpu.weight", 1)
+
+
+def test_a_process_that_an_optional_controller_refuses(hierarchies, monkeypatch) -> None:
+    write = cgroup_directory.write
+
+    def refuse(path: Path, value: str) -> None:
+        if path.name == "cgroup.procs" and "8:pids" in path.parts:
+            raise OSError(22, "Invalid argument", str(path))
+        write(path, value)
+
+    monkeypatch.setattr(cgroup_directory, "write", refuse)
+    pairs = dict(zip(("memory", "cpu"), hierarchies, strict=True))
+    group = GroupV1("a", pairs, {"cpu"})
+    for path in group.paths:
+        for name in ("cgroup.procs", "memory.limit_in_bytes", "cpu.shares"):
+            (path / name).touch()
+    group.set_limits(PAGE, 1)
+    assert set(group.limits()) == {"memory_bytes", "cpu_weight"}
+    group.add(12)
+    assert set(group.limits()) == {"memory_bytes"}
+    assert group.lines == ("4:memory:/service/own/sandbox-a",)
+    demanded = GroupV1("b", pairs)
+    (demanded.paths[0] / "cgroup.procs").touch()
+    with pytest.raises(OSError, match="Invalid argument"):
+        demanded.add(12)
 
 
 def test_a_group_that_is_gone(v2: GroupV2) -> None:
     assert v2.remove()
     assert v2.remove()
-    assert not v2.out_of_memory()
+    assert v2.out_of_memory() is OutOfMemory.NO
     assert not v2.kill()
     with pytest.raises(FileNotFoundError, match="was read"):
         v2.limits()

@@ -80,13 +80,31 @@ def test_limit_that_is_not_in_force_is_not_told(prepared: Any) -> None:
     case = Case(with_layers(plan, layers), places, ROOT_HOST)
     case.group = None
     names = {entry.name for entry in receipt_of(case).limits}
-    assert names == {"scratch_bytes"}
+    assert names == {"cpu_weight", "scratch_bytes"}
 
 
 def test_control_group_tells_what_it_holds(case: Case) -> None:
     case.group = FakeGroup({"memory_bytes": 100 * MIB, "tasks": 77})
     assert ("100 MiB", "control group, no swap") in entries(case, "memory_bytes")
     assert ("77", "control group, processes and threads") in entries(case, "threads")
+
+
+NO_WEIGHT = ("none", "no control group with the controller cpu")
+
+
+def test_cpu_weight_is_the_kernels(case: Case) -> None:
+    case.group = FakeGroup({"memory_bytes": MIB, "tasks": 7, "cpu_weight": 42})
+    assert entries(case, "cpu_weight") == [("42", "cgroup v1, cpu.shares")]
+
+
+def test_cpu_weight_that_nothing_enforces_is_told_to_be_none(case: Case) -> None:
+    case.group = FakeGroup({"memory_bytes": MIB, "tasks": 7})
+    assert entries(case, "cpu_weight") == [NO_WEIGHT]
+    case.group = None
+    found = {
+        e.name: (e.value, e.mechanism) for e in write_receipt(case.attested(), 1, (), ()).limits
+    }
+    assert found["cpu_weight"] == NO_WEIGHT
 
 
 def test_tasks_that_are_counted_with_others_are_not_told(prepared: Any) -> None:
@@ -116,7 +134,8 @@ def test_size_of_scratch_is_the_file_systems(case: Case, data: str, told: str) -
     ]
     case.evidence = replace(case.evidence, mounts=tuple(lines))
     case.group = None
-    (entry,) = write_receipt(case.attested(), PID, (), ()).limits
+    limits = write_receipt(case.attested(), PID, (), ()).limits
+    (entry,) = [entry for entry in limits if entry.name != "cpu_weight"]
     assert (entry.name, entry.value, entry.mechanism) == ("scratch_bytes", told, "tmpfs of its own")
 
 

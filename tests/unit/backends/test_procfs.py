@@ -19,17 +19,21 @@ Max nice priority         0                    0
 """
 
 
-def stat_line(name: str, *, threads: int = 1, pages: int = 100, ticks: int = 50) -> str:
+def stat_line(name: str, *, threads: int = 1, ticks: int = 50) -> str:
     fields = ["0"] * 50
     fields[0], fields[11], fields[12] = "S", str(ticks), str(ticks)
-    fields[17], fields[21] = str(threads), str(pages)
+    fields[17] = str(threads)
     return f"123 ({name}) " + " ".join(fields)
 
 
 @pytest.mark.parametrize("name", ["python", "a b", ") R 1 2 3", "((", "x\n) Z 9", ""])
 def test_stat_is_cut_behind_the_last_parenthesis(name: str) -> None:
-    stat = procfs.parse_stat(stat_line(name, threads=7, pages=3, ticks=procfs.TICKS_PER_SECOND))
-    assert stat == procfs.Stat("S", 2.0, 7, 3 * procfs.PAGE_BYTES)
+    stat = procfs.parse_stat(stat_line(name, threads=7, ticks=procfs.TICKS_PER_SECOND))
+    assert stat == procfs.Stat("S", 2.0, 7)
+
+
+def test_pages_of_files_are_not_a_process_s_own() -> None:
+    assert procfs.parse_statm("900 500 200 1 0 300 0\n") == 300 * procfs.PAGE_BYTES
 
 
 def test_status() -> None:
@@ -49,7 +53,7 @@ def test_this_process() -> None:
     stat = procfs.parse_stat(procfs.read(pid, "stat"))
     assert stat.state in "RS"
     assert stat.threads >= 1
-    assert stat.resident_bytes > 1 << 20
+    assert procfs.parse_statm(procfs.read(pid, "statm")) > 1 << 20
     assert procfs.parse_status(procfs.read(pid, "status"))["PPid"] == str(os.getppid())
     soft, _ = procfs.parse_limits(procfs.read(pid, "limits"))["Max open files"]
     assert soft.isdigit() or soft == "unlimited"

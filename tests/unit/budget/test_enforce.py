@@ -92,3 +92,12 @@ def test_idle_time_begins_anew() -> None:
     assert not begin_anew(LIMITS, IDLE, 100.0 + window)
     assert begin_anew(LIMITS, IDLE, 100.0 + window + 0.1)
     assert judge_idle(LIMITS, IDLE, 99.0, 100.0 + window + 0.1) is None
+
+
+@pytest.mark.parametrize("running", [None, RUNNING], ids=["idle", "working"])
+def test_held_at_the_limit_of_its_group(running: Running | None) -> None:
+    """The kernel's word counts, however small the resident size is that it has."""
+    excess = judge(LIMITS, Facts(1, 1, at_memory_limit=True), running, 0.0)
+    assert excess is not None
+    assert (excess.step, excess.cause, excess.budget) == (Step.END, Cause.MEMORY, "memory")
+    assert excess.used == excess.limit == LIMITS.memory_bytes

@@ -338,7 +338,7 @@ def release():
                 # With the smallest pieces the C library may have kept the last of it: then the
                 # process ends with the status that stands for this, and the host tells the same.
                 assert size == 16
-                assert child._process.result(1).returncode == EXIT_OUT_OF_MEMORY
+                assert child._process.result(30).returncode == EXIT_OUT_OF_MEMORY
                 return
             assert isinstance(failure, Failure)
             assert (failure.code, told["type"]) == ("memory", "MemoryError")

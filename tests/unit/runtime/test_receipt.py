@@ -64,7 +64,7 @@ def test_what_enforces_one_limit_stands_together_the_kernel_first() -> None:
     )
     limits = Limits(memory_bytes=64 * MIB, cpu_seconds=1.5, wall_seconds=0.5, threads=9)
     receipt = with_watchdog(attested(limits=kernel), limits, 0.001)
-    by = "watchdog, every 1 ms"
+    by, held = "watchdog, every 1 ms", "held back by the host, which reads no faster"
     assert receipt.limits == (
         kernel[2],
         Enforced("memory_bytes", "64 MiB", by),
@@ -76,6 +76,10 @@ def test_what_enforces_one_limit_stands_together_the_kernel_first() -> None:
         kernel[0],
         Enforced("data_bytes", "1 GiB", "measured by the host, every 1 s or more"),
         Enforced("data_files", "20000", "measured by the host, every 1 s or more"),
+        Enforced("cpu_seconds_per_minute", "2 min in any 60 s", by),
+        Enforced("messages_per_second", "2000 a second", held),
+        Enforced("message_bytes_per_second", "1 MiB a second", held),
+        Enforced("log_bytes_per_second", "1 MiB a second", held),
     )
 
 

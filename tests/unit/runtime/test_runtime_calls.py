@@ -20,6 +20,7 @@ from sandbox_host.errors import (
     PluginEndedError,
 )
 from sandbox_host.model import MIB, Cause, State
+from sandbox_host.runtime.conversation import Request
 from tests.support.fake_backend import Peer, become_ready, failure, next_call, ready, serve
 
 
@@ -39,10 +40,10 @@ def test_answers_out_of_order_reach_their_callers(scripted: Any) -> None:
         serve(peer)
 
     _, plugin = scripted(script)
-    pendings = [plugin._process.begin("echo", (n,), {}, 10.0) for n in range(3)]
+    pendings = [plugin._process.talk.begin(Request("echo", (n,), {}, 10.0)) for n in range(3)]
     for pending in pendings:
         plugin._process.channel.wait(pending)
-    assert [plugin._process.result(p) for p in pendings] == [p.id for p in pendings]
+    assert [plugin._process.talk.result(p) for p in pendings] == [p.id for p in pendings]
     assert plugin.call("echo", "x") == "x"
 
 
@@ -174,6 +175,7 @@ def test_failure_with_any_payload(scripted: Any, payload: Any) -> None:
 # -- deadlines ------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("long_grace")
 def test_late_operation_that_listens(scripted: Any) -> None:
     def script(peer: Peer) -> None:
         become_ready(peer, "echo")
@@ -208,6 +210,7 @@ def test_late_operation_that_does_not_listen(scripted: Any) -> None:
     assert host._core._backend.children[0].peer.interrupted.is_set()
 
 
+@pytest.mark.usefixtures("long_grace")
 def test_answer_after_the_deadline_but_in_the_grace_counts(scripted: Any) -> None:
     def script(peer: Peer) -> None:
         become_ready(peer, "echo")
@@ -277,8 +280,8 @@ def test_others_waiting_are_told_that_the_plugin_ended(scripted: Any) -> None:
         peer.sleep()
 
     _, plugin = scripted(script)
-    first = plugin._process.begin("echo", (), {}, 10.0)
-    second = plugin._process.begin("echo", (), {}, 10.0)
+    first = plugin._process.talk.begin(Request("echo", (), {}, 10.0))
+    second = plugin._process.talk.begin(Request("echo", (), {}, 10.0))
     for pending in (first, second):
         plugin._process.channel.wait(pending)
     assert type(first.answer) is BudgetExceededError

@@ -19,7 +19,7 @@ from sandbox_host.errors import (
     PluginError,
 )
 from sandbox_host.model import MIB, Cause, Permissions, State
-from sandbox_host.runtime import process
+from sandbox_host.runtime import warden
 from tests.support.fake_backend import Peer, become_ready, next_call, serve
 
 
@@ -125,7 +125,7 @@ def out_of_reach() -> None:
 def test_process_that_cannot_be_killed(
     workshop: Any, open_host: Any, kill: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    monkeypatch.setattr(process, "_DYING_SECONDS", 0.1)
+    monkeypatch.setattr(warden, "_DYING_SECONDS", 0.1)
     host = open_host(stubborn)
     bundle = workshop.write(name="stubborn")
     plugin, other = host.load(bundle), host.load(workshop.write(name="other"))

@@ -66,8 +66,11 @@ def test_crash_before_ready(workshop: Workshop, open_host: Any) -> None:
 
 
 def test_never_ready(workshop: Workshop, open_host: Any) -> None:
-    error = load(workshop, open_host, Peer.sleep, start_timeout_seconds=0.1)
-    assert isinstance(error, DeadlineExceededError)
+    host = open_host(Peer.sleep, start_timeout_seconds=0.1)
+    with pytest.raises(DeadlineExceededError):
+        host.load(workshop.write())
+    assert host.plugins == {}
+    assert host._core._backend.children[0].peer.exit == Exit(None, SIGKILL, 0.0, 1 << 20)
 
 
 def test_garbage_instead_of_ready(workshop: Workshop, open_host: Any) -> None:
@@ -225,7 +228,8 @@ def test_receipt_is_of_the_layers_that_are_in_force(workshop: Workshop, open_hos
     assert receipt.guarantees == standing(tuple(Layer))
     assert [entry.name for entry in receipt.limits] == [
         *("memory_bytes", "cpu_seconds", "wall_seconds", "descriptors", "threads"),
-        *("data_bytes", "data_files"),
+        *("data_bytes", "data_files", "cpu_seconds_per_minute"),
+        *("messages_per_second", "message_bytes_per_second", "log_bytes_per_second"),
     ]
 
 

@@ -12,7 +12,13 @@ from sandbox_host.budget.enforce import Step
 from sandbox_host.budget.ledger import Ledger
 from sandbox_host.ipc.calls import Pending
 from sandbox_host.model import Cause, Limits
-from sandbox_host.runtime.watch import MAX_BLIND_LOOKS, MAX_BLIND_SECONDS, Watch
+from sandbox_host.runtime.watch import (
+    CORES,
+    IDLE_SECONDS,
+    MAX_BLIND_LOOKS,
+    MAX_BLIND_SECONDS,
+    Watch,
+)
 
 LIMITS = Limits(memory_bytes=1_000, cpu_seconds=2.0, threads=4, wall_seconds=10.0)
 FINE = Sample(500, 600, 1.0, 1, 6)
@@ -24,8 +30,10 @@ class Child:
     def __init__(self) -> None:
         self.now: Sample | None = FINE
         self.cpu = 1.0
+        self.samples = 0
 
     def sample(self) -> Sample | None:
+        self.samples += 1
         return self.now
 
     def cpu_seconds(self) -> float:
@@ -44,7 +52,7 @@ def ledger() -> Ledger:
 
 @pytest.fixture
 def watch(child: Child, ledger: Ledger) -> Watch:
-    return Watch(child, LIMITS, ledger)  # type: ignore[arg-type]  # as far as it is used
+    return Watch(child, LIMITS, ledger, 0.02)  # type: ignore[arg-type]  # as far as it is used
 
 
 def pending(*, is_delivery: bool = False, deadline: float = 10.0) -> Pending:
@@ -54,7 +62,7 @@ def pending(*, is_delivery: bool = False, deadline: float = 10.0) -> Pending:
 
 def test_peaks_are_written_down(watch: Watch, child: Child, ledger: Ledger) -> None:
     assert watch.look(None, 0.0) is None
-    child.now = replace(FINE, resident_peak_bytes=900, threads=3, descriptors=9)
+    child.now, child.cpu = replace(FINE, resident_peak_bytes=900, threads=3, descriptors=9), 1.1
     assert watch.look(None, 0.1) is None
     usage = ledger.usage(bytes_in=0, bytes_out=0)
     assert (usage.memory_peak_bytes, usage.threads_peak, usage.descriptors_peak) == (900, 3, 9)
@@ -116,7 +124,7 @@ def test_call_has_its_time_from_its_sending_on(watch: Watch) -> None:
 
 def test_hidden_only_after_several_blind_looks(watch: Watch, child: Child) -> None:
     assert watch.look(None, 0.0) is None
-    child.now = None
+    child.now, child.cpu = None, 1.1
     late = 2 * MAX_BLIND_SECONDS
     for _ in range(MAX_BLIND_LOOKS):
         assert watch.look(None, late) is None
@@ -131,7 +139,7 @@ def test_hidden_only_after_several_blind_looks(watch: Watch, child: Child) -> No
 def test_hidden_only_after_a_while(watch: Watch, child: Child) -> None:
     """The end of a process may take so long to be told as its parent is kept from the CPU."""
     watch.look(None, 0.0)
-    child.now = None
+    child.now, child.cpu = None, 1.1
     for _ in range(10 * MAX_BLIND_LOOKS):
         watch.look(None, MAX_BLIND_SECONDS)
         assert not watch.hidden
@@ -151,3 +159,76 @@ def test_what_was_sent_this_moment_is_not_billed_for_the_whole_life(
     excess = watch.look(call, time.monotonic())
     assert excess is not None
     assert excess.cause is Cause.CPU
+
+
+def test_a_process_that_does_not_run_is_not_sampled(watch: Watch, child: Child) -> None:
+    for step in range(30):
+        assert watch.look(None, 100.0 + step * 0.05) is None
+    assert child.samples == 1
+    child.cpu += 0.001
+    watch.look(None, 101.5)
+    assert child.samples == 2
+    watch.look(None, 104.0)
+    assert child.samples == 3, "once in a while it is sampled all the same"
+
+
+def test_looks_for_the_clock_alone_sample_no_more_often(watch: Watch, child: Child) -> None:
+    call = pending()
+    for step in range(100):
+        child.cpu += 0.001
+        watch.look(call, 100.0 + step * 0.001)
+    assert 4 <= child.samples <= 6
+
+
+def test_next_look_comes_before_a_budget_can_be_far_exceeded(watch: Watch, child: Child) -> None:
+    call = pending()
+    watch.start(call)
+    now = call.started_at
+    watch.look(call, now)
+    assert watch.pause(call, now) == 0.02
+    child.cpu += LIMITS.cpu_seconds - 0.01 * CORES
+    watch.look(call, now)
+    assert watch.pause(call, now) == pytest.approx(0.01)
+    child.cpu += 0.02 * CORES
+    excess = watch.look(call, now)
+    assert excess is not None
+    assert watch.pause(call, now) == 0.001
+    late = pending(deadline=0.005)
+    assert watch.pause(late, late.sent_at) <= 0.005
+    assert watch.pause(None, now) <= IDLE_SECONDS
+
+
+def test_a_tight_operation_is_told_to_hurry(watch: Watch) -> None:
+    assert not watch.start(pending())
+    assert watch.start(pending(deadline=0.01))
+    tight = Pending(1, "p", 1e9, 0.0, limits=replace(LIMITS, cpu_seconds=0.01))
+    assert watch.start(tight)
+
+
+def test_limits_of_a_call_bind_while_it_is_worked_on(watch: Watch, child: Child) -> None:
+    call = Pending(1, "p", 1e9, 0.0, limits=replace(LIMITS, cpu_seconds=0.5, memory_bytes=400))
+    watch.start(call)
+    excess = watch.look(call, 100.0)
+    assert excess is not None
+    assert (excess.cause, excess.limit) == (Cause.MEMORY, 400)
+    child.cpu += 0.6
+    excess = watch.look(call, 100.001)
+    assert excess is not None
+    assert (excess.cause, excess.limit) == (Cause.CPU, 0.5)
+    assert watch.look(None, 100.002) is None
+
+
+def test_cpu_time_in_a_minute(child: Child, ledger: Ledger) -> None:
+    limits = replace(LIMITS, cpu_seconds_per_minute=5.0)
+    watch = Watch(child, limits, ledger, 0.02)  # type: ignore[arg-type]  # as far as it is used
+    for second in range(40):
+        call = pending()
+        watch.start(call)
+        child.cpu += 0.1
+        assert watch.look(call, 100.0 + second) is None
+    call = pending()
+    watch.start(call)
+    child.cpu += 1.5
+    excess = watch.look(call, 141.0)
+    assert excess is not None
+    assert (excess.cause, excess.budget) == (Cause.CPU, "cpu_per_minute")

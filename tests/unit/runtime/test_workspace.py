@@ -14,6 +14,7 @@ import pytest
 from sandbox_host.errors import ConfigError
 from sandbox_host.runtime import workspace as module
 from sandbox_host.runtime.workspace import Workspace, remove_tree
+from tests.support.trees import make_deep
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
 
@@ -33,18 +34,6 @@ def tree(tmp_path: Path) -> Path:
     directory = tmp_path / "tree"
     directory.mkdir()
     return directory
-
-
-def make_deep(directory: Path, levels: int) -> None:
-    """Make directories deeper than any path can name."""
-    here = os.open(directory, os.O_RDONLY)
-    for _ in range(levels):
-        os.mkdir("d", dir_fd=here)
-        after = os.open("d", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = after
-    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=here))
-    os.close(here)
 
 
 def test_remove_a_tree_of_1500_levels(tree: Path) -> None:

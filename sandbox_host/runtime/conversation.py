@@ -1,0 +1,328 @@
+"""What the host and one plugin say to each other: calls, events, answers, and what each costs.
+
+What is said by the plugin is hostile: whatever cannot be believed ends its process, by way of its
+`Party`, and whoever waited is told why.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from plugin_sdk.wire import codec
+from plugin_sdk.wire.errors import PayloadError, PayloadTooLargeError
+from plugin_sdk.wire.limits import MAX_EVENT_BYTES, MAX_PAYLOAD_BYTES
+from plugin_sdk.wire.messages import Call, Deliver, Failure, Handled, Publish
+from sandbox_host.errors import MessageTooLargeError, NotSerializableError, PluginError
+from sandbox_host.ipc.calls import Pending
+from sandbox_host.ipc.channel import SESSION_ID, Channel
+from sandbox_host.model import CallUsage, Metered
+from sandbox_host.runtime import answers
+from sandbox_host.runtime.traffic import Traffic
+
+if TYPE_CHECKING:
+    from plugin_sdk.wire.messages import Message
+    from sandbox_host.admission.plan import SandboxPlan
+    from sandbox_host.backends.base import Child
+    from sandbox_host.broker.packed import PackedEvent
+    from sandbox_host.budget.ledger import Ledger
+    from sandbox_host.budget.rate import MessageRate
+    from sandbox_host.model import Limits
+    from sandbox_host.observe.dossier import FrameHeader
+    from sandbox_host.runtime.watch import Watch
+
+_UNKNOWN_OPERATION: Final = "(unknown)"
+
+
+class Party(Protocol):
+    """The plugin's process, as far as talking to it goes."""
+
+    @property
+    def takes_calls(self) -> bool:
+        """It is ready."""
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """What it offers."""
+
+    @property
+    def held_seconds(self) -> float:
+        """For how long, all in all, it was not read, because it sent or printed too much."""
+
+    def check_ready(self) -> None:
+        """Raise why it takes no calls now, if it takes none."""
+
+    def unanswered(self, pending: Pending) -> PluginError:
+        """Return the error for a call that will not be answered any more."""
+
+    def violated(self, what: str) -> None:
+        """It broke the protocol: end it."""
+
+    def broken(self, reason: BaseException | None) -> None:
+        """Nothing can be said any more; see `Channel`."""
+
+    def published(self, event_type: str, payload: bytes) -> None:
+        """It published an event; its right to has not been checked."""
+
+    def handler_failed(self, event_type: str, report: Any) -> None:
+        """A handler of an event failed."""
+
+    def rearm(self, for_room: bool, /) -> None:
+        """Have the keeper pump when there is something to read, or room to write."""
+
+    def hurry(self) -> None:
+        """Have the keeper look at once: a budget may be used up before its next look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What an application asks of a plugin.
+
+    Attributes:
+        operation: the operation's name.
+        arguments: positional arguments.
+        keywords: keyword arguments.
+        deadline: seconds from now.
+        limits: tighter ones than the plugin's own, or None.
+    """
+
+    operation: str
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+    deadline: float
+    limits: Limits | None = None
+
+
+class Conversation:
+    """The host's side of it. Methods may be called from any thread.
+
+    Args:
+        plan: what was admitted.
+        child: the process.
+        party: what else there is of the plugin.
+        ledger: where costs are added up.
+        watch: keeps the clocks of what is worked on.
+        rate: bounds what the plugin says unasked.
+        max_outstanding: more calls and deliveries than these are refused.
+
+    Attributes:
+        channel: the pipes, and who waits for what.
+    """
+
+    def __init__(
+        self,
+        plan: SandboxPlan,
+        child: Child,
+        party: Party,
+        *,
+        ledger: Ledger,
+        watch: Watch,
+        rate: MessageRate,
+        max_outstanding: int,
+    ) -> None:
+        self._plan = plan
+        self._child = child
+        self._party = party
+        self._ledger = ledger
+        self._watch = watch
+        self._max_outstanding = max_outstanding
+        self._ids = itertools.count(1)
+        self._traffic = Traffic()
+        # An id must not be overtaken by a later one between its choice and its sending.
+        self._sending = threading.Lock()
+        self.channel = Channel(
+            child.connection,
+            child.receive_fd,
+            child.send_fd,
+            max_unsent_bytes=2 * MAX_PAYLOAD_BYTES,
+            pace=rate,
+            on_message=self._on_message,
+            on_answered=self._on_answered,
+            on_broken=party.broken,
+            rearm=party.rearm,
+        )
+
+    # -- what is asked of the plugin --------------------------------------------------------
+
+    def begin(self, request: Request) -> Pending:
+        """Send a call; the answer comes to the returned pending, whatever happens.
+
+        Raises:
+            PluginError: it is not ready, too much is outstanding, or an argument cannot be sent.
+        """
+        operation = request.operation
+        payload = self._pack(operation, [list(request.arguments), request.keywords])
+        now = time.monotonic()
+        until = now + request.deadline
+        with self._sending:
+            self._party.check_ready()
+            if not self._has_room(len(payload)):
+                raise answers.too_much(self._plan.identity, self._child.connection.outstanding)
+            pending = Pending(next(self._ids), operation, until, now, limits=request.limits)
+            pending.bytes_out = len(payload)
+            call = Call(pending.id, operation, int(until * 1e9), payload=payload)
+            if not self._send(call, pending):
+                raise self._party.unanswered(pending)
+        return pending
+
+    def ask(self, what: str, message: Message, deadline: float) -> Message:
+        """Send a message of the session's and return its answer.
+
+        Args:
+            what: `answers.START` or `answers.CLEAN_UP`.
+            message: `Load` or `Stop`.
+            deadline: reading of the monotonic clock, in seconds.
+
+        Raises:
+            PluginError: it was ended meanwhile, or too late.
+        """
+        pending = Pending(SESSION_ID, what, deadline, time.monotonic())
+        pending.bytes_out = len(getattr(message, "payload", b""))
+        with self._sending:
+            if not self._send(message, pending):
+                raise self._party.unanswered(pending)
+        self.channel.wait(pending)
+        if isinstance(pending.answer, Exception):
+            raise pending.answer
+        assert pending.answer is not None  # noqa: S101 - wait returns when it is finished
+        return pending.answer
+
+    def deliver(self, event: PackedEvent) -> None:
+        """Send an event to its handlers, unless too much waits for it already: then it is lost."""
+        now = time.monotonic()
+        payload = event.delivery()
+        with self._sending:
+            if not self._party.takes_calls or not self._has_room(len(payload)):
+                return
+            number = next(self._ids)
+            # Nobody waits for it: its time begins when its handlers do, not while others run.
+            pending = Pending(number, f"@{event.type}", math.inf, now, is_delivery=True)
+            self._send(Deliver(number, event.type, payload=payload), pending)
+
+    def _pack(self, operation: str, value: Any) -> bytes:
+        identity = self._plan.identity
+        try:
+            return codec.pack(value)
+        except PayloadTooLargeError as error:
+            text = f"The arguments of {identity}.{operation} are too large: {error}."
+            raise MessageTooLargeError(text, plugin=identity) from None
+        except PayloadError as error:
+            text = f"The arguments of {identity}.{operation} cannot be sent: {error}."
+            raise NotSerializableError(text, plugin=identity) from None
+
+    def _has_room(self, size: int) -> bool:
+        outstanding = self._child.connection.outstanding
+        return outstanding < self._max_outstanding and self.channel.has_room(size)
+
+    def _send(self, message: Message, pending: Pending) -> bool:
+        if self.channel.oldest() is None:
+            # Its turn is now: read its clocks before the plugin can begin.
+            self._start(pending)
+        sent = self.channel.send(message, pending)
+        if sent:
+            self._mark_oldest()
+        return sent
+
+    def _mark_oldest(self) -> None:
+        """Start the clocks of the message that the plugin works on now: it answers in order."""
+        oldest = self.channel.oldest()
+        if oldest is not None and not oldest.started_at:
+            self._start(oldest)
+
+    def _start(self, pending: Pending) -> None:
+        pending.held_at_start = self._party.held_seconds
+        if self._watch.start(pending):
+            self._party.hurry()
+
+    # -- what becomes of it -----------------------------------------------------------------
+
+    def result(self, pending: Pending) -> Any:
+        """Return the value of a finished call, or raise what became of it.
+
+        Raises:
+            PluginError: the operation failed, was too late, or its plugin was ended.
+        """
+        try:
+            return self._value(pending)
+        except PluginError as error:
+            error.usage = self._bill(pending)
+            raise
+
+    def metered(self, pending: Pending) -> Metered:
+        """Return the same with what it cost; an error carries its cost as well.
+
+        Raises:
+            PluginError: as `result`.
+        """
+        return Metered(self.result(pending), self._bill(pending))
+
+    def is_bulky(self, pending: Pending) -> bool:
+        """Tell whether the answer is so large that decoding it takes noticeably long."""
+        payload = getattr(pending.answer, "payload", b"")
+        return len(payload) > MAX_EVENT_BYTES
+
+    def _value(self, pending: Pending) -> Any:
+        answer = pending.answer
+        if isinstance(answer, Exception):
+            raise answer
+        assert answer is not None  # noqa: S101 - callers wait first
+        sample = self._child.sample() if isinstance(answer, Failure) else None
+        try:
+            return answers.value_of(self._plan, pending, answer, sample)
+        except answers.BadAnswerError as error:
+            self._party.violated(str(error))
+            raise self._party.unanswered(pending) from None
+
+    def _bill(self, pending: Pending) -> CallUsage:
+        if pending.cost is not None:
+            return pending.cost
+        wall = max(0.0, (pending.finished_at or time.monotonic()) - pending.sent_at)
+        used = self._child.cpu_seconds() - pending.cpu_at_start if pending.started_at else 0.0
+        return CallUsage(max(0.0, used), wall, pending.bytes_out, 0)
+
+    def _on_answered(self, pending: Pending, message: Message) -> None:
+        pending.cost = self._cost(pending, message)
+        pending.held_seconds = self._party.held_seconds - pending.held_at_start
+        self._traffic.answered(pending, pending.cost, type(message))
+        self._mark_oldest()
+        if isinstance(message, Handled):
+            if not message.ok:
+                self._party.handler_failed(pending.operation[1:], self._report(message))
+        elif pending.id != SESSION_ID:
+            offered = self._party.operations
+            name = pending.operation if pending.operation in offered else _UNKNOWN_OPERATION
+            self._ledger.answered(name, pending.cost, failed=isinstance(message, Failure))
+
+    def _cost(self, pending: Pending, message: Message) -> CallUsage:
+        started = pending.started_at > 0
+        return CallUsage(
+            cpu_seconds=self._child.cpu_seconds() - pending.cpu_at_start if started else 0.0,
+            wall_seconds=time.monotonic() - pending.sent_at,
+            bytes_out=pending.bytes_out,
+            bytes_in=len(getattr(message, "payload", b"")),
+        )
+
+    def _report(self, message: Message) -> Any:
+        try:
+            return codec.unpack(message.payload)
+        except PayloadError as error:
+            self._party.violated(str(error))
+            return {}
+
+    def _on_message(self, message: Message) -> None:
+        if isinstance(message, Publish):
+            self._traffic.published(message.event_type, len(message.payload), time.monotonic())
+            self._party.published(message.event_type, message.payload)
+
+    def traffic(self, end: float) -> tuple[tuple[FrameHeader, ...], str]:
+        """Return the headers of the last messages, and what it worked on; before it is closed.
+
+        Args:
+            end: reading of the monotonic clock that their times are counted back from.
+        """
+        waiting = self.channel.outstanding()
+        return self._traffic.frames(waiting, end), self._traffic.last_operation(waiting)
