@@ -17,12 +17,20 @@ _FRAME: Final = re.compile(r'^  File "([^"\n]{1,512})", line (\d{1,9}) in ([^\n]
 def place_in(dump: bytes, package_dir: str) -> str:
     """Return "main.py:12 in spin" for the innermost frame inside the plugin's package, or "".
 
+    Of the thread that was asked, which works on the operation; where that has none, of the first.
+
     Args:
         dump: what the fault handler wrote: per thread a heading and frames, innermost first.
         package_dir: where the plugin's private copy lies; shown paths are relative to it.
     """
     prefix = package_dir.rstrip("/") + "/"
-    for line in dump[:MAX_DUMP_BYTES].decode("utf-8", "replace").splitlines():
+    text = dump[:MAX_DUMP_BYTES].decode("utf-8", "replace")
+    asked = text.partition("\nCurrent thread ")[2].partition("\nThread ")[0]
+    return _first_in(asked, prefix) or _first_in(text, prefix)
+
+
+def _first_in(text: str, prefix: str) -> str:
+    for line in text.splitlines():
         match = _FRAME.match(line)
         if match and match[1].startswith(prefix) and match[1].isprintable():
             function = "".join(c for c in match[3] if c.isprintable())

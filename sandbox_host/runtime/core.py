@@ -32,7 +32,6 @@ from sandbox_host.errors import (
 from sandbox_host.model import Cause, Event, State, identity_of
 from sandbox_host.observe.dossiers import DossierStore
 from sandbox_host.observe.journal import Journal
-from sandbox_host.reading import sentence
 from sandbox_host.runtime import answers
 from sandbox_host.runtime.causes import Ending
 from sandbox_host.runtime.data import DataDirectories
@@ -258,8 +257,9 @@ class HostCore:
     def _give_up(self, process: PluginProcess, error: BaseException) -> None:
         """End a plugin that did not become ready, and forget it."""
         identity = process.identity
-        told = error.message if isinstance(error, SandboxHostError) else type(error).__name__
-        text = f"{identity} did not become ready: {sentence(told)}"
+        text = f"{identity} did not start: {type(error).__name__}."
+        if isinstance(error, SandboxHostError):
+            text = error.message
         process.end(Ending(Cause.START_FAILED, text), at_once=True)
         process.ended.wait(self.config.stop_timeout_seconds)
         with self._lock:

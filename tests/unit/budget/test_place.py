@@ -50,3 +50,15 @@ def test_what_is_not_believed(dump: bytes) -> None:
 def test_function_names_are_made_printable() -> None:
     dump = f'  File "{PACKAGE}/main.py", line 1 in f\x1b[2J\u202e'.encode()
     assert place_in(dump, PACKAGE) == "main.py:1 in f[2J"
+
+
+def test_the_thread_that_works_comes_before_those_it_started() -> None:
+    dump = (
+        b'Thread 0x2 (most recent call first):\n  File "/p/main.py", line 9 in helper\n\n'
+        b'Current thread 0x1 (most recent call first):\n  File "/p/main.py", line 3 in work\n\n'
+        b'Thread 0x3 (most recent call first):\n  File "/p/main.py", line 8 in other\n'
+    )
+    assert place_in(dump, "/p") == "main.py:3 in work"
+    assert place_in(dump.replace(b"/p/main.py\", line 3", b"/q/main.py\", line 3"), "/p") == (
+        "main.py:9 in helper"
+    )
