@@ -12,6 +12,7 @@ import re
 import stat
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -20,6 +21,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     ValidatorFunctionWrapHandler,
     field_validator,
@@ -129,7 +131,9 @@ def _by_plugin(field: str, read: Callable[[object, str], Any]) -> BeforeValidato
 
 
 def _read_grant(value: object, path: str) -> Permissions:
-    return value if isinstance(value, Permissions) else read_permissions(value, path, operator=True)
+    # What was made in Python is held to the same rules as what was read.
+    table = asdict(value) if isinstance(value, Permissions) else value
+    return read_permissions(table, path, operator=True)
 
 
 def _read_plugin_config(value: object, path: str) -> Mapping[str, Any]:
@@ -161,7 +165,7 @@ class PerformanceThresholds(BaseModel):
     max_cpu_usage: float = Field(default=80.0, gt=0, le=100_000)
 
 
-class HostConfig(BaseModel):
+class HostConfig(BaseModel):  # noqa: PLW1641 - frozen, but what it holds has no hash
     """Everything that the operator decides, checked once and never changed.
 
     Attributes:
@@ -254,6 +258,11 @@ class HostConfig(BaseModel):
     enable_sandboxing: bool = True
     require_signatures: bool = True
     restrict_permissions: bool = True
+    _file: Path | None = PrivateAttr(default=None)
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether the same was decided, wherever it was read."""
+        return isinstance(other, HostConfig) and self.__dict__ == other.__dict__
 
     @model_validator(mode="wrap")
     @classmethod
@@ -290,6 +299,15 @@ class HostConfig(BaseModel):
         """The journal's file."""
         return self.state_dir / JOURNAL_NAME
 
+    @property
+    def private_paths(self) -> tuple[Path, ...]:
+        """Where configuration, trust store and keys are, which are no plugin's business."""
+        file = [self._file] if self._file is not None else []
+        try:
+            return (self.trust_store, default_config_dir(), *file)
+        except RuntimeError:  # this user has no home
+            return (self.trust_store, *file)
+
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> Self:
         """Return the configuration in a TOML file; relative paths in it start at its directory.
@@ -303,11 +321,13 @@ class HostConfig(BaseModel):
         file = Path(path)
         table = _read_toml(file)
         try:
-            return cls(**_fields(table, file.absolute().parent))
+            config = cls(**_fields(table, file.absolute().parent))
         except BadValueError as error:
             raise ConfigError(sentence(f"{file} is not usable: {error}")) from None
         except ConfigError as error:
             raise ConfigError(f"{file}: {error.message}", remedy=error.remedy) from None
+        config._file = file.absolute()
+        return config
 
 
 # -- from TOML --------------------------------------------------------------------------------

@@ -16,11 +16,11 @@ from sandbox_host.model import Guarantee, GuaranteeReport, Layer, LayerStatus
 PROMISES: Final = MappingProxyType(
     {
         Guarantee.FILES: "no file outside the plan is read or changed",
-        Guarantee.NETWORK: "no network, and no socket of another process",
+        Guarantee.NETWORK: "no network but what it was granted, and no socket of another process",
         Guarantee.PROCESSES: "no other process is seen, signalled or traced",
         Guarantee.PROGRAMS: "no program is executed",
         Guarantee.KERNEL_SURFACE: "no system call beyond the allowlist, and no privilege",
-        Guarantee.SECRETS: "nothing of the host's environment, memory or descriptors",
+        Guarantee.SECRETS: "nothing of the host's memory, descriptors and ungranted variables",
         Guarantee.LIFETIME: "it ends with the host",
         Guarantee.MEMORY: "memory is bounded",
         Guarantee.CPU: "CPU time is bounded",
@@ -54,6 +54,8 @@ _VSOCK: Final = "sockets that no namespace holds, such as vsock, are in reach"
 _KEYRINGS: Final = "the kernel's keyrings are in reach"
 _THREADS: Final = "threads are counted when they have started"
 _NO_TOTAL: Final = "the scratch directory is bounded by the file, not in total"
+
+_NOT_OUTSIDE: Final = "what it writes to granted paths is bounded by the file, not in total"
 
 _CLEAN: Final = (Layer.ENVIRONMENT, Layer.INHERITED_DESCRIPTORS)
 
@@ -122,14 +124,28 @@ WAYS: Final = MappingProxyType(
 """The ways to keep each guarantee, the strongest first, those with a restriction last."""
 
 
-def standing(in_force: Collection[Layer]) -> tuple[GuaranteeReport, ...]:
+def standing(
+    in_force: Collection[Layer], *, writes_outside: bool = False
+) -> tuple[GuaranteeReport, ...]:
     """Return, guarantee by guarantee, by which layers it is kept, or that it is not.
 
     Args:
         in_force: the layers that are active, or that would be.
+        writes_outside: the plugin may write to paths outside its own directories, where no layer
+            bounds the total.
     """
     layers = frozenset(in_force)
-    return tuple(_report(guarantee, layers) for guarantee in Guarantee)
+    reports = tuple(_report(guarantee, layers) for guarantee in Guarantee)
+    if not writes_outside:
+        return reports
+    return tuple(_less(r) if r.guarantee is Guarantee.DISK else r for r in reports)
+
+
+def _less(report: GuaranteeReport) -> GuaranteeReport:
+    if report.status is LayerStatus.UNAVAILABLE:
+        return report
+    detail = f"{report.detail}; {_NOT_OUTSIDE}"
+    return GuaranteeReport(report.guarantee, LayerStatus.DEGRADED, detail)
 
 
 def missing(in_force: Collection[Layer]) -> tuple[Guarantee, ...]:

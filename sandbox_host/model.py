@@ -214,10 +214,12 @@ class Permissions:
 
     Attributes:
         publish: event types it may publish.
-        read: absolute paths it may read.
-        write: absolute paths it may write.
+        read: absolute paths it may read, with all that is below.
+        write: absolute paths it may write, with all that is below: make, change and remove files
+            and directories. To read what is there takes ``read`` as well.
         network: ``host:port`` entries it may connect to.
-        env: names of environment variables it may see.
+        env: names of the host's environment variables it may see, exact ones; their values are
+            handed over when it starts.
         native_code: it may bring shared objects and make code in memory. What native code can *do*
             is held by the same layers, with this permission or without.
         subprocess: it may start programs.
@@ -368,6 +370,7 @@ class Usage:
 
     Attributes:
         held_back_seconds: for how long it was not read, because it sent or printed too much.
+        connections: that the host made for it and handed over.
         operations: by operation, what its answered calls have cost.
     """
 
@@ -382,6 +385,7 @@ class Usage:
     bytes_in: int = 0
     bytes_out: int = 0
     held_back_seconds: float = 0.0
+    connections: int = 0
     operations: MappingProxyType[str, OperationUsage] = field(
         default_factory=lambda: MappingProxyType({})
     )

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, Final, Literal
 
@@ -38,6 +39,47 @@ EVENT_TYPE: Final = re.compile(r"(?=.{1,64}\Z)[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z0
 EVENT_TYPE_TEXT: Final = 'an event type such as "data_processed" (letters, digits, "_" and ".")'
 _EVENT_PATTERN: Final = re.compile(r"[A-Za-z0-9_.*?]{1,64}")
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+RESERVED_VARIABLES: Final[tuple[tuple[str, str], ...]] = (
+    # What a library or an interpreter obeys could undo the lock-down from inside it.
+    ("LD_*", "the dynamic linker obeys it, and would load other code"),
+    ("DYLD_*", "the dynamic linker of macOS obeys it, and would load other code"),
+    ("GLIBC_TUNABLES", "the C library obeys it"),
+    ("MALLOC_*", "the C library's allocator obeys it, and the host sets it"),
+    *((name, "the C library loads or reads what it names") for name in ("GCONV_PATH", "LOCPATH")),
+    *((name, "the C library reads what it names") for name in ("NLSPATH", "GETCONF_DIR", "TZDIR")),
+    ("HOSTALIASES", "the C library's resolver obeys it"),
+    ("LOCALDOMAIN", "the C library's resolver obeys it"),
+    ("RES_OPTIONS", "the C library's resolver obeys it"),
+    ("RESOLV_*", "the C library's resolver obeys it"),
+    ("NIS_PATH", "the C library's resolver obeys it"),
+    ("PYTHON*", "the interpreter obeys it"),
+    ("__PYVENV_LAUNCHER__", "the interpreter obeys it"),
+    ("OPENSSL_*", "the TLS library loads the modules and the configuration that it names"),
+    ("SSLKEYLOGFILE", "the TLS library writes the keys of every connection to the file it names"),
+    *((f"{name}SAN_OPTIONS", "a sanitizer obeys it") for name in ("?", "UB", "HWA")),
+    # Libraries of linear algebra: threads, and (OMP_TOOL_LIBRARIES) libraries to load.
+    *((f"{name}_*", "a numerical library obeys it") for name in ("OMP", "KMP", "GOMP", "MKL")),
+    *((f"{name}_*", "a numerical library obeys it") for name in ("OPENBLAS", "GOTO", "BLIS")),
+    *((f"{name}_*", "a numerical library obeys it") for name in ("NUMEXPR", "VECLIB")),
+    ("*_NUM_THREADS", "the host sets how many threads a library starts"),
+    # What the host sets itself, the same for every plugin.
+    ("HOME", "the host sets it to the plugin's data directory"),
+    *((name, "temporary files go to the scratch directory") for name in ("TMPDIR", "TEMP", "TMP")),
+    ("PATH", "a plugin has no programs to look for"),
+    ("TZ", "the host sets it to UTC"),
+    *((name, "the host sets the locale") for name in ("LANG", "LANGUAGE", "LC_*")),
+    ("SANDBOX_HOST_*", "it is the host's own"),
+)
+"""Environment variables that nobody may request or grant: a shell pattern of the name, and why.
+
+The first that matches is told. Source: ``sysdeps/generic/unsecvars.h`` of the GNU C library (what
+it drops from the environment of a set-user-id program), "Environment variables" in the
+documentation of CPython and of OpenSSL, the specification of OpenMP.
+"""
+
+MAX_VARIABLE_BYTES: Final = 32 * 1024
+"""Of the value of one environment variable that is handed on; a longer one is refused, not cut."""
+
 _HOST_PORT: Final = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})"
 )
@@ -151,12 +193,22 @@ def _read_path(value: object, path: str) -> str:
     return value
 
 
+def _read_variable(value: object, path: str) -> str:
+    name = read_match(value, path, _ENV_NAME, "a name of an environment variable")
+    for pattern, why in RESERVED_VARIABLES:
+        if fnmatchcase(name, pattern):
+            raise BadValueError(path, f'"{name}" can be neither requested nor granted: {why}')
+    return name
+
+
 def _read_address(value: object, path: str) -> str:
     what = 'a host and port such as "api.example.org:443"'
     text = read_match(value, path, _HOST_PORT, what)
     if not 1 <= int(text.rpartition(":")[2]) <= _MAX_PORT:
         raise expected(path, what, value)
-    return text
+    host, _, port = text.rpartition(":")
+    # One way to write it, so that what was requested and what was granted can be compared.
+    return f"{host.lower().removesuffix('.')}:{int(port)}"
 
 
 def read_event_type(value: object, path: str) -> str:
@@ -173,7 +225,8 @@ def read_permissions(value: object, path: str, *, operator: bool = False) -> Per
         operator: whether it grants; ``publish`` may then hold shell patterns such as ``weather_*``.
 
     Raises:
-        BadValueError: an unknown key, a wrong type, a path that is not absolute and clean.
+        BadValueError: an unknown key, a wrong type, a path that is not absolute and clean, a
+            variable of `RESERVED_VARIABLES`.
     """
     table = read_object(value, path)
     event = (
@@ -186,7 +239,7 @@ def read_permissions(value: object, path: str, *, operator: bool = False) -> Per
         "read": _read_path,
         "write": _read_path,
         "network": _read_address,
-        "env": partial(read_match, pattern=_ENV_NAME, what="a name of an environment variable"),
+        "env": _read_variable,
     }
     flags = ("native_code", "subprocess")
     check_keys(table, path, (*lists, *flags))

@@ -81,6 +81,10 @@ def run(in_fd: int, out_fd: int, trace_fd: int, parent: int) -> int:
 
     order = LoadOrder(unpack(message.payload))
     faults = Faults(order.package_dir)
+    if order.desk >= 0:
+        from plugin_sdk.child.network import install
+
+        install(order.desk)
     plugin = _load(channel, order, faults)
     if plugin is None:
         return EXIT_NOT_LOADED

@@ -32,6 +32,7 @@ class LoadOrder:
         package_dir: the private copy of the verified files.
         sys_path: directories of the plugin environment, in order.
         config, data_dir, scratch_dir: as the plugin's context shows them.
+        desk: the descriptor of the host's network desk, or -1: no network.
         events: event types that the plugin may handle.
         publish: event types that it may publish.
     """
@@ -39,6 +40,7 @@ class LoadOrder:
     __slots__ = (
         "config",
         "data_dir",
+        "desk",
         "events",
         "identity",
         "package_dir",
@@ -54,6 +56,7 @@ class LoadOrder:
         self.config: dict[str, Any] = payload["config"]
         self.data_dir: str = payload["data_dir"]
         self.scratch_dir: str = payload["scratch_dir"]
+        self.desk: int = payload.get("desk", -1)
         self.events: list[str] = payload["events"]
         self.publish: list[str] = payload["publish"]
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 ALLOWED = "allowed"
+_MSG_FASTOPEN = 0x20000000
 
 
 def try_all(names: Iterable[str], canary: str, host_pid: int) -> dict[str, str]:
@@ -28,6 +29,9 @@ def try_all(names: Iterable[str], canary: str, host_pid: int) -> dict[str, str]:
         "stat-canary": lambda: os.lstat(canary),
         "list-root": lambda: os.close(os.open("/", os.O_RDONLY | os.O_DIRECTORY)),
         "socket": _make_socket,
+        "connect": _connect,
+        "fast-open": _open_fast,
+        "datagram-socket": _make_datagram_socket,
         "fork": _fork,
         "execute": lambda: os.execv("/", ["none"]),  # noqa: S606 - a directory: it fails
         "signal-host": lambda: _signal_other(host_pid),
@@ -53,6 +57,27 @@ def _make_socket() -> None:
     import _socket  # the C part alone; importing `socket` would cost more than the start
 
     _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM).close()
+
+
+def _connect() -> None:
+    import _socket
+
+    # Nobody answers there; what is asked is whether the kernel would try.
+    _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM).connect(("127.0.0.1", 1))
+
+
+def _open_fast() -> None:
+    import _socket
+
+    # Sending connects with this flag (RFC 7413), also a socket that has come to its end.
+    made = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+    made.sendmsg([b"x"], [], _MSG_FASTOPEN)
+
+
+def _make_datagram_socket() -> None:
+    import _socket
+
+    _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM).close()
 
 
 def _fork() -> None:

@@ -8,11 +8,11 @@ attributes are only ever added.
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import stat
 
 from plugin_sdk.lockdown.libc import check, libc
+from plugin_sdk.lockdown.pinned import open_pinned
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_BIND, MS_REC, MS_PRIVATE = 4_096, 16_384, 1 << 18
@@ -20,8 +20,6 @@ _MNT_DETACH = 2
 
 # One number on every architecture: they came after the tables were made one.
 _SYS_MOUNT_SETATTR = 442
-_SYS_OPENAT2 = 437
-_RESOLVE_NO_SYMLINKS = 0x04
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _ATTR_SIZE = 32
@@ -110,25 +108,12 @@ def _mount_entry(at: str, entry: dict[str, Any]) -> None:
 
 def _bind(path: str, target: str, identity: list[int]) -> None:
     """Bind what is at ``path``, if it is still what the host looked at, and no link leads there."""
-    source = _open_without_links(path)
+    source = open_pinned(path, identity)
     try:
-        status = os.fstat(source)
-        if [status.st_dev, status.st_ino] != identity:
-            text = f"{path} is not what it was when the plan was made"
-            raise OSError(errno.ESTALE, text)
-        _make_target(target, stat.S_ISDIR(status.st_mode))
+        _make_target(target, stat.S_ISDIR(os.fstat(source).st_mode))
         mount(f"/proc/self/fd/{source}", target, None, MS_BIND | MS_REC)
     finally:
         os.close(source)
-
-
-def _open_without_links(path: str) -> int:
-    # struct open_how: flags, mode, resolve (openat2(2)).
-    how = (ctypes.c_uint64 * 3)(os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_NO_SYMLINKS)
-    result = libc.syscall(
-        _SYS_OPENAT2, _AT_FDCWD, os.fsencode(path), how, ctypes.c_size_t(ctypes.sizeof(how))
-    )
-    return check(result, f"openat2 {path}")
 
 
 def _make_target(target: str, is_directory: bool) -> None:

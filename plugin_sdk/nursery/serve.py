@@ -18,6 +18,7 @@ from plugin_sdk.lockdown.namespaces import NEWPID, join, unshare
 from plugin_sdk.nursery.trial import PassingError, try_layers
 from plugin_sdk.wire.codec import pack, unpack
 from plugin_sdk.wire.nursery import (
+    CHILD_DESK,
     CHILD_IN,
     CHILD_OUT,
     CHILD_TRACE,
@@ -160,7 +161,9 @@ class Nursery:
 def _become_child(ends: list[int], parent: int) -> NoReturn:
     """In the forked process: keep what is the plugin's, under fixed numbers, and start."""
     try:
-        given = dict(zip((CHILD_IN, CHILD_OUT, 1, 2, CHILD_TRACE), ends, strict=False))
+        given = dict(
+            zip((CHILD_IN, CHILD_OUT, 1, 2, CHILD_TRACE, CHILD_DESK), ends[:-1], strict=False)
+        )
         parked = {}
         for number, end in given.items():
             parked[number] = _above(end, _PARKING)
@@ -168,7 +171,7 @@ def _become_child(ends: list[int], parent: int) -> NoReturn:
             os.dup2(end, number, inheritable=False)
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         os.dup2(null, 0, inheritable=False)
-        os.closerange(CHILD_TRACE + 1, _MOST_DESCRIPTORS)
+        os.closerange(max(given) + 1, _MOST_DESCRIPTORS)
     except BaseException:  # noqa: BLE001 - this process must not go on as a second nursery
         os._exit(child.EXIT_INTERNAL)
     child.main(CHILD_IN, CHILD_OUT, CHILD_TRACE, parent)

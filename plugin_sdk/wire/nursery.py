@@ -7,11 +7,12 @@ import struct
 # A packet is one small dict of names and numbers; descriptors travel beside it.
 MAX_PACKET_BYTES = 4_096
 
-# In, out, standard output, standard error, trace, exit: what a child is given, in this order.
-PASSED_DESCRIPTORS = 6
+# In, out, standard output, standard error, trace, the network desk where it may ask there, and
+# exit: what a child is given, in this order.
+PASSED_DESCRIPTORS = 7
 
 EXIT_RECORD = struct.Struct("<iqq")
 """How a child ended: wait status, CPU time in microseconds, peak resident size in bytes."""
 
 # Where a child finds its ends of the pipes.
-CHILD_IN, CHILD_OUT, CHILD_TRACE = 3, 4, 5
+CHILD_IN, CHILD_OUT, CHILD_TRACE, CHILD_DESK = 3, 4, 5, 6

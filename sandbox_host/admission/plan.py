@@ -22,6 +22,7 @@ from sandbox_host.admission.confinement import confine
 from sandbox_host.admission.policy import (
     Difference,
     Policy,
+    covers,
     effective_limits,
     effective_permissions,
     limit_differences,
@@ -38,7 +39,7 @@ from sandbox_host.model import (
     Manifest,
     Permissions,
 )
-from sandbox_host.reading import BadValueError, quoted, sentence
+from sandbox_host.reading import BadValueError, quoted, sentence, shown_bytes
 
 if TYPE_CHECKING:
     from sandbox_host.bundle.verify import VerifiedBundle
@@ -161,6 +162,33 @@ def _dependency_notes(manifest: Manifest) -> tuple[str, ...]:
     )
 
 
+def _check_enforced(
+    manifest: Manifest, permissions: Permissions, layers: tuple[Layer, ...]
+) -> None:
+    """Refuse a permission that nothing would keep narrow."""
+    if permissions.network and Layer.SECCOMP not in layers:
+        raise AdmissionError(
+            f"Plugin {manifest.identity} is not admitted: what it is granted of the network is "
+            "kept to that by the layer seccomp alone, which is not in force.",
+            remedy="Remove seccomp from disable_layers, or permissions.network from plugin.json.",
+        )
+    unread = [path for path in permissions.write if not covers(permissions.read, path)]
+    if unread and Layer.LANDLOCK not in layers:
+        raise AdmissionError(
+            f"Plugin {manifest.identity} is not admitted: it is to write to {unread[0]} and "
+            "not to read there; only the layer landlock keeps that apart, and it is not in force.",
+            remedy="Request and grant permissions.read for it as well, or have Landlock in force.",
+        )
+
+
+def _permission_notes(permissions: Permissions, limits: Limits) -> tuple[str, ...]:
+    size = shown_bytes(limits.file_bytes)
+    return tuple(
+        f"it may write to {path}: each file has at most {size}, and nothing bounds all of them"
+        for path in permissions.write
+    )
+
+
 def admit(
     bundle: VerifiedBundle,
     policy: Policy,
@@ -202,17 +230,25 @@ def admit(
     config = _effective_config(manifest, policy)
     # 5. Layers, and the guarantees that they keep.
     confinement = confine(manifest.identity, policy, offered, required)
+    permissions = effective_permissions(manifest, policy)
+    limits = effective_limits(manifest, policy.ceilings)
+    _check_enforced(manifest, permissions, confinement.layers)
     return SandboxPlan(
         identity=manifest.identity,
         manifest=manifest,
         root_digest=bundle.root_digest,
         key_id=bundle.key_id,
-        limits=effective_limits(manifest, policy.ceilings),
-        permissions=effective_permissions(manifest, policy),
+        limits=limits,
+        permissions=permissions,
         config=MappingProxyType(config),
         layers=confinement.layers,
         disabled=confinement.disabled,
         accepted_missing=confinement.accepted_missing,
-        notes=(*manifest.notes, *_dependency_notes(manifest), *confinement.notes),
+        notes=(
+            *manifest.notes,
+            *_dependency_notes(manifest),
+            *_permission_notes(permissions, limits),
+            *confinement.notes,
+        ),
         token=_TOKEN,
     )

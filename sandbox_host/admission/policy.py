@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from sandbox_host.config import HostConfig
 
 UNAVAILABLE: Final[Mapping[str, str]] = {
-    "write": "writing outside its own data directory",
-    "network": "network access",
-    "env": "reading environment variables of the host",
     "subprocess": "starting programs",
 }
 """Permissions that this version has no mechanism for; granted or not, they refuse the plugin."""
@@ -120,7 +117,7 @@ def _union(lists: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(entry for one in lists for entry in one))
 
 
-def _covers(granted: Iterable[str], path: str) -> bool:
+def covers(granted: Iterable[str], path: str) -> bool:
     """Tell whether a granted path is `path` or one of its parents; purely by their text."""
     return any(path == g or path.startswith(g.rstrip("/") + "/") for g in granted)
 
@@ -144,18 +141,52 @@ def _publish_differences(
     return found
 
 
-def _read_differences(requested: Permissions, granted: Permissions, table: str) -> list[Difference]:
+def _path_differences(
+    key: str, doing: str, requested: Permissions, granted: Permissions, table: str
+) -> list[Difference]:
     return [
         Difference(
-            f"permissions.read[{index}]",
-            f"reading {_toml_text(path)} is not granted",
+            f"permissions.{key}[{index}]",
+            f"{doing} {_toml_text(path)} is not granted",
             table,
-            "read",
+            key,
             _toml_text(path),
             listed=True,
         )
-        for index, path in enumerate(requested.read)
-        if not _covers(granted.read, path)
+        for index, path in enumerate(getattr(requested, key))
+        if not covers(getattr(granted, key), path)
+    ]
+
+
+def _env_differences(requested: Permissions, granted: Permissions, table: str) -> list[Difference]:
+    return [
+        Difference(
+            f"permissions.env[{index}]",
+            f'seeing the variable "{name}" is not granted',
+            table,
+            "env",
+            f'"{name}"',
+            listed=True,
+        )
+        for index, name in enumerate(requested.env)
+        if name not in granted.env
+    ]
+
+
+def _network_differences(
+    requested: Permissions, granted: Permissions, table: str
+) -> list[Difference]:
+    return [
+        Difference(
+            f"permissions.network[{index}]",
+            f"connecting to {entry} is not granted",
+            table,
+            "network",
+            _toml_text(entry),
+            listed=True,
+        )
+        for index, entry in enumerate(requested.network)
+        if entry not in granted.network
     ]
 
 
@@ -169,7 +200,10 @@ def permission_differences(manifest: Manifest, policy: Policy) -> tuple[Differen
         if getattr(requested, key)
     ]
     found += _publish_differences(requested, granted, table)
-    found += _read_differences(requested, granted, table)
+    found += _path_differences("read", "reading", requested, granted, table)
+    found += _path_differences("write", "writing to", requested, granted, table)
+    found += _env_differences(requested, granted, table)
+    found += _network_differences(requested, granted, table)
     if requested.native_code and not granted.native_code:
         problem = "bringing native code is not granted"
         found.append(Difference("permissions.native_code", problem, table, "native_code", "true"))
@@ -209,6 +243,9 @@ def effective_permissions(manifest: Manifest, policy: Policy) -> Permissions:
             for event in requested.publish
             if event not in HOST_EVENTS and any(fnmatchcase(event, g) for g in granted.publish)
         ),
-        read=tuple(path for path in requested.read if _covers(granted.read, path)),
+        read=tuple(path for path in requested.read if covers(granted.read, path)),
+        write=tuple(path for path in requested.write if covers(granted.write, path)),
+        env=tuple(name for name in requested.env if name in granted.env),
+        network=tuple(entry for entry in requested.network if entry in granted.network),
         native_code=requested.native_code and granted.native_code,
     )

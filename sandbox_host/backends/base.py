@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
+    import socket
+
     from plugin_sdk.wire.connection import Connection
     from sandbox_host.admission.plan import SandboxPlan
     from sandbox_host.model import Layer, LayerReport, Receipt
@@ -25,6 +27,8 @@ class Places:
         scratch_dir: the plugin's own, removed when it ends.
         canary: a file that exists, is readable by the host and must not be readable inside.
         plugin_environment: installed wheels that plugins may read, or None.
+        private: the host's configuration, trust store and keys, which no grant may reach.
+        code: what the host or a plugin runs beside all this, which no grant may make writable.
     """
 
     python: Path
@@ -34,6 +38,8 @@ class Places:
     scratch_dir: Path
     canary: Path
     plugin_environment: Path | None = None
+    private: tuple[Path, ...] = ()
+    code: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +121,8 @@ class Child(Protocol):
         log_fds: read ends of the child's standard output and error, non-blocking.
         trace_fd: read end of the pipe that stack dumps arrive on, non-blocking.
         exit_fd: becomes readable when the process has ended.
+        desk: the host's end of the packet socket by which it asks for connections, or None: it may
+            not.
     """
 
     pid: int
@@ -124,6 +132,7 @@ class Child(Protocol):
     log_fds: tuple[int, int]
     trace_fd: int
     exit_fd: int
+    desk: socket.socket | None
 
     def cpu_seconds(self) -> float:
         """Return the CPU time the process has used; 0.0 once it has ended."""
@@ -133,6 +142,12 @@ class Child(Protocol):
 
     def unlinked_bytes(self, device: int) -> int:
         """Return what it holds open on a device that has no name any more; 0 if nobody can know."""
+
+    def suspend(self) -> None:
+        """Stop all its threads, each behind the system call that it is in, until `resume`."""
+
+    def resume(self) -> None:
+        """Let it go on."""
 
     def ask_for_stacks(self) -> None:
         """Make a fault handler inside write all Python stacks to `trace_fd`, even in C code.

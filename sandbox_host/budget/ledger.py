@@ -53,7 +53,9 @@ class Ledger:
         with self._lock:
             return dict(self._operations)
 
-    def usage(self, *, bytes_in: int, bytes_out: int, held_back: float = 0.0) -> Usage:
+    def usage(
+        self, *, bytes_in: int, bytes_out: int, held_back: float = 0.0, connections: int = 0
+    ) -> Usage:
         """Return the sums so far, with those that are counted elsewhere."""
         with self._lock:
             return Usage(
@@ -68,6 +70,7 @@ class Ledger:
                 bytes_in=bytes_in,
                 bytes_out=bytes_out,
                 held_back_seconds=held_back,
+                connections=connections,
                 operations=MappingProxyType(
                     {name: _summed(metrics) for name, metrics in self._operations.items()}
                 ),

@@ -11,7 +11,10 @@ from typing import Final
 
 MAX_DUMP_BYTES: Final = 64 * 1024
 
-_FRAME: Final = re.compile(r'^  File "([^"\n]{1,512})", line (\d{1,9}) in ([^\n]{1,128})$')
+# No spaces: what it says must not read like a sentence of the host's.
+_FRAME: Final = re.compile(r'^  File "([^"\n]{1,512})", line (\d{1,9}) in ([\w<>.]{1,128})$')
+_FILE: Final = re.compile(r"[\w./-]{1,255}")
+_MAX_LOOKED_AT: Final = 16 * 1024
 
 
 def place_in(dump: bytes, package_dir: str) -> str:
@@ -24,7 +27,7 @@ def place_in(dump: bytes, package_dir: str) -> str:
         package_dir: where the plugin's private copy lies; shown paths are relative to it.
     """
     prefix = package_dir.rstrip("/") + "/"
-    text = dump[:MAX_DUMP_BYTES].decode("utf-8", "replace")
+    text = dump[:_MAX_LOOKED_AT].decode("utf-8", "replace")
     asked = text.partition("\nCurrent thread ")[2].partition("\nThread ")[0]
     return _first_in(asked, prefix) or _first_in(text, prefix)
 
@@ -32,7 +35,8 @@ def place_in(dump: bytes, package_dir: str) -> str:
 def _first_in(text: str, prefix: str) -> str:
     for line in text.splitlines():
         match = _FRAME.match(line)
-        if match and match[1].startswith(prefix) and match[1].isprintable():
-            function = "".join(c for c in match[3] if c.isprintable())
-            return f"{match[1][len(prefix) :]}:{match[2]} in {function}"
+        if match and match[1].startswith(prefix):
+            file = match[1][len(prefix) :]
+            if _FILE.fullmatch(file):
+                return f"{file}:{match[2]} in {match[3]}"
     return ""

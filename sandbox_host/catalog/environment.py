@@ -94,6 +94,21 @@ def read_fault(path: Path) -> str:
     return f"it has mode {stat.S_IMODE(status.st_mode):04o} and belongs to user id {status.st_uid}"
 
 
+def write_fault(path: Path) -> str:
+    """Return why others than its owner and its group cannot write a path, or ""; as `read_fault`.
+
+    In a directory that is to make, remove and rename.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    wanted = stat.S_IWOTH | (stat.S_IXOTH if stat.S_ISDIR(status.st_mode) else 0)
+    if status.st_mode & wanted == wanted:
+        return ""
+    return f"it has mode {stat.S_IMODE(status.st_mode):04o} and belongs to user id {status.st_uid}"
+
+
 def _is_open(status: os.stat_result) -> bool:
     wanted = stat.S_IROTH | (stat.S_IXOTH if stat.S_ISDIR(status.st_mode) else 0)
     return status.st_mode & wanted == wanted

@@ -34,6 +34,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "call": "Run one operation of a plugin and print its result.",
     "data": "List and remove plugins' data.",
     "dossier": "Show why plugins ended.",
+    "denials": "Show what plugins asked for and were not granted.",
     "doctor": "Show what this machine offers to confine plugins.",
 }
 """Each command's module in this package, and its line in the help."""

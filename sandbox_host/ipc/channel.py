@@ -11,6 +11,7 @@ Writes never block (`outbox`). A plugin that floods is not read for a while (`Pa
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import threading
@@ -51,6 +52,7 @@ _FOLLOW_SECONDS: Final = 0.5
 _PACED_SECONDS: Final = 0.05
 _LEAVING_SECONDS: Final = 5.0
 _READS_AT_THE_END: Final = 64
+_SMALL_BYTES: Final = 512
 
 
 class Pace(Protocol):
@@ -285,19 +287,26 @@ class Channel:
                 if data:
                     self._connection.receive_data(data)
                 else:
-                    self._connection.receive_eof()
                     self._broken = True
+                    # In the middle of a frame: whoever is killed while it writes has broken no
+                    # rule. One that closed its pipe and lives on has, and is found out by that.
+                    with contextlib.suppress(RemoteProtocolError):
+                        self._connection.receive_eof()
             except RemoteProtocolError:
                 self._broken = True
                 raise
             finally:
                 unasked = size = 0
-                for message in self._connection.events_received():
+                messages = self._connection.events_received()
+                if not messages and len(data) < _SMALL_BYTES:
+                    unasked = 1  # a frame in small pieces costs a read for each of them
+                for message in messages:
                     pending = None
                     if isinstance(message, _ANSWERS):
                         number = message.id if isinstance(message, _BY_ID) else SESSION_ID
                         pending = self._pending.pop(number, None)
-                    if pending is None:
+                    # A report on an event is not asked for by anybody who waits.
+                    if pending is None or pending.is_delivery:
                         unasked += 1
                         size += len(message.payload)
                     self._inbox.append((pending, message))

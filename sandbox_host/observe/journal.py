@@ -15,6 +15,7 @@ import json
 import os
 import stat
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -144,6 +145,39 @@ def verify_journal(path: str | os.PathLike[str]) -> JournalFault | None:
             return _first_fault(file)
     except OSError as error:
         raise JournalError(f"The journal {path} cannot be read: {error.strerror}.") from None
+
+
+def last_entries(
+    path: str | os.PathLike[str], event: str, most: int, *, plugin: str = ""
+) -> list[JournalEntry]:
+    """Return the last entries of an event, the oldest first; nothing where there is no journal.
+
+    Reads line by line in bounded memory. A line that is not as the host writes it is left out:
+    `verify_journal` tells of those.
+
+    Args:
+        path: the journal.
+        event: which ones.
+        most: how many at most.
+        plugin: an identity; "" for all.
+
+    Raises:
+        JournalError: the file cannot be read.
+    """
+    found: deque[JournalEntry] = deque(maxlen=most)
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                entry = _parse(line)
+                if not isinstance(entry, JournalEntry) or entry.event != event:
+                    continue
+                if plugin in {"", entry.plugin}:
+                    found.append(entry)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise JournalError(f"The journal {path} cannot be read: {error.strerror}.") from None
+    return list(found)
 
 
 def utc_now() -> datetime:

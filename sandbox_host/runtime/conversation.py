@@ -10,12 +10,13 @@ import itertools
 import math
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import PayloadError, PayloadTooLargeError
-from plugin_sdk.wire.limits import MAX_EVENT_BYTES, MAX_PAYLOAD_BYTES
+from plugin_sdk.wire.limits import EVENT, MAX_PAYLOAD_BYTES
 from plugin_sdk.wire.messages import Call, Deliver, Failure, Handled, Publish
 from sandbox_host.errors import MessageTooLargeError, NotSerializableError, PluginError
 from sandbox_host.ipc.calls import Pending
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from sandbox_host.runtime.watch import Watch
 
 _UNKNOWN_OPERATION: Final = "(unknown)"
+_BULKY_BYTES: Final = 16 * 1024
+_WINDOW: Final = 8
+"""So many events are with the plugin at a time: a call waits for their handlers, and no more."""
 
 
 class Party(Protocol):
@@ -132,6 +136,9 @@ class Conversation:
         self._max_outstanding = max_outstanding
         self._ids = itertools.count(1)
         self._traffic = Traffic()
+        self._queue: deque[tuple[str, bytes]] = deque()
+        self._queued_bytes = 0
+        self._delivering = 0
         # An id must not be overtaken by a later one between its choice and its sending.
         self._sending = threading.Lock()
         self.channel = Channel(
@@ -196,12 +203,33 @@ class Conversation:
         now = time.monotonic()
         payload = event.delivery()
         with self._sending:
-            if not self._party.takes_calls or not self._has_room(len(payload)):
+            if not self._party.takes_calls:
                 return
-            number = next(self._ids)
-            # Nobody waits for it: its time begins when its handlers do, not while others run.
-            pending = Pending(number, f"@{event.type}", math.inf, now, is_delivery=True)
-            self._send(Deliver(number, event.type, payload=payload), pending)
+            if self._delivering < _WINDOW and not self._queue:
+                self._send_event(event.type, payload, now)
+            elif len(self._queue) < self._max_outstanding:
+                self._queued_bytes += len(payload)
+                if self._queued_bytes <= MAX_PAYLOAD_BYTES:
+                    self._queue.append((event.type, payload))
+                else:
+                    self._queued_bytes -= len(payload)
+
+    def _send_event(self, event_type: str, payload: bytes, now: float) -> None:
+        if not self._has_room(len(payload)):
+            return
+        number = next(self._ids)
+        # Nobody waits for it: its time begins when its handlers do, not while others run.
+        pending = Pending(number, f"@{event_type}", math.inf, now, is_delivery=True)
+        self._delivering += self._send(Deliver(number, event_type, payload=payload), pending)
+
+    def _next_event(self) -> None:
+        """One is handled: send the next."""
+        with self._sending:
+            self._delivering -= 1
+            while self._queue and self._delivering < _WINDOW and self._party.takes_calls:
+                event_type, payload = self._queue.popleft()
+                self._queued_bytes -= len(payload)
+                self._send_event(event_type, payload, time.monotonic())
 
     def _pack(self, operation: str, value: Any) -> bytes:
         identity = self._plan.identity
@@ -263,7 +291,7 @@ class Conversation:
     def is_bulky(self, pending: Pending) -> bool:
         """Tell whether the answer is so large that decoding it takes noticeably long."""
         payload = getattr(pending.answer, "payload", b"")
-        return len(payload) > MAX_EVENT_BYTES
+        return len(payload) > _BULKY_BYTES
 
     def _value(self, pending: Pending) -> Any:
         answer = pending.answer
@@ -290,6 +318,8 @@ class Conversation:
         self._traffic.answered(pending, pending.cost, type(message))
         self._mark_oldest()
         if isinstance(message, Handled):
+            self._watch.handled(pending.cost)
+            self._next_event()
             if not message.ok:
                 self._party.handler_failed(pending.operation[1:], self._report(message))
         elif pending.id != SESSION_ID:
@@ -308,7 +338,7 @@ class Conversation:
 
     def _report(self, message: Message) -> Any:
         try:
-            return codec.unpack(message.payload)
+            return codec.unpack(message.payload, EVENT)  # by whoever reads for everybody
         except PayloadError as error:
             self._party.violated(str(error))
             return {}

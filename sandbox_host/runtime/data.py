@@ -52,7 +52,6 @@ _IDENTITY: Final = re.compile(r"[a-z][a-z0-9_]{0,127}")
 """Twice as long as a name may be: every letter of a name may get an underscore."""
 
 _REMOVED: Final = ".removed-"
-_LOOKS: Final = 3
 _SHOWN: Final = 80
 _MAX_FOREIGN: Final = 20
 
@@ -65,11 +64,11 @@ class DataDirectory:
         identity: the plugin's.
         path: where it is.
         bytes: allocated on disk, directories included; a sparse file is as small as it is, and a
-            file with several names counts with each, as it does for the plugin's budget. Files that
+            file with several names counts once, as it does for the plugin's budget. Files that
             were removed and are still open are not among them.
         files: names of every kind, directories included.
-        complete: False where there are more than `MAX_MEASURED_FILES`, or things were moved about
-            while they were counted: it holds more.
+        complete: False where there are more than `MAX_MEASURED_FILES`, something changed while it
+            was counted, or a part could not be read: it may hold more.
         loaded: a host with this state directory, this or another, has the plugin loaded.
         host: process of that host, as that host sees it; None where nobody has.
         limit_bytes: what the plugin may have, by its last load; None where that is not known.
@@ -187,10 +186,7 @@ class DataDirectories:
         try:
             lease = self._locks.look(identity)
             _check_directory(path)
-            for _ in range(_LOOKS):
-                use = measure(path, MAX_MEASURED_FILES)
-                if use.complete or use.files > MAX_MEASURED_FILES:
-                    break  # and otherwise somebody moved things about
+            use = measure(path, MAX_MEASURED_FILES)
         except OSError as error:
             fault = _why(error)
         return DataDirectory(

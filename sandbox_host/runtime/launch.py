@@ -17,6 +17,7 @@ from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import PayloadError
 from plugin_sdk.wire.limits import EVENT
 from plugin_sdk.wire.messages import Ready
+from plugin_sdk.wire.nursery import CHILD_DESK
 from sandbox_host.admission.plan import admit
 from sandbox_host.admission.policy import Policy
 from sandbox_host.backends.base import Places
@@ -24,7 +25,7 @@ from sandbox_host.bundle import stage
 from sandbox_host.bundle.reader import read_directory
 from sandbox_host.bundle.trust import TrustStore
 from sandbox_host.bundle.verify import verify
-from sandbox_host.catalog.environment import interpreter_fault, read_fault
+from sandbox_host.catalog.environment import interpreter_fault
 from sandbox_host.errors import (
     AttestationError,
     ConfigError,
@@ -37,6 +38,7 @@ from sandbox_host.errors import (
 from sandbox_host.model import Layer, LayerStatus
 from sandbox_host.reading import sentence
 from sandbox_host.runtime import answers
+from sandbox_host.runtime.granted import shortfalls
 from sandbox_host.runtime.interface import check_ready
 from sandbox_host.runtime.process import PluginProcess
 from sandbox_host.runtime.receipt import check_kept, with_watchdog
@@ -115,7 +117,7 @@ class Launcher:
         for guarantee in plan.accepted_missing:
             self._journal.append("guarantee_missing", plan.identity, guarantee)
         # What was switched off, is missing or kept with a restriction is among the notes.
-        for note in (*plan.notes, *_unreadable_grants(plan)):
+        for note in (*plan.notes, *shortfalls(plan)):
             _log.warning("%s: %s", plan.identity, note)
         return plan
 
@@ -136,7 +138,7 @@ class Launcher:
             self._lock_data(plan, undo)
             package_dir = stage.stage(bundle, self._workspace.bundles)
             undo.callback(stage.remove, package_dir)
-            places = self._places(identity, package_dir)
+            places = self._places(identity, package_dir, Path(bundle.origin))
             undo.callback(remove_tree, places.scratch_dir)
             try:
                 timeout = self._config.start_timeout_seconds
@@ -187,7 +189,8 @@ class Launcher:
             text = f"The interpreter {python} {fault}."
             raise ConfigError(text, remedy="Or name another with HostConfig(python=…).")
 
-    def _places(self, identity: str, package_dir: Path) -> Places:
+    def _places(self, identity: str, package_dir: Path, source: Path) -> Places:
+        directory = self._config.plugin_directory
         from_config = self._config.python
         return Places(
             python=from_config or base_python(),
@@ -197,6 +200,8 @@ class Launcher:
             scratch_dir=self._workspace.scratch_dir(identity),
             canary=self._workspace.canary,
             plugin_environment=_real(self._config.plugin_environment),
+            private=self._config.private_paths,
+            code=(source, *([directory] if directory is not None else [])),
         )
 
     def become_ready(self, process: PluginProcess) -> None:
@@ -216,6 +221,7 @@ class Launcher:
             "scratch_dir": str(places.scratch_dir),
             "events": list(plan.manifest.events),
             "publish": list(plan.permissions.publish),
+            "desk": CHILD_DESK if plan.permissions.network else -1,
         }
         answer = process.load(order, self._config.start_timeout_seconds)
         payload = _start_payload(plan.identity, answer)
@@ -225,26 +231,6 @@ class Launcher:
         for warning in interface.warnings:
             _log.warning("%s: %s", plan.identity, warning)
         process.ready(interface)
-
-
-def _unreadable_grants(plan: SandboxPlan) -> list[str]:
-    """Return which granted paths the plugin could not read, because it has a user of its own.
-
-    In a root of its own it reaches a path whatever the modes of the directories above.
-    """
-    if Layer.OWN_UID not in plan.layers:
-        return []
-    notes = []
-    for path in map(Path, plan.permissions.read):
-        above = () if Layer.OWN_ROOT in plan.layers else path.parents
-        for needed in (path, *above):
-            if fault := read_fault(needed):
-                notes.append(
-                    f"it is granted {path}, and cannot read it with a user id of its own: for "
-                    f"{needed}, {fault}; to open it: chmod o+rX {needed}"
-                )
-                break
-    return notes
 
 
 def _end_child(child: Child) -> None:

@@ -95,7 +95,11 @@ class Life:
             self.end_as(Cause.UNLOADED, f"{self._identity} was unloaded.")
         else:
             cause, text = cause_of(self._identity, self.ending, how, self._cpu_total_seconds)
-            at = f" Its code stood at {place}." if place and cause is Cause.CRASHED else ""
+            at = (
+                f" By its own word, its code stood at {place}."
+                if place and cause is Cause.CRASHED
+                else ""
+            )
             self.end_as(cause, f"{text}{at}")
 
     def end_as(self, cause: Cause, text: str) -> None:

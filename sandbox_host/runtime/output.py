@@ -19,6 +19,7 @@ STDERR: Final = "stderr"
 TRACE: Final = "trace"
 
 _READ_BYTES: Final = 64 * 1024
+_PAUSE_SECONDS: Final = 0.01
 _LAST_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -40,6 +41,7 @@ class Output:
             TRACE: child.trace_fd,
         }
         self._dump = bytearray()
+        self._again_at: dict[str, float] = {}
         self._lock = threading.Lock()
         self._closed = False
 
@@ -53,7 +55,12 @@ class Output:
             return not self._closed and self._read(role) != b""
 
     def held(self, role: str, now: float) -> bool:
-        """Tell whether a stream is not to be read yet; a full pipe makes the plugin wait."""
+        """Tell whether a stream is not to be read yet; a full pipe makes the plugin wait.
+
+        One that had little to read gets a pause: a byte at a time would cost a read for each.
+        """
+        if now < self._again_at.get(role, 0.0):
+            return True
         return role != TRACE and self._rate.wait(now) > 0
 
     @property
@@ -62,16 +69,22 @@ class Output:
         return self._rate.held_seconds
 
     def drain(self) -> None:
-        """Take what is there now, up to 4 MiB of each stream.
-
-        The last words of a process that has ended; or what was printed before an answer that came
-        by another pipe, for somebody who looks at the log after it.
-        """
+        """Take the last words of a process that has ended, up to 4 MiB of each stream."""
         with self._lock:
             for role in () if self._closed else self._descriptors:
                 for _ in range(_LAST_BYTES // _READ_BYTES):
                     if not self._read(role):
                         break
+
+    def catch_up(self) -> None:
+        """Take what is there now, as far as the rate allows.
+
+        It was printed before an answer that came by another pipe, and somebody looks at the log.
+        """
+        with self._lock:
+            for role in () if self._closed else (STDOUT, STDERR):
+                while self._rate.wait(time.monotonic()) == 0 and self._read(role):
+                    pass
 
     def close(self) -> None:
         """Read nothing any more: the descriptors are about to be closed, and the log with them."""
@@ -85,11 +98,14 @@ class Output:
             data = os.read(self._descriptors[role], _READ_BYTES)
         except BlockingIOError:
             return None
+        now = time.monotonic()
+        if len(data) < _READ_BYTES:
+            self._again_at[role] = now + _PAUSE_SECONDS
         if role == TRACE:
             # Only the start of the dumps is looked at; the rest is read and dropped.
             self._dump += data[: MAX_DUMP_BYTES - len(self._dump)]
         else:
-            self._rate.take(len(data), time.monotonic())
+            self._rate.take(len(data), now)
             self.log.write(data)
         return data
 

@@ -17,9 +17,11 @@ from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import RemoteProtocolError
 from plugin_sdk.wire.messages import Load, Stop
 from sandbox_host.budget.ledger import Ledger
-from sandbox_host.budget.rate import MessageRate, log_rate
+from sandbox_host.budget.rate import Bucket, MessageRate, log_rate
 from sandbox_host.errors import PluginError, UsageError
 from sandbox_host.model import Cause, State, Usage
+from sandbox_host.network.allowlist import Allowlist
+from sandbox_host.network.desk import NetworkDesk
 from sandbox_host.observe.plugin_log import PluginLog
 from sandbox_host.runtime import answers
 from sandbox_host.runtime.causes import Ending
@@ -50,7 +52,10 @@ _log = logging.getLogger("sandbox_host")
 STACKS_SECONDS: Final = 0.05
 """How long a plugin that is to be ended may take to show where it stands."""
 
-_STACKS_CPU_SECONDS: Final = 0.04
+_COMPLAINTS_PER_SECOND: Final = 1.0
+_COMPLAINTS_BURST: Final = 100.0
+
+_STACKS_CPU_SECONDS: Final = 0.03
 """The same in CPU time, for one that has used up that."""
 
 
@@ -62,6 +67,9 @@ class Listener(Protocol):
 
     def handler_failed(self, process: PluginProcess, event_type: str, report: Any) -> None:
         """A handler of an event failed."""
+
+    def denied(self, process: PluginProcess, what: str) -> None:
+        """Something that it asked for is not granted. From any thread."""
 
     def ended(self, process: PluginProcess) -> None:
         """It has ended, and whoever waited for it knows."""
@@ -78,6 +86,7 @@ class PluginProcess:
         talk: what is said to it and by it.
         ended: nobody need wait for it any more: all was given back, or it cannot be ended.
         gone: the process has been seen to end.
+        complaints: how many of its failures may be told.
         copied: this object is in a forked copy of the host's process.
         dossier_path: where it was written what is known of its end, once it was; None before.
 
@@ -121,6 +130,7 @@ class PluginProcess:
         self.dossier_path: Path | None = None
         self.log = PluginLog(log_path, config.log_bytes)
         self.ledger = Ledger()
+        self.complaints = Bucket(_COMPLAINTS_PER_SECOND, _COMPLAINTS_BURST)
         self._child = child
         self._rate = MessageRate(plan.limits)
         self._output = Output(child, self.log, log_rate(plan.limits))
@@ -139,6 +149,7 @@ class PluginProcess:
             max_outstanding=config.max_outstanding_calls,
         )
         self.channel = self.talk.channel
+        self._desk = self._open_desk()
         self._warden = Warden(self, child, self.life, self.channel, self._output, self._watch)
         try:
             keeper.adopt(self._warden)
@@ -218,11 +229,12 @@ class PluginProcess:
             bytes_in=self.channel.bytes_in,
             bytes_out=self.channel.bytes_out,
             held_back=self.held_seconds,
+            connections=self._desk.connections if self._desk is not None else 0,
         )
 
     def log_tail(self, lines: int) -> list[str]:
         """Return the last lines it printed, those before its last answer included."""
-        self._output.drain()
+        self._output.catch_up()
         return self.log.tail(lines)
 
     def resident_bytes(self) -> int:
@@ -244,6 +256,16 @@ class PluginProcess:
             else:
                 self._child.ask_for_stacks()
         self._keeper.wake(self._warden)
+
+    def _open_desk(self) -> NetworkDesk | None:
+        if self._child.desk is None:
+            return None
+        return NetworkDesk(
+            self._child.desk,
+            Allowlist(self.plan.permissions.network),
+            on_denied=lambda what: self._listener.denied(self, what),
+            on_violation=self.violated,
+        )
 
     # -- what its conversation asks and tells -----------------------------------------------
 
@@ -340,6 +362,14 @@ class PluginProcess:
         """Return what it holds open on a device that has no name any more."""
         return self._child.unlinked_bytes(device)
 
+    def suspend(self) -> None:
+        """Let it run no more, for now."""
+        self._child.suspend()
+
+    def resume(self) -> None:
+        """Let it run again."""
+        self._child.resume()
+
     def exceeded(self, excess: Excess) -> None:
         """End it for an excess that was found elsewhere than at the watch's looks."""
         self._warden.exceeded(excess, self.channel.oldest())
@@ -379,6 +409,8 @@ class PluginProcess:
                 steps.callback(self._listener.ended, self)
             steps.callback(self._close)
             steps.callback(self._output.close)
+            if self._desk is not None:
+                steps.callback(self._desk.close)
             self.channel.drain()
             self._output.drain()
             if self.life.ending is None:

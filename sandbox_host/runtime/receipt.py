@@ -35,7 +35,9 @@ def with_watchdog(receipt: Receipt, limits: Limits, sweep_seconds: float) -> Rec
     layers = {**{r.layer: r for r in receipt.layers}, Layer.WATCHDOG: report}
     completed = replace(receipt, layers=tuple(layers[one] for one in Layer if one in layers))
     entries = sorted((*receipt.limits, *_watched(limits, pace)), key=_place)
-    return replace(completed, guarantees=standing(completed.active), limits=tuple(entries))
+    outside = any(entry.name == "write" for entry in receipt.permissions)
+    kept = standing(completed.active, writes_outside=outside)
+    return replace(completed, guarantees=kept, limits=tuple(entries))
 
 
 def check_kept(receipt: Receipt, plan: SandboxPlan) -> None:

@@ -108,6 +108,8 @@ class Warden:
 
     def held(self, role: str, now: float) -> bool:
         """Tell whether it has printed so much that it is not read for a while."""
+        if role == EXIT or (role == TRACE and self._life.ending is not None):
+            return False  # what somebody waits for
         return self._output.held(role, now)
 
     def closed_pipe(self) -> None:

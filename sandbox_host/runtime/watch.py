@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sandbox_host.backends.base import Child
     from sandbox_host.budget.ledger import Ledger
     from sandbox_host.ipc.calls import Pending
-    from sandbox_host.model import Limits
+    from sandbox_host.model import CallUsage, Limits
 
 IDLE_SECONDS: Final = 0.05
 """Pace of the looks while nothing is asked: threads that a plugin left running are judged at it."""
@@ -103,9 +103,19 @@ class Watch:
         if pending.is_delivery:
             pending.sent_at = pending.started_at
             pending.deadline = pending.started_at + limits.wall_seconds
-        self._idle = None
+        if not pending.is_delivery:
+            self._idle = None
         wall = pending.deadline - pending.started_at
         return min(wall, limits.cpu_seconds / CORES) < 2 * IDLE_SECONDS
+
+    def handled(self, cost: CallUsage) -> None:
+        """Take from the idle time what an event's handlers used, as each had a budget of its own.
+
+        Events do not begin that time anew: a plugin may send them to itself.
+        """
+        idle = self._idle
+        if idle is not None:
+            self._idle = Idle(idle.since, idle.cpu_at_start + cost.cpu_seconds)
 
     def sample(self) -> Facts | None:
         """Look at the process and write down its peaks; None if it cannot be looked at."""
@@ -159,7 +169,9 @@ class Watch:
             pause = min(self._sweep_seconds, oldest.deadline - now)
             used = self._cpu - oldest.cpu_at_start
         left = min(limits.cpu_seconds - used, limits.cpu_seconds_per_minute - self._minute_used)
-        return max(_SOONEST_SECONDS, min(pause, left / CORES))
+        # No sooner than it takes to be over by what is tolerated: one may sleep at the brink.
+        tolerated = max(0.05, 0.1 * limits.cpu_seconds)
+        return max(_SOONEST_SECONDS, min(pause, max(left, 0.25 * tolerated) / CORES))
 
     def _sample_if_due(self, cpu: float, now: float) -> Facts | None:
         since = now - self._sampled_at

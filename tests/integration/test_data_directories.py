@@ -170,14 +170,14 @@ def test_grant_that_vanishes_meanwhile(workshop: Workshop, monkeypatch: pytest.M
     path.mkdir()
     bundle = workshop.write(permissions={"read": [str(path)]})
 
-    def then_remove(*arguments: object) -> object:
-        place = granted_place(*arguments)  # type: ignore[arg-type]  # handed on
+    def then_remove(*arguments: object, **options: object) -> object:
+        place = granted_place(*arguments, **options)  # type: ignore[arg-type]  # handed on
         path.rmdir()
         return place
 
     monkeypatch.setattr(compile_, "granted_place", then_remove)
     with SandboxHost.blocking(granted(workshop, path)) as host:
-        with pytest.raises(ConfinementError, match="could not be started") as caught:
+        with pytest.raises(ConfinementError, match="was not started") as caught:
             host.load(bundle)
         assert str(path) in str(caught.value)
         assert host.plugins == {}

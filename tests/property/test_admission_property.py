@@ -22,6 +22,9 @@ EVENTS = st.sampled_from(["data_processed", "model_updated", "plugin_loaded", "w
 PATTERNS = EVENTS | st.sampled_from(["*", "model_*", "plugin_*"])
 
 
+VARIABLES = st.sampled_from(["TOKEN", "TOKEN_2", "token", "T*"])
+
+
 def tuples(items):
     return st.lists(items, max_size=3, unique=True).map(tuple)
 
@@ -33,7 +36,7 @@ def permissions(events):
         read=tuples(PATHS),
         write=tuples(PATHS),
         network=tuples(st.just("h:1")),
-        env=tuples(st.just("LANG")),
+        env=tuples(VARIABLES),
         native_code=st.booleans(),
         subprocess=st.booleans(),
     )
@@ -71,11 +74,46 @@ def test_never_wider_than_either_side(requested, grants):
     got = effective_permissions(manifest(permissions=requested), policy)
     mine = [g for pattern, g in grants.items() if pattern in {"*", "p"}]
     assert set(got.publish) <= set(requested.publish) - HOST_EVENTS
-    assert set(got.read) <= set(requested.read)
-    assert all(any(allowed_paths(path, g.read) for g in mine) for path in got.read)
+    for key in ("read", "write"):
+        paths = getattr(got, key)
+        assert set(paths) <= set(getattr(requested, key))
+        assert all(any(allowed_paths(path, getattr(g, key)) for g in mine) for path in paths)
+    for key in ("env", "network"):
+        names = set(getattr(got, key))
+        assert names <= set(getattr(requested, key))
+        assert names <= {name for g in mine for name in getattr(g, key)}
     assert got.native_code <= requested.native_code
     assert got.native_code <= any(g.native_code for g in mine)
-    assert (got.write, got.network, got.env, got.subprocess) == ((), (), (), False)
+    assert not got.subprocess
+
+
+@given(permissions(EVENTS))
+def test_nothing_granted_is_nothing_but_publishing(requested):
+    got = effective_permissions(manifest(permissions=requested), Policy())
+    assert got == Permissions(publish=tuple(e for e in requested.publish if e not in HOST_EVENTS))
+
+
+@given(st.dictionaries(st.sampled_from("*p"), permissions(PATTERNS)))
+def test_nothing_requested_is_nothing(grants):
+    assert effective_permissions(manifest(), Policy(grants=grants)) == Permissions()
+
+
+@given(
+    permissions(EVENTS),
+    st.dictionaries(st.sampled_from("*p"), permissions(PATTERNS)),
+    permissions(PATTERNS),
+)
+def test_another_grant_takes_nothing_away(requested, grants, more):
+    """But of publishing, where a table that names it replaces the default."""
+    asked = manifest(permissions=requested)
+    before = effective_permissions(asked, Policy(grants=grants))
+    after = effective_permissions(asked, Policy(grants={**grants, "p*": more}))
+    for one in fields(Permissions):
+        less, much = getattr(before, one.name), getattr(after, one.name)
+        if isinstance(less, bool):
+            assert less <= much
+        elif one.name != "publish":
+            assert set(less) <= set(much)
 
 
 @given(permissions(EVENTS), st.dictionaries(st.sampled_from("*pq"), permissions(PATTERNS)))

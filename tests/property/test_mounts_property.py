@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sandbox_host.backends.base import Places
 from sandbox_host.backends.linux.attest import compare_mounts
 from sandbox_host.backends.linux.mounts import (
+    NOEXEC,
     NOSUID,
     PROC_OPTIONS,
     RDONLY,
@@ -33,14 +34,19 @@ paths = st.lists(names, min_size=1, max_size=4).map(lambda parts: "/" + "/".join
 # -- what is planned -----------------------------------------------------------------------------
 
 
+def is_below(path: str, other: str) -> bool:
+    return Path(path).is_relative_to(other)
+
+
 @given(
     read=st.lists(paths, max_size=6),
+    write=st.lists(paths, max_size=3),
     native_code=st.booleans(),
     scratch_bytes=st.integers(4_096, 1 << 40),
     uid=st.none() | st.integers(1, 1 << 31),
     with_proc=st.booleans(),
 )
-def test_plan_is_in_order(read: list[str], **options: Any) -> None:
+def test_plan_is_in_order(read: list[str], write: list[str], **options: Any) -> None:
     state = Path("/var/lib/state/run/1")
     places = Places(
         python=base_python(),
@@ -50,16 +56,19 @@ def test_plan_is_in_order(read: list[str], **options: Any) -> None:
         scratch_dir=state / "scratch/sample-1",
         canary=state / "canary",
     )
-    found = mounts_for(places, read, **options)
+    found = mounts_for(places, read, write, **options)
     points = [mount.path for mount in found]
     assert len(set(points)) == len(points)
     assert all(os.path.isabs(point) for point in points)
     for number, point in enumerate(points):
         assert not [later for later in points[number:] if point.startswith(later + "/")]
-    assert set(read) <= set(points)
+    assert {*read, *write} <= set(points)
     assert all(mount.flags & NOSUID for mount in found)
     own = {str(places.data_dir), str(places.scratch_dir)}
-    assert {m.path for m in found if not m.flags & RDONLY} <= own
+    writable = {m.path for m in found if not m.flags & RDONLY}
+    granted = {path for path in {*read, *write} if any(is_below(path, one) for one in write)}
+    assert granted <= writable <= own | granted
+    assert all(m.flags & NOEXEC for m in found if m.path in {*read, *write} - own)
     for link, _ in links_for(places, found):
         assert not [p for p in points if link == p or link.startswith(p + "/")]
 

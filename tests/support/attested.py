@@ -17,7 +17,7 @@ from sandbox_host.model import Layer
 
 PID, HOST, NURSERY = 4_321, 100, 200
 MACHINE = Machine("x86_64", 7, "", seccomp=True, seccomp_reason="")
-ENVIRONMENT = ("HOME", "LANG")
+ENVIRONMENT: tuple[str, ...] = ("HOME", "LANG")
 CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 NONE, ALL = "0" * 16, "000001ffffffffff"
 ROOT_HOST, ORDINARY_HOST = "root", "ordinary"
@@ -60,6 +60,7 @@ class Case:
         )
         self.compiled: Compiled = compile_plan(plan, places, MACHINE, self.ids)
         self.group: FakeGroup | None = FakeGroup()
+        self.environment = ENVIRONMENT
         outside = OWN_UID if root else "1000"
         own = "0" if root else "1000"
         self.report: dict[str, Any] = {
@@ -120,7 +121,7 @@ class Case:
 
     def attested(self) -> Attested:
         """Return it."""
-        parts = (self.plan, self.ids, self.compiled, self.evidence, self.report, ENVIRONMENT)
+        parts = (self.plan, self.ids, self.compiled, self.evidence, self.report, self.environment)
         return Attested(*parts, self.group)  # type: ignore[arg-type]  # as far as it is looked at
 
 

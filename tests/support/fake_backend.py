@@ -152,6 +152,7 @@ class FakeChild:
         self.peer = peer
         self.receive_fd, self.send_fd = peer.host_receive, peer.host_send
         self.log_fds = (peer.host_out, peer.host_err)
+        self.desk = None
         self.trace_fd, self.exit_fd = peer.host_trace, peer.host_exit
         self._thread = thread
         self._closed = False
@@ -177,6 +178,12 @@ class FakeChild:
         """Return nothing."""
         del device
         return 0
+
+    def suspend(self) -> None:
+        """Nothing runs."""
+
+    def resume(self) -> None:
+        """Nothing runs."""
 
     def ask_for_stacks(self) -> None:
         """Write the peer's dump where the host looks for it."""

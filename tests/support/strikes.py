@@ -205,8 +205,8 @@ def _watched(marker: Path, strike: Callable[[], None]) -> Iterator[None]:
         if waiting:
             strike()
 
-    def spawn(*arguments: Any) -> Any:
-        child = original(*arguments)
+    def spawn(*arguments: Any, **options: Any) -> Any:
+        child = original(*arguments, **options)
         if not watchers:
             watchers.append(threading.Thread(target=watch, args=(os.dup(child.log_fds[1]),)))
             watchers[0].start()

@@ -258,3 +258,24 @@ def test_it_cannot_be_changed():
     config = HostConfig()
     with pytest.raises(ValueError, match="frozen"):
         config.event_queue = 3
+
+
+def test_grants_made_in_python_are_checked():
+    grant = Permissions(read=("/srv",), env=("TOKEN",), native_code=True)
+    assert HostConfig(grants={"a": grant}).grants["a"] == grant
+    with pytest.raises(ConfigError, match=r"grants\.a\.env\[0\]: .*neither requested nor granted"):
+        HostConfig(grants={"a": Permissions(env=("LD_PRELOAD",))})
+    with pytest.raises(ConfigError, match=r"grants\.a\.write\[0\]: expected an absolute path"):
+        HostConfig(grants={"a": Permissions(write=("relative",))})
+
+
+def test_where_the_hosts_own_files_are(toml, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "c"))
+    path = toml('trust_store = "mine.toml"')
+    config = HostConfig.from_toml(path)
+    wanted = (path.parent / "mine.toml", tmp_path / "c/sandbox-host", path)
+    assert config.private_paths == wanted
+    # What the command line lays over it does not make it forget.
+    assert config.model_copy(update={"start": "exec"}).private_paths == wanted
+    plain = HostConfig(trust_store=tmp_path / "t")
+    assert plain.private_paths == (tmp_path / "t", tmp_path / "c/sandbox-host")

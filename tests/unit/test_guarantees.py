@@ -122,3 +122,18 @@ def test_what_would_help_is_the_least_of_what_is_lacking():
     assert report(network, ()).detail == "would take seccomp, or network-namespace and own-root"
     assert report(network, {Layer.OWN_ROOT}).detail == "would take seccomp, or network-namespace"
     assert report(programs, ALL - {Layer.SECCOMP}).detail == "would take seccomp"
+
+
+def test_writing_elsewhere_is_a_restriction_of_the_disk_and_of_nothing_else():
+    for in_force in (ALL, ALL - {Layer.OWN_ROOT}, frozenset()):
+        plain, less = standing(in_force), standing(in_force, writes_outside=True)
+        assert [r for r in less if r.guarantee is not Guarantee.DISK] == [
+            r for r in plain if r.guarantee is not Guarantee.DISK
+        ]
+        (before,) = [r for r in plain if r.guarantee is Guarantee.DISK]
+        (after,) = [r for r in less if r.guarantee is Guarantee.DISK]
+        if before.status is LayerStatus.UNAVAILABLE:
+            assert after == before
+        else:
+            assert after.status is LayerStatus.DEGRADED
+            assert after.detail.startswith(f"{before.detail}; what it writes to granted paths")

@@ -64,6 +64,38 @@ def test_unclean_paths(path):
         read_permissions({"read": [path]}, "p")
 
 
+@pytest.mark.parametrize("operator", [False, True])
+@pytest.mark.parametrize("name", ["TOKEN", "_x", "PGPASSWORD", "SSL_CERT_FILE", "LDAP", "token_2"])
+def test_names_of_variables(name, operator):
+    assert read_permissions({"env": [name]}, "p", operator=operator).env == (name,)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "A B", "A=B", "1A", "A*", "A-B", "\u00c4", "A" * 129, "A\n", 3]
+)
+def test_no_names_of_variables(name):
+    with pytest.raises(BadValueError, match=r"p\.env\[0\]: expected a name of an environment"):
+        read_permissions({"env": [name]}, "p")
+
+
+@pytest.mark.parametrize("operator", [False, True], ids=["requested", "granted"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "DYLD_INSERT_LIBRARIES", "GLIBC_TUNABLES"),
+        *("MALLOC_ARENA_MAX", "GCONV_PATH", "LOCPATH", "RES_OPTIONS", "RESOLV_HOST_CONF"),
+        *("HOSTALIASES", "PYTHONPATH", "PYTHONHOME", "PYTHONHASHSEED", "PYTHON_GIL"),
+        *("OPENSSL_CONF", "OPENSSL_MODULES", "SSLKEYLOGFILE", "ASAN_OPTIONS", "UBSAN_OPTIONS"),
+        *("OMP_NUM_THREADS", "OMP_TOOL_LIBRARIES", "KMP_AFFINITY", "MKL_THREADING_LAYER"),
+        *("HOME", "TMPDIR", "TMP", "TEMP", "PATH", "TZ", "TZDIR", "LANG", "LC_ALL"),
+        *("SANDBOX_HOST_DEBUG", "RAYON_NUM_THREADS"),
+    ],
+)
+def test_variables_that_change_the_interpreter_or_are_the_hosts(name, operator):
+    with pytest.raises(BadValueError, match=r"p\.env\[0\]: .* neither requested nor granted: \w+"):
+        read_permissions({"env": [name]}, "p", operator=operator)
+
+
 @pytest.mark.parametrize("value", [dt.date(2020, 1, 1), 2**63, float("inf"), {1: 2}, b"x"])
 def test_no_json_value(value):
     with pytest.raises(BadValueError):

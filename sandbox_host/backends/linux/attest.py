@@ -11,7 +11,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sandbox_host.backends.linux.compile import HOSTNAME, LIMIT_NAMES
+from sandbox_host.backends.linux.compile import HOSTNAME, LIMIT_NAMES, NETWORK_PROBES
+from sandbox_host.backends.linux.environment import OWN_VARIABLES
 from sandbox_host.backends.linux.mounts import NODEV, NOEXEC, NOSUID, RDONLY, Mount
 from sandbox_host.backends.linux.procfs import PAGE_BYTES, size_of_tmpfs
 from sandbox_host.errors import AttestationError
@@ -142,7 +143,12 @@ def _parent_death(it: Attested) -> str:
 
 def _environment(it: Attested) -> str:
     _expect("environment", sorted(it.report.get("environment", ())), sorted(it.environment))
-    return f"{len(it.environment)} variables, none of the host's"
+    handed = sorted(set(it.environment) - OWN_VARIABLES)
+    if more := set(handed) - set(it.plan.permissions.env):
+        text = f"{', '.join(sorted(more))} of the host's environment was not granted"
+        raise _DifferenceError(text)
+    hosts = f"of the host's {', '.join(handed)}" if handed else "none of the host's"
+    return f"{len(it.environment)} variables, {hosts}"
 
 
 def _cgroup(it: Attested) -> str:
@@ -349,8 +355,13 @@ def _seccomp(it: Attested) -> str:
     if "Seccomp_filters" in status:
         before = int(it.evidence.own_status.get("Seccomp_filters", "0"))
         _expect("number of our filters", int(status["Seccomp_filters"]) - before, 1)
-    native = it.plan.permissions.native_code
-    _probes(it.report, Layer.SECCOMP, {"writable-and-executable": {_PASSED}} if native else {})
+    otherwise: dict[str, set[str]] = {}
+    if it.plan.permissions.native_code:
+        otherwise["writable-and-executable"] = {_PASSED}
+    if it.plan.permissions.network:
+        # It may make a TCP socket, for the host to put a connection in its place; no more.
+        otherwise |= {"socket": {_PASSED}, **{name: {"EPERM"} for name in NETWORK_PROBES}}
+    _probes(it.report, Layer.SECCOMP, otherwise)
     return "allowlist in force; socket, fork, exec, signal and chown denied"
 
 

@@ -22,10 +22,9 @@ from sandbox_host.backends.linux.compile import (
     TASKS_HEADROOM,
     Compiled,
     Ids,
-    base_environment,
     compile_plan,
-    environment,
 )
+from sandbox_host.backends.linux.environment import base_environment
 from sandbox_host.backends.linux.evidence import gather
 from sandbox_host.backends.linux.nursery import Ground, Nursery
 from sandbox_host.backends.linux.process import LinuxChild, spawn
@@ -152,7 +151,7 @@ class LinuxBackend:
     ) -> tuple[LinuxChild, Nursery]:
         alone = self._options.start == "exec"
         try:
-            child, nursery = self._fork(until, alone=alone)
+            child, nursery = self._fork(plan, until, alone=alone)
         except (OSError, PayloadError) as error:
             text = f"The process for {plan.identity} could not be started: {error}."
             raise ConfinementError(text, layer="process") from error
@@ -161,18 +160,19 @@ class LinuxBackend:
         undo.callback(_abandon, child)
         return child, nursery
 
-    def _fork(self, until: float, *, alone: bool) -> tuple[LinuxChild, Nursery]:
+    def _fork(self, plan: SandboxPlan, until: float, *, alone: bool) -> tuple[LinuxChild, Nursery]:
         """Fork a child from the nursery, or from the next one where it has ended just now."""
         nursery = self._take_nursery(alone=alone)
+        network = bool(plan.permissions.network)
         try:
-            return spawn(nursery, _left(until)), nursery
+            return spawn(nursery, _left(until), network=network), nursery
         except (OSError, PayloadError):
             if alone:
                 nursery.close()
             if alone or nursery.alive:
                 raise
         nursery = self._take_nursery(alone=alone)
-        return spawn(nursery, _left(until)), nursery
+        return spawn(nursery, _left(until), network=network), nursery
 
     def _take_nursery(self, *, alone: bool) -> Nursery:
         with self._lock:
@@ -247,7 +247,7 @@ class LinuxBackend:
                 f"be read: {error}."
             )
             raise AttestationError(text) from error
-        variables = sorted(environment(places))
+        variables = sorted(compiled.order["environment"])
         it = Attested(plan, ids, compiled, evidence, report, variables, cgroup)
         layers = attest(it)
         others = tuple(r for r in self.offers() if r.status is not LayerStatus.ACTIVE)

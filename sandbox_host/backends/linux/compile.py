@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from plugin_sdk.wire.nursery import CHILD_IN, CHILD_OUT, CHILD_TRACE
+from plugin_sdk.wire.nursery import CHILD_DESK, CHILD_IN, CHILD_OUT, CHILD_TRACE
+from sandbox_host.backends.linux.environment import environment
 from sandbox_host.backends.linux.grants import granted_place
 from sandbox_host.backends.linux.interpreter import interpreter_places
 from sandbox_host.backends.linux.landlock import OWN, READ, Place, rules_for, ruleset_for
@@ -41,6 +42,7 @@ and what the kernel itself holds for the plugin."""
 HOSTNAME: Final = "plugin"
 
 KEEP: Final = (CHILD_IN, CHILD_OUT, CHILD_TRACE)
+NETWORK_PROBES: Final = ("connect", "fast-open", "datagram-socket")
 """The child's descriptors above standard error."""
 
 NAMESPACES: Final = {
@@ -131,31 +133,6 @@ def _at_most(hard: int, value: int) -> int:
     return value if hard == resource.RLIM_INFINITY else min(hard, value)
 
 
-_THREAD_COUNTS: Final = (
-    *("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"),
-    *("NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
-)
-"""Libraries of linear algebra start a thread for each CPU, with tens of MiB of addresses each."""
-
-
-def base_environment() -> dict[str, str]:
-    """Return the environment of every process of ours; nothing of the host's is in it."""
-    threads = dict.fromkeys(_THREAD_COUNTS, "1")
-    return {
-        "LANG": "C.UTF-8",
-        # One arena of the C library reserves 64 MiB of address space per thread.
-        "MALLOC_ARENA_MAX": "2",
-        "TZ": "UTC",
-        **threads,
-    }
-
-
-def environment(places: Places) -> dict[str, str]:
-    """Return the child's whole environment."""
-    own = {"HOME": str(places.data_dir), "TMPDIR": str(places.scratch_dir)}
-    return {**base_environment(), **own}
-
-
 def compile_plan(plan: SandboxPlan, places: Places, machine: Machine, ids: Ids) -> Compiled:
     """Return the lock-down of one process.
 
@@ -167,17 +144,20 @@ def compile_plan(plan: SandboxPlan, places: Places, machine: Machine, ids: Ids) 
     """
     layers = plan.layers
     mounts: tuple[Mount, ...] = ()
-    read = [granted_place(path, places) for path in plan.permissions.read]
+    granted = plan.permissions
+    read = [granted_place(path, places) for path in granted.read]
+    write = [granted_place(path, places, write=True) for path in granted.write]
     if Layer.OWN_ROOT in layers:
         planned = mounts_for(
             places,
             [place.path for place in read],
-            native_code=plan.permissions.native_code,
+            [place.path for place in write],
+            native_code=granted.native_code,
             scratch_bytes=plan.limits.scratch_bytes,
             uid=ids.uid,
             with_proc=ids.proc,
         )
-        mounts = identified(planned)
+        mounts = identified(planned, {place.path: place.identity for place in (*read, *write)})
     limits = rlimits(plan.limits, own_count=ids.uid is not None or ids.nested_user)
     order = {
         "host_pid": ids.host,
@@ -186,11 +166,11 @@ def compile_plan(plan: SandboxPlan, places: Places, machine: Machine, ids: Ids) 
         "root": root_plan(places, mounts) if mounts else None,
         "cwd": str(places.scratch_dir),
         "nested_user": ids.nested_user,
-        "environment": environment(places),
+        "environment": environment(places, granted.env),
         "rlimits": [list(pair) for pair in limits.items()] if Layer.RLIMITS in layers else [],
-        "keep": list(KEEP),
+        "keep": [*KEEP, *([CHILD_DESK] if plan.permissions.network else [])],
         "uid": ids.uid,
-        "landlock": _landlock(plan, places, machine, read, proc=bool(mounts) and ids.proc),
+        "landlock": _landlock(plan, places, machine, read + write, proc=bool(mounts) and ids.proc),
         "seccomp": _seccomp(plan, machine, 1 if ids.own_pid else ids.pid),
         "canary": str(places.canary),
         "probes": _probes(plan),
@@ -199,7 +179,7 @@ def compile_plan(plan: SandboxPlan, places: Places, machine: Machine, ids: Ids) 
 
 
 def _landlock(
-    plan: SandboxPlan, places: Places, machine: Machine, read: list[Place], *, proc: bool
+    plan: SandboxPlan, places: Places, machine: Machine, asked: list[Place], *, proc: bool
 ) -> dict[str, Any] | None:
     if Layer.LANDLOCK not in plan.layers:
         return None
@@ -212,7 +192,7 @@ def _landlock(
     if places.plugin_environment is not None:
         readable.append(places.plugin_environment)
     granted += [Place(str(path), READ, is_directory=True) for path in readable]
-    granted += read
+    granted += asked
     own = (places.data_dir, places.scratch_dir)
     granted += [Place(str(path), OWN, is_directory=True) for path in own]
     return {
@@ -229,18 +209,23 @@ def _seccomp(plan: SandboxPlan, machine: Machine, pid: int) -> bytes | None:
         return None
     own_root = Layer.OWN_ROOT in plan.layers
     truncate = own_root or machine.landlock_abi >= _TRUNCATE_SINCE_ABI
-    return _filter(machine.architecture, pid, plan.permissions.native_code, truncate, own_root)
+    granted = plan.permissions.native_code, bool(plan.permissions.network)
+    return _filter(machine.architecture, pid, *granted, truncate, own_root)
 
 
 @functools.lru_cache(maxsize=16)
 def _filter(
-    architecture: str, pid: int, native_code: bool, truncate: bool, own_root: bool
+    architecture: str, pid: int, native_code: bool, network: bool, truncate: bool, own_root: bool
 ) -> bytes:
     """Assemble it once for all plugins that are process 1 of a namespace and granted the same."""
     by_argument = rules(
-        own_pid=pid, native_code=native_code, truncate_by_path=truncate, own_root=own_root
+        own_pid=pid,
+        native_code=native_code,
+        truncate_by_path=truncate,
+        own_root=own_root,
+        network=network,
     )
-    return build_filter(ARCHITECTURES[architecture], by_argument)
+    return build_filter(ARCHITECTURES[architecture], by_argument, network=network)
 
 
 def _probes(plan: SandboxPlan) -> list[str]:
@@ -255,4 +240,6 @@ def _probes(plan: SandboxPlan) -> list[str]:
     if Layer.SECCOMP in plan.layers:
         names += ["socket", "fork", "execute", "signal-host", "change-owner", "become-dumpable"]
         names.append("writable-and-executable")
+        if plan.permissions.network:
+            names += NETWORK_PROBES
     return names

@@ -1,4 +1,4 @@
-"""What of the file system an operator may grant: files, and neither the kernel's nor the host's.
+"""What of the file system an operator may grant: files, neither the kernel's nor the host's.
 
 Source: proc(5), sysfs(5), Documentation/filesystems in the kernel's source. A granted directory is
 bound with everything that is mounted in it: a /proc below it would show every process, whatever
@@ -8,11 +8,14 @@ the path is called.
 from __future__ import annotations
 
 import os
+import stat
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from sandbox_host.backends.linux import procfs
-from sandbox_host.backends.linux.landlock import READ, Place
+from sandbox_host.backends.linux.interpreter import interpreter_paths
+from sandbox_host.backends.linux.landlock import READ, WRITE, Place
 from sandbox_host.errors import ConfinementError
 from sandbox_host.model import Layer
 
@@ -21,6 +24,13 @@ if TYPE_CHECKING:
 
     from sandbox_host.backends.base import Places
     from sandbox_host.backends.linux.procfs import MountLine
+
+_NO_LINK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_REMEDY: Final = "Grant what the plugin needs and nothing above it"
+_ELSE: Final = "or move its data elsewhere"
+_PACKAGES: Final = frozenset({"site-packages", "dist-packages"})
+
+_HOST_CODE: Final = (Path(__file__).parents[2], Path(__file__).parents[3] / "plugin_sdk")
 
 _KERNEL_PATHS: Final = ("/proc", "/sys", "/dev")
 
@@ -35,12 +45,16 @@ _KERNEL_KINDS: Final = frozenset(
 """File systems whose files are the kernel itself, or a way to talk to it or to other processes."""
 
 
-def granted_place(path: str, places: Places) -> Place:
+def granted_place(path: str, places: Places, *, write: bool = False) -> Place:
     """Return a granted path, which must be what it says: a link could lead anywhere.
+
+    It is resolved here, once. What the process is given is what stood here now, by device and
+    inode; whatever comes in its place later is another.
 
     Args:
         path: as the operator wrote it.
         places: the plugin's; the host's own directories are found by them.
+        write: it is granted for writing, which what is run must not be.
 
     Raises:
         ConfinementError: it cannot be granted.
@@ -49,40 +63,79 @@ def granted_place(path: str, places: Places) -> Place:
     plain = plain[1:] if plain.startswith("//") else plain  # POSIX lets two slashes be special
     if not os.path.isabs(plain):
         _refuse(path, "it does not say where it starts", "Grant an absolute path.")
-    _check_real(path, plain)
-    # data_dir is <state directory>/data/<identity>, below which is all that the host keeps.
-    _check_not_the_hosts(path, plain, os.path.realpath(places.data_dir.parent.parent))
+    status = _resolve(path, plain)
+    _check_not_the_hosts(path, plain, places)
     _check_not_the_kernels(path, plain)
-    return Place(plain, READ, is_directory=os.path.isdir(plain))
+    if write:
+        _check_not_code(path, plain, places)
+    is_directory = stat.S_ISDIR(status.st_mode)
+    if not is_directory and not stat.S_ISREG(status.st_mode):
+        text = "it is a socket, a FIFO or a device, by which others can be talked to"
+        _refuse(path, text, "Grant a directory or a regular file.")
+    rights, identity = WRITE if write else READ, (status.st_dev, status.st_ino)
+    return Place(plain, rights, is_directory=is_directory, identity=identity)
 
 
-def _check_real(path: str, plain: str) -> None:
-    link = _first_link(plain)
-    if link:
-        real = os.path.realpath(plain)
-        text = f"{link} is a link to {os.readlink(link)}, and a link can be made to lead anywhere"
-        remedy = f"Grant {real} instead." if os.path.exists(real) else "Grant a real path."
-        _refuse(path, text, remedy)
-    if not os.path.exists(plain):
-        _refuse(path, "there is nothing of that name", "Make it, or remove it from the grants.")
+def _resolve(path: str, plain: str) -> os.stat_result:
+    """Return what stands at a path, after a walk from the root that follows no link."""
+    here, so_far = os.open("/", _NO_LINK), ""
+    try:
+        for name in plain.split("/")[1:] if plain != "/" else ():
+            so_far = f"{so_far}/{name}"
+            try:
+                below = os.open(name, _NO_LINK, dir_fd=here)
+            except FileNotFoundError:
+                remedy = "Make it, or remove it from the grants."
+                _refuse(path, "there is nothing of that name", remedy)
+            except OSError as error:
+                _refuse(path, f"{so_far} cannot be reached: {error.strerror}", "Grant a real path.")
+            os.close(here)
+            here = below
+            if stat.S_ISLNK(os.fstat(here).st_mode):
+                _refuse_link(path, plain, so_far)
+        return os.fstat(here)
+    finally:
+        os.close(here)
 
 
-def _first_link(path: str) -> str:
-    for one in (*reversed(Path(path).parents), Path(path)):
-        if os.path.islink(one):
-            return str(one)
-    return ""
+def _refuse_link(path: str, plain: str, link: str) -> NoReturn:
+    real = os.path.realpath(plain)
+    text = f"{link} is a link to {os.readlink(link)}, and a link can be made to lead anywhere"
+    _refuse(path, text, f"Grant {real} instead." if os.path.exists(real) else "Grant a real path.")
 
 
-def _check_not_the_hosts(path: str, plain: str, state_dir: str) -> None:
-    why = ""
-    if _within(plain, state_dir):
-        why = f"it lies in the host's own state directory {state_dir}"
-    elif _within(state_dir, plain) and plain != "/":
-        why = f"it contains the host's own state directory {state_dir}"
-    if why:
-        remedy = "Grant what the plugin needs and nothing above it, or move state_dir elsewhere."
-        _refuse(path, f"{why}, with the data of every plugin", remedy)
+def _check_not_the_hosts(path: str, plain: str, places: Places) -> None:
+    # data_dir is <state directory>/data/<identity>, below which is all that the host keeps.
+    state_dir = os.path.realpath(places.data_dir.parent.parent)
+    what = f"the host's own state directory {state_dir}, with the data of every plugin"
+    _check_apart(path, plain, state_dir, what, "or move state_dir elsewhere")
+    for one in map(os.path.realpath, places.private):
+        what = f"{one}, which is of the host's configuration, trust store and keys"
+        _check_apart(path, plain, one, what, "or move that elsewhere")
+
+
+def _check_not_code(path: str, plain: str, places: Places) -> None:
+    """Refuse to have written what somebody runs: the host, a plugin, or a user who logs in."""
+    run: list[str | Path] = [*interpreter_paths(Path(os.path.realpath(places.python))).real]
+    run += [places.python, places.sdk_dir, *places.code, *_HOST_CODE]
+    run += [entry for entry in sys.path if os.path.basename(entry) in _PACKAGES]
+    run += [places.plugin_environment] if places.plugin_environment is not None else []
+    for one in dict.fromkeys(map(os.path.realpath, run)):
+        _check_apart(path, plain, one, f"{one}, which the host or a plugin runs", _ELSE)
+    # Below these there may well be data; in them, whoever writes decides what is run.
+    around = [entry or os.curdir for entry in sys.path] + [sys.prefix, sys.base_prefix]
+    for one in dict.fromkeys(map(os.path.realpath, [*around, os.path.expanduser("~")])):
+        if _within(one, plain):
+            what = f"{one}, where the host or a login looks for what it runs"
+            _refuse(path, f"it contains {what}", f"{_REMEDY}.")
+
+
+def _check_apart(path: str, plain: str, other: str, what: str, otherwise: str) -> None:
+    remedy = f"{_REMEDY}, {otherwise}." if otherwise else f"{_REMEDY}."
+    if _within(plain, other):
+        _refuse(path, f"it lies in {what}", remedy)
+    if _within(other, plain) and plain != "/":
+        _refuse(path, f"it contains {what}", remedy)
 
 
 def _check_not_the_kernels(path: str, plain: str) -> None:

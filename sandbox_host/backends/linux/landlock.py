@@ -8,7 +8,7 @@ know yet cannot be handled, so each ABI has its own mask.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 EXECUTE: Final = 1 << 0
 WRITE_FILE: Final = 1 << 1
@@ -27,6 +27,10 @@ READ: Final = READ_FILE | READ_DIR
 OWN: Final = READ | WRITE_FILE | TRUNCATE | MAKE_DIR | MAKE_REG | REMOVE_DIR | REMOVE_FILE | REFER
 """A directory of one's own. Not among them: links, sockets, FIFOs and devices."""
 
+WRITE: Final = OWN & ~READ
+"""Change what is below a directory, and read neither files nor lists of names. REFER is safe to
+give: what is moved never gains a right by it, the kernel refuses that (EXDEV)."""
+
 _FILE_RIGHTS: Final = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE
 """What the kernel accepts in a rule for something that is no directory (EINVAL otherwise)."""
 
@@ -40,11 +44,17 @@ _SCOPED_BY_ABI: Final = {6: 0b11}
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A path and the rights that hold at and below it."""
+    """A path and the rights that hold at and below it.
+
+    Attributes:
+        identity: device and inode of what the host found there, and no link on the way to it: a
+            rule is made for nothing else. None for the host's own, which nobody else moves about.
+    """
 
     path: str
     rights: int
     is_directory: bool
+    identity: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +72,16 @@ def ruleset_for(abi: int) -> Ruleset:
     return Ruleset(abi, _upto(_FS_BY_ABI, abi), _upto(_NET_BY_ABI, abi), _upto(_SCOPED_BY_ABI, abi))
 
 
-def rules_for(ruleset: Ruleset, places: list[Place]) -> list[list[str | int]]:
-    """Return ``[path, rights]`` per place, cut to what the kernel accepts for it."""
-    rules: list[list[str | int]] = []
+def rules_for(ruleset: Ruleset, places: list[Place]) -> list[list[Any]]:
+    """Return ``[path, rights]`` per place, cut to what the kernel accepts for it.
+
+    A place with an identity has that as a third, ``[device, inode]``.
+    """
+    rules: list[list[Any]] = []
     for place in places:
         rights = place.rights & ruleset.fs
-        rules.append([place.path, rights if place.is_directory else rights & _FILE_RIGHTS])
+        rule = [place.path, rights if place.is_directory else rights & _FILE_RIGHTS]
+        rules.append([*rule, *([list(place.identity)] if place.identity else [])])
     return rules
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sandbox_host.backends.linux.interpreter import DEVICES, interpreter_paths, is_foreign
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from sandbox_host.backends.base import Places
@@ -64,6 +64,7 @@ class Mount:
 def mounts_for(
     places: Places,
     read: Iterable[str],
+    write: Iterable[str] = (),
     *,
     native_code: bool,
     scratch_bytes: int,
@@ -75,6 +76,7 @@ def mounts_for(
     Args:
         places: where the plugin's files are.
         read: granted paths, real ones.
+        write: the same; what is at or below one can be written, by whatever grant it is there.
         native_code: granted: what the plugin brings and writes may be mapped as code.
         scratch_bytes: size of the scratch file system.
         uid: owner of the scratch file system as the plugin sees it, or None for who mounts it.
@@ -87,7 +89,8 @@ def mounts_for(
         found.append(Mount("bind", os.path.realpath(places.plugin_environment), _LIBRARY))
     found.append(Mount("bind", str(places.sdk_dir), _READ))
     found.append(Mount("bind", str(places.package_dir), _LIBRARY | code))
-    found += [Mount("bind", path, _READ) for path in read]
+    writable = tuple(write)
+    found += [Mount("bind", path, _granted(path, writable)) for path in (*read, *writable)]
     found.append(Mount("bind", str(places.data_dir), NOSUID | NODEV | code))
     owner = "" if uid is None else f",uid={uid},gid={uid}"
     size = f"size={scratch_bytes},nr_inodes={SCRATCH_INODES},mode=700{owner}"
@@ -98,15 +101,28 @@ def mounts_for(
     return tuple(sorted(last.values(), key=lambda mount: mount.path.count("/")))
 
 
-def identified(mounts: Iterable[Mount]) -> tuple[Mount, ...]:
-    """Return the mounts, each bind with what stands at its path now: nothing else may be bound.
+def _granted(path: str, writable: tuple[str, ...]) -> int:
+    """Return the flags of a granted path. Code is never run from one, ``native_code`` or not."""
+    return _WRITE if any(f"{path}/".startswith(f"{one}/") for one in writable) else _READ
+
+
+def identified(
+    mounts: Iterable[Mount], known: Mapping[str, tuple[int, int] | None] | None = None
+) -> tuple[Mount, ...]:
+    """Return the mounts, each bind with what stands at its path: nothing else may be bound.
+
+    Args:
+        mounts: the plan.
+        known: device and inode by path, of what was looked at before; the others are, now.
 
     Raises:
-        OSError: nothing does.
+        OSError: nothing stands there.
     """
     found = []
     for mount in mounts:
-        if mount.kind == "bind":
+        if mount.kind == "bind" and known and (source := known.get(mount.path)):
+            found.append(replace(mount, source=source))
+        elif mount.kind == "bind":
             status = os.lstat(mount.path)
             found.append(replace(mount, source=(status.st_dev, status.st_ino)))
         else:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -37,12 +38,13 @@ _BLOCK_BYTES: Final = 512  # stat(2)
 _PEAK_SECONDS: Final = 1.0
 
 
-def spawn(nursery: Nursery, timeout: float = 20.0) -> LinuxChild:
+def spawn(nursery: Nursery, timeout: float = 20.0, *, network: bool = False) -> LinuxChild:
     """Have an unconfined, trusted child forked, which waits for its lock-down.
 
     Args:
         nursery: its parent to be.
         timeout: seconds to wait for it.
+        network: give it a socket to the host's network desk.
 
     Raises:
         OSError: the process or its pipes could not be made.
@@ -55,8 +57,15 @@ def spawn(nursery: Nursery, timeout: float = 20.0) -> LinuxChild:
             ours.callback(os.close, pair[1 - their_side])
             os.set_blocking(pair[1 - their_side], False)
             ends.append((pair[their_side], pair[1 - their_side]))
+        passed, desk = [their_end for their_end, _ in ends], None
+        if network:
+            # Packets: a plugin that writes half a request has written none.
+            desk, theirs_too = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours.callback(desk.close)
+            theirs.callback(theirs_too.close)
+            passed.insert(-1, theirs_too.fileno())
         keep_pages(*ends[_TRACE])
-        pidfd = nursery.spawn([their_end for their_end, _ in ends], timeout)
+        pidfd = nursery.spawn(passed, timeout)
         ours.callback(os.close, pidfd)
         send, receive, out, err, trace, exit_fd = (our_end for _, our_end in ends)
         try:
@@ -66,7 +75,7 @@ def spawn(nursery: Nursery, timeout: float = 20.0) -> LinuxChild:
             raise
         ours.pop_all()
     child = LinuxChild(pid, pidfd, receive, send, (out, err), trace, exit_fd)
-    child.epitaph, child.last_resort = nursery.epitaph, nursery.drop
+    child.epitaph, child.last_resort, child.desk = nursery.epitaph, nursery.drop, desk
     return child
 
 
@@ -123,6 +132,7 @@ class LinuxChild:
         self.exit_fd = exit_fd
         self.on_close: list[Callable[[], object]] = []
         self.group: Cgroup | None = None
+        self.desk: socket.socket | None = None
         self.epitaph: Callable[[], str] = str
         self.last_resort: Callable[[str], object] = str
         self._pidfd = pidfd
@@ -186,6 +196,16 @@ class LinuxChild:
                     if status.st_dev == device and status.st_nlink == 0:
                         sizes[status.st_ino] = status.st_blocks * _BLOCK_BYTES
         return 0 if self._is_gone() else sum(sizes.values())
+
+    def suspend(self) -> None:
+        """Send SIGSTOP, which nobody can catch; a dying parent's SIGKILL ends the stopped too."""
+        with contextlib.suppress(OSError):
+            self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Send SIGCONT."""
+        with contextlib.suppress(OSError):
+            self._signal(signal.SIGCONT)
 
     def _is_gone(self) -> bool:
         return self._closed or _readable(self._pidfd, 0.0)
@@ -291,6 +311,8 @@ class LinuxChild:
             if self._closed:
                 return
             self._closed = True
+            if self.desk is not None:
+                self.desk.close()
             ends = (self.receive_fd, self.send_fd, *self.log_fds, self.trace_fd, self.exit_fd)
             for end in (*ends, self._pidfd):
                 with contextlib.suppress(OSError):  # the application has closed it

@@ -97,13 +97,20 @@ def _permissions(it: Attested, active: list[Layer]) -> tuple[Enforced, ...]:
     permissions = it.plan.permissions
     points = {line.point: line for line in it.evidence.mounts}
     found = []
-    for path in permissions.read:
+    paths = [("read", path) for path in permissions.read]
+    paths += [("write", path) for path in permissions.write]
+    for name, path in paths:
         ways = []
         if path in points:
-            ways.append("mounted " + ",".join(sorted(points[path].options & {"ro", "noexec"})))
+            options = points[path].options & {"ro", "rw", "noexec"}
+            ways.append("mounted " + ",".join(sorted(options)))
         if Layer.LANDLOCK in active:
             ways.append("Landlock rule")
-        found.append(Enforced("read", path, ", ".join(ways)))
+        found.append(Enforced(name, path, ", ".join(ways)))
+    there = it.report.get("environment", ())
+    for name in permissions.env:
+        how = "handed over at the start" if name in there else "not set in the host, and so absent"
+        found.append(Enforced("env", name, how))
     found += [Enforced("publish", name, "checked by the host") for name in permissions.publish]
     met = it.report.get("probes", {}).get("writable-and-executable")
     if met is not None:
@@ -111,6 +118,10 @@ def _permissions(it: Attested, active: list[Layer]) -> tuple[Enforced, ...]:
         how = "tried: memory for code was given" if granted else f"seccomp, tried: {met}"
         found.append(Enforced("native_code", "yes" if granted else "no", how))
     if Layer.SECCOMP in active:
-        for name, probe in (("subprocess", "execute"), ("network", "socket")):
-            found.append(Enforced(name, "none", f"seccomp, tried: {it.report['probes'][probe]}"))
+        tried = it.report["probes"]
+        found.append(Enforced("subprocess", "none", f"seccomp, tried: {tried['execute']}"))
+        if not permissions.network:
+            found.append(Enforced("network", "none", f"seccomp, tried: {tried['socket']}"))
+        desk = f"connected by the host; by itself: seccomp, tried: {tried.get('connect')}"
+        found += [Enforced("network", entry, desk) for entry in permissions.network]
     return tuple(found)

@@ -27,7 +27,7 @@ from sandbox_host.backends.linux.bpf import (
     load,
     mask,
 )
-from sandbox_host.backends.linux.syscalls import AARCH64, X86_64
+from sandbox_host.backends.linux.syscalls import AARCH64, AARCH64_NETWORK, X86_64, X86_64_NETWORK
 
 ALLOW: Final = 0x7FFF_0000
 KILL: Final = 0x8000_0000
@@ -42,16 +42,21 @@ _X32_BIT: Final = 0x4000_0000
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """An instruction set: its AUDIT_ARCH constant and its numbers."""
+    """An instruction set: its AUDIT_ARCH constant and its numbers.
+
+    Attributes:
+        network: those of the calls that only a plugin with connections may make.
+    """
 
     name: str
     audit: int
     numbers: dict[str, int]
+    network: dict[str, int]
 
 
 ARCHITECTURES: Final = {
-    "x86_64": Architecture("x86_64", 0xC000_003E, X86_64),
-    "aarch64": Architecture("aarch64", 0xC000_00B7, AARCH64),
+    "x86_64": Architecture("x86_64", 0xC000_003E, X86_64, X86_64_NETWORK),
+    "aarch64": Architecture("aarch64", 0xC000_00B7, AARCH64, AARCH64_NETWORK),
 }
 
 
@@ -105,6 +110,15 @@ _SOCKOPT = (2, 3, 4, 9, 20, 21)
 # of a cause that is not the true one. 32 is how a C library cancels a thread.
 _OWN_SIGNALS = (0, 1, 2, 3, 6, 10, 12, 13, 14, 15, 17, 18, 23, 28, 32)
 
+# With the permission to ask for connections: TCP sockets, which this process cannot connect, and
+# what clients set on those they are given: TCP_NODELAY, KEEPIDLE, KEEPINTVL, KEEPCNT, QUICKACK,
+# USER_TIMEOUT. No TCP_FASTOPEN_CONNECT, TCP_REPAIR or TCP_ULP.
+_AF_INET, _AF_INET6, _IPPROTO_TCP = 2, 10, 6
+_TCP_OPTIONS = (1, 4, 5, 6, 12, 18)
+_MSG_FASTOPEN = 0x2000_0000
+
+_CLOSE_RANGE_CLOEXEC = 4
+
 _OWNER_CALLS = ("chown", "fchown", "lchown", "fchownat")
 _MODE_CALLS = {"chmod": 1, "fchmod": 1, "fchmodat": 2, "fchmodat2": 2}  # which argument is the mode
 _ATTRIBUTE_CALLS = ("getxattr", "lgetxattr", "listxattr", "llistxattr")
@@ -114,7 +128,12 @@ _SETUID_SETGID_STICKY = 0o7000
 
 
 def rules(
-    *, own_pid: int, native_code: bool, truncate_by_path: bool, own_root: bool = False
+    *,
+    own_pid: int,
+    native_code: bool,
+    truncate_by_path: bool,
+    own_root: bool = False,
+    network: bool = False,
 ) -> dict[str, Rule]:
     """Return the calls whose arguments decide.
 
@@ -123,6 +142,9 @@ def rules(
         native_code: granted: memory may become executable although no file is behind it.
         truncate_by_path: Landlock (ABI 3) rules on truncation; otherwise the call is refused.
         own_root: no file outside the plan can be named, so that modes and times may be changed.
+        network: granted: it is handed connected sockets. They must lead nowhere else: connect, bind
+            and listen stay out, and one that has come to its end is not opened anew by sending
+            (MSG_FASTOPEN connects).
     """
     no_exec = Arg(2, (0,), _PROT_EXEC)
     table = {
@@ -139,6 +161,8 @@ def rules(
         "fallocate": Rule(((Arg(1, (0,)),),)),
         "prlimit64": Rule(((Arg(0, (0,)), Arg(2, (0,), wide=True)),)),
         "prctl": Rule(((Arg(0, _PRCTL),),)),
+        # CLOSE_RANGE_UNSHARE gives a thread a table of its own, which no budget sees.
+        "close_range": Rule(((Arg(2, (0, _CLOSE_RANGE_CLOEXEC)),),)),
         "ioctl": Rule(((Arg(1, _IOCTL),),), errno.ENOTTY),
         "fcntl": Rule(((Arg(1, _FCNTL),),)),
     }
@@ -154,6 +178,8 @@ def rules(
         table["mprotect"] = Rule(((no_exec,),))
     if not truncate_by_path:
         table["truncate"] = Rule()
+    if network:
+        table.update(_network_rules())
     table.update(dict.fromkeys(_OWNER_CALLS, Rule()))
     if own_root:
         # What it writes is still there for others when it has ended: never with another's rights.
@@ -168,8 +194,32 @@ def rules(
     return table
 
 
-def build_filter(architecture: Architecture, by_argument: dict[str, Rule]) -> bytes:
-    """Return the filter as an array of ``struct sock_filter``."""
+def _network_rules() -> dict[str, Rule]:
+    stream = Arg(1, (_SOCK_STREAM,), _SOCK_TYPE_BITS)
+    plain = (0,), _MSG_FASTOPEN
+    return {
+        "socket": Rule(((Arg(0, (_AF_INET, _AF_INET6)), stream, Arg(2, (0, _IPPROTO_TCP))),)),
+        "sendto": Rule(((Arg(4, (0,), wide=True), Arg(3, *plain)),)),
+        "sendmsg": Rule(((Arg(2, *plain),),)),
+        "setsockopt": Rule(
+            (
+                (Arg(1, (_SOL_SOCKET,)), Arg(2, _SOCKOPT)),
+                (Arg(1, (_IPPROTO_TCP,)), Arg(2, _TCP_OPTIONS)),
+            )
+        ),
+    }
+
+
+def build_filter(
+    architecture: Architecture, by_argument: dict[str, Rule], *, network: bool = False
+) -> bytes:
+    """Return the filter as an array of ``struct sock_filter``.
+
+    Args:
+        architecture: whose numbers it compares.
+        by_argument: what `rules` returned.
+        network: with the calls of a plugin that has connections.
+    """
     program: Program = [
         load(_ARCH),
         if_equal(architecture.audit, then="architecture is ours"),
@@ -181,7 +231,8 @@ def build_filter(architecture: Architecture, by_argument: dict[str, Rule]) -> by
         give(KILL),
         Label("number is plain"),
     ]
-    for name, number in architecture.numbers.items():
+    numbers = architecture.numbers | (architecture.network if network else {})
+    for name, number in numbers.items():
         rule = by_argument.get(name)
         if rule is None:
             program += [if_equal(number, otherwise=f"not {name}"), give(ALLOW)]

@@ -343,3 +343,7 @@ AARCH64: Final[dict[str, int]] = {
     "getsockopt": 209,
     "setsockopt": 208,
 }
+
+# With connections granted, which the host makes and hands over: what is done with them.
+X86_64_NETWORK: Final[dict[str, int]] = {"socket": 41, "sendmsg": 46, "recvmsg": 47}
+AARCH64_NETWORK: Final[dict[str, int]] = {"socket": 198, "sendmsg": 211, "recvmsg": 212}

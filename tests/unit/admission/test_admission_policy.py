@@ -7,6 +7,7 @@ import pytest
 from sandbox_host.admission.policy import (
     Policy,
     effective_limits,
+    effective_permissions,
     limit_differences,
     permission_differences,
 )
@@ -76,15 +77,44 @@ def test_a_grant_for_another_plugin_is_none():
 
 
 def test_what_cannot_be_enforced_is_refused_even_if_granted():
-    asked = Permissions(write=("/srv",), network=("h:1",), env=("LANG",), subprocess=True)
-    found = permission_differences(manifest(permissions=asked), Policy(grants={"sample": asked}))
-    assert [d.path for d in found] == [
-        "permissions.write",
-        "permissions.network",
-        "permissions.env",
-        "permissions.subprocess",
+    asked = Permissions(subprocess=True)
+    (found,) = permission_differences(manifest(permissions=asked), Policy(grants={"sample": asked}))
+    assert found.path == "permissions.subprocess"
+    assert "not available in this version" in found.problem
+    assert not found.table
+
+
+@pytest.mark.parametrize(
+    ("granted", "ok"),
+    [
+        (Permissions(write=("/srv",)), True),
+        (Permissions(write=("/srv/out",)), True),
+        (Permissions(read=("/srv",)), False),
+        (Permissions(write=("/srv/ou",)), False),
+        (Permissions(write=("/srv/OUT",)), False),
+        (Permissions(write=("/srv/out/x",)), False),
+        (Permissions(), False),
+    ],
+    ids=["above", "itself", "read", "beside", "case", "below", "nothing"],
+)
+def test_writing_is_granted_apart_from_reading(granted, ok):
+    asked = Permissions(write=("/srv/out",))
+    found = differences(asked, grants={"sample": granted})
+    assert found == ([] if ok else [("permissions.write[0]", "write", '"/srv/out"')])
+    policy = Policy(grants={"sample": granted})
+    got = effective_permissions(manifest(permissions=asked), policy)
+    assert got == (asked if ok else Permissions())
+
+
+def test_variables_are_granted_by_their_exact_names():
+    asked = Permissions(env=("TOKEN", "token", "TOKEN_2"))
+    grants = {"sample": Permissions(env=("TOKEN", "OTHER")), "s*": Permissions(env=("TOKEN_*",))}
+    assert differences(asked, grants=grants) == [
+        ("permissions.env[1]", "env", '"token"'),
+        ("permissions.env[2]", "env", '"TOKEN_2"'),
     ]
-    assert all("not available in this version" in d.problem and not d.table for d in found)
+    got = effective_permissions(manifest(permissions=asked), Policy(grants=grants))
+    assert got == Permissions(env=("TOKEN",))
 
 
 def test_limits_above_the_ceiling():

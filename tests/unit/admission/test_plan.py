@@ -76,13 +76,13 @@ def test_every_difference_is_listed_with_the_line_that_grants_it():
                 "publish": ["model_updated"],
                 "read": ["/srv/a, b", "/srv/c"],
                 "native_code": True,
-                "network": ["h:1"],
+                "subprocess": True,
             },
             limits={"memory": "1 GiB", "descriptors": 2000},
         )
     text = caught.value.message
     for path in (
-        "permissions.network: network access is not available in this version",
+        "permissions.subprocess: starting programs is not available in this version",
         'permissions.publish[0]: publishing "model_updated" is not granted',
         'permissions.read[0]: reading "/srv/a, b" is not granted',
         'permissions.read[1]: reading "/srv/c" is not granted',
@@ -144,6 +144,29 @@ def test_confinement_is_part_of_the_plan():
     assert set(made.accepted_missing) == accepted - {Layer.SECCOMP}
     assert made.notes[0].startswith('dependency "ai_models')
     assert made.notes[1] == "layer seccomp is switched off, and the operator accepted that"
+
+
+def test_what_a_grant_to_write_does_not_bound_is_noted():
+    asked = {"permissions": {"write": ["/srv/out"]}, "limits": {"file_size": "1 MiB"}}
+    made = plan(policy=Policy(grants={"sample": Permissions(write=("/srv",))}), **asked)
+    assert made.permissions == Permissions(write=("/srv/out",))
+    assert made.notes == (
+        "it may write to /srv/out: each file has at most 1 MiB, and nothing bounds all of them",
+    )
+
+
+@pytest.mark.parametrize(
+    ("read", "ok"), [([], False), (["/srv/out/in"], False), (["/srv/out"], True), (["/srv"], True)]
+)
+def test_writing_apart_from_reading_takes_landlock(read, ok):
+    asked = {"write": ["/srv/out"], "read": read}
+    policy = Policy(grants={"sample": Permissions(write=("/srv",), read=("/srv",))})
+    assert plan(policy=policy, permissions=asked)
+    if ok:
+        assert plan(policy=policy, offered=ALL - {Layer.LANDLOCK}, permissions=asked)
+        return
+    with pytest.raises(AdmissionError, match="only the layer landlock keeps that apart"):
+        plan(policy=policy, offered=ALL - {Layer.LANDLOCK}, permissions=asked)
 
 
 def test_only_what_is_required_refuses():

@@ -115,6 +115,16 @@ def _report(**fields: Any) -> Change:
     return change
 
 
+def _handed(*names: str) -> Change:
+    """A variable that the host itself handed over, against the plan."""
+
+    def change(case: Case) -> None:
+        case.environment = names
+        case.report["environment"] = sorted(names)
+
+    return change
+
+
 def _without(key: str) -> Change:
     def change(case: Case) -> None:
         del case.report[key]
@@ -196,6 +206,7 @@ DIFFERENCES: dict[str, list[tuple[str, Change]]] = {
     ],
     "environment": [
         ("one variable more", _report(environment=["HOME", "LANG", "SECRET"])),
+        ("one that was handed over and not granted", _handed("HOME", "LANG", "SECRET")),
         ("none", _report(environment=[])),
         ("untold", _without("environment")),
     ],

@@ -19,10 +19,9 @@ from sandbox_host.backends.linux.compile import (
     TASKS_HEADROOM,
     Ids,
     compile_plan,
-    environment,
     rlimits,
 )
-from sandbox_host.backends.linux.landlock import OWN, READ
+from sandbox_host.backends.linux.landlock import OWN, READ, TRUNCATE, WRITE, WRITE_FILE
 from sandbox_host.backends.linux.probe import Machine
 from sandbox_host.backends.linux.seccomp import ALLOW, ARCHITECTURES
 from sandbox_host.errors import ConfinementError
@@ -183,27 +182,60 @@ def test_limits_have_names_and_follow_the_budgets() -> None:
     assert rlimits(Limits(memory_bytes=1 << 31), own_count=False)[resource.RLIMIT_AS] == 1 << 32
 
 
-def test_environment_is_the_childs_own(prepared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, places = prepared
+def granted(tmp_path: Path, **permissions: Any) -> Any:
+    """Return what is compiled for a plugin that requests, and is granted, all of it."""
+    grants = Permissions(**{key: tuple(value) for key, value in permissions.items()})
+    with plan_and_places(tmp_path, grants=grants, permissions=permissions) as prepared:
+        return order(prepared)
+
+
+def place_of(path: Path, rights: int) -> list[Any]:
+    status = path.stat()
+    return [str(path), rights, [status.st_dev, status.st_ino]]
+
+
+def test_environment_is_compiled_from_what_was_granted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", "value")
     monkeypatch.setenv("SECRET", "1")
-    monkeypatch.setenv("LD_PRELOAD", "x")
-    monkeypatch.setenv("PYTHONPATH", "x")
-    child = environment(places)
-    assert not {"SECRET", "LD_PRELOAD", "PYTHONPATH", "PATH"} & set(child)
-    assert child["HOME"] == str(places.data_dir)
-    assert child["TMPDIR"] == str(places.scratch_dir)
+    variables = granted(tmp_path, env=["TOKEN", "UNSET"])["environment"]
+    assert variables == {**variables, "TOKEN": "value"}
+    assert not {"SECRET", "UNSET", "PATH"} & set(variables)
 
 
-def test_granted_path(tmp_path: Path) -> None:
+def test_path_that_was_granted_for_reading(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     shared.mkdir()
-    grants = Permissions(read=(str(shared),))
-    request = {"permissions": {"read": [str(shared)]}}
-    with plan_and_places(tmp_path, grants=grants, **request) as prepared:
-        compiled = order(prepared)
-    assert [str(shared), READ] in compiled["landlock"]["rules"]
+    compiled = granted(tmp_path, read=[str(shared)])
+    rule = place_of(shared, READ)
+    assert rule in compiled["landlock"]["rules"]
     (mount,) = [m for m in compiled["root"]["mounts"] if m["path"] == str(shared)]
-    assert (mount["kind"], mount["flags"]) == ("bind", 15)
+    assert (mount["kind"], mount["flags"], mount["source"]) == ("bind", 15, rule[2])
+
+
+def test_path_that_was_granted_for_writing(tmp_path: Path) -> None:
+    shared, file = tmp_path / "shared", tmp_path / "file"
+    shared.mkdir()
+    file.touch()
+    compiled = granted(tmp_path, write=[str(shared), str(file)])
+    rules = {rule[0]: rule for rule in compiled["landlock"]["rules"]}
+    assert rules[str(shared)] == place_of(shared, WRITE)
+    assert rules[str(file)] == place_of(file, WRITE_FILE | TRUNCATE)
+    for path in (shared, file):
+        (mount,) = [m for m in compiled["root"]["mounts"] if m["path"] == str(path)]
+        assert (mount["kind"], mount["flags"]) == ("bind", 14)
+        assert mount["source"] == rules[str(path)][2]
+
+
+def test_path_that_was_granted_for_both(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    compiled = granted(tmp_path, read=[str(shared)], write=[str(shared)])
+    rules = [rule for rule in compiled["landlock"]["rules"] if rule[0] == str(shared)]
+    assert rules == [place_of(shared, READ), place_of(shared, WRITE)]
+    (mount,) = [m for m in compiled["root"]["mounts"] if m["path"] == str(shared)]
+    assert mount["flags"] == 14
 
 
 @pytest.mark.parametrize(

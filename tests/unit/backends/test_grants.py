@@ -1,18 +1,21 @@
-"""What may be granted for reading: files, not the kernel and not the host itself."""
+"""What may be granted for reading and writing: files, not the kernel and not the host itself."""
 
 from __future__ import annotations
 
 import os
+import socket
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sandbox_host.backends.base import Places
-from sandbox_host.backends.linux import procfs
+from sandbox_host.backends.linux import grants, procfs
 from sandbox_host.backends.linux.grants import granted_place
-from sandbox_host.backends.linux.landlock import READ, Place
+from sandbox_host.backends.linux.landlock import READ, WRITE, Place
 from sandbox_host.errors import ConfinementError
+from sandbox_host.runtime.launch import base_python
 
 ROOT_LINE = "1 0 8:1 / / rw - ext4 /dev/a rw"
 
@@ -23,7 +26,7 @@ def places(tmp_path: Path) -> Places:
     (state / "data" / "sample").mkdir(parents=True)
     run = state / "run" / "1"
     return Places(
-        python=Path("/usr/bin/python3"),
+        python=base_python(),
         sdk_dir=run / "sdk",
         package_dir=run / "bundles" / "sample",
         data_dir=state / "data" / "sample",
@@ -32,21 +35,29 @@ def places(tmp_path: Path) -> Places:
     )
 
 
-def refused(path: str | Path, places: Places) -> str:
+def refused(path: str | Path, places: Places, *, write: bool = False) -> str:
     with pytest.raises(ConfinementError) as caught:
-        granted_place(str(path), places)
+        granted_place(str(path), places, write=write)
     assert caught.value.remedy
     return str(caught.value)
+
+
+def identity(path: str | Path) -> tuple[int, int]:
+    status = os.lstat(path)
+    return status.st_dev, status.st_ino
 
 
 def test_directory_and_file(tmp_path: Path, places: Places) -> None:
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared" / "file").touch()
     shared = str(tmp_path / "shared")
-    assert granted_place(shared, places) == Place(shared, READ, is_directory=True)
-    assert granted_place(f"{shared}/file", places) == Place(
-        f"{shared}/file", READ, is_directory=False
-    )
+    for write, rights in ((False, READ), (True, WRITE)):
+        assert granted_place(shared, places, write=write) == Place(
+            shared, rights, is_directory=True, identity=identity(shared)
+        )
+        assert granted_place(f"{shared}/file", places, write=write) == Place(
+            f"{shared}/file", rights, is_directory=False, identity=identity(f"{shared}/file")
+        )
     assert granted_place(f"/{shared}/", places).path == shared
 
 
@@ -61,6 +72,121 @@ def test_links_and_missing_paths_are_told_apart(tmp_path: Path, places: Places) 
     assert "is a link to nowhere" in refused(tmp_path / "dangling", places)
     assert "there is nothing of that name" in refused(tmp_path / "missing", places)
     assert "an absolute path" in refused("real", places)
+    assert "below cannot be reached: Not a directory" in refused(
+        tmp_path / "real" / "file" / "below", places
+    )
+    assert "cannot be reached: File name too long" in refused(tmp_path / ("n" * 256), places)
+
+
+def test_names_of_255_bytes_and_twins(tmp_path: Path, places: Places) -> None:
+    for name in ("n" * 255, "Data"):
+        (tmp_path / name).mkdir()
+        assert granted_place(f"{tmp_path}/{name}", places).identity == identity(tmp_path / name)
+    for name in ("n" * 254, "N" * 255, "data"):
+        assert "there is nothing of that name" in refused(tmp_path / name, places)
+
+
+def test_dots_lead_where_they_say(tmp_path: Path, places: Places) -> None:
+    """Parsing lets none through; here they are not followed in the file system."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").symlink_to(tmp_path / "state")
+    assert granted_place(f"{tmp_path}/b/../a", places).path == f"{tmp_path}/a"
+
+
+@pytest.mark.parametrize("write", [False, True], ids=["read", "write"])
+@pytest.mark.parametrize("kind", ["socket", "fifo"])
+def test_what_is_no_file(
+    tmp_path: Path, places: Places, monkeypatch: pytest.MonkeyPatch, kind: str, write: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the name of a socket has a limit
+    with socket.socket(socket.AF_UNIX) as listener:
+        if kind == "socket":
+            listener.bind("it")
+        else:
+            os.mkfifo("it")
+        told = refused(tmp_path / "it", places, write=write)
+    assert "it is a socket, a FIFO or a device" in told
+
+
+def test_what_is_granted_is_what_stood_there_then(tmp_path: Path, places: Places) -> None:
+    path = tmp_path / "shared"
+    path.mkdir()
+    place = granted_place(str(path), places)
+    path.rename(tmp_path / "old")
+    path.mkdir()
+    assert place.identity == identity(tmp_path / "old") != identity(path)
+
+
+@pytest.mark.parametrize("write", [False, True], ids=["read", "write"])
+@pytest.mark.parametrize("where", ["etc", "etc/trust.toml", "etc/keys", "etc/keys/a.pem", "above"])
+def test_nothing_of_the_hosts_configuration(
+    tmp_path: Path, places: Places, where: str, write: bool
+) -> None:
+    etc = tmp_path / "above" / "etc"
+    (etc / "keys").mkdir(parents=True)
+    for name in ("trust.toml", "keys/a.pem", "other"):
+        (etc / name).touch()
+    (tmp_path / "link").symlink_to(etc / "keys")
+    places = replace(places, private=(etc / "trust.toml", tmp_path / "link", etc / "missing"))
+    path = tmp_path / "above" / where if where != "above" else tmp_path / "above"
+    assert "of the host's configuration, trust store and keys" in refused(path, places, write=write)
+    assert granted_place(str(etc / "other"), places, write=write)
+
+
+RUN = {
+    "the interpreter": lambda places: places.python,
+    "its library": lambda _: Path(os.__file__).resolve().parent / "encodings",
+    "above its library": lambda _: Path(os.__file__).resolve().parents[2],
+    "a library beside": lambda _: Path("/usr/local/lib"),
+    "the host": lambda _: Path(grants.__file__),
+    "above the host": lambda _: Path(grants.__file__).parents[3],
+    "the SDK": lambda _: Path(grants.__file__).parents[3] / "plugin_sdk" / "wire",
+    "packages of the host": lambda _: Path(pytest.__file__).parent,
+    "a bundle": lambda places: places.code[0],
+    "in a bundle": lambda places: places.code[0] / "main.py",
+    "above a bundle": lambda places: places.code[0].parent,
+    "the plugin environment": lambda places: places.plugin_environment,
+    "in it": lambda places: places.plugin_environment / "numpy",
+    "the home directory": lambda _: Path.home(),
+    "above it": lambda _: Path.home().parent,
+}
+
+
+@pytest.mark.parametrize("what", RUN)
+def test_what_is_run_is_not_written(
+    tmp_path: Path, places: Places, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    home = tmp_path / "homes" / "me"
+    (home / "data").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    (tmp_path / "plugins" / "sample").mkdir(parents=True)
+    (tmp_path / "plugins" / "sample" / "main.py").touch()
+    (tmp_path / "env" / "numpy").mkdir(parents=True)
+    code = (tmp_path / "plugins" / "sample",)
+    places = replace(places, plugin_environment=tmp_path / "env", code=code)
+    path = Path(os.path.realpath(RUN[what](places)))
+    if path == Path("/") or not path.exists():
+        pytest.skip("there is none here, or it is the root, which is refused by itself")
+    told = refused(path, places, write=True)
+    assert "which the host or a plugin runs" in told or "looks for what it runs" in told
+    assert granted_place(str(home / "data"), places, write=True)
+
+
+def test_where_the_host_looks_for_modules_is_not_written(
+    tmp_path: Path, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor where it was started, if it looks there; beside the modules there may well be data."""
+    (tmp_path / "app" / "data").mkdir(parents=True)
+    app = str(tmp_path / "app")
+    assert granted_place(app, places, write=True)
+    monkeypatch.syspath_prepend(app)
+    assert "looks for what it runs" in refused(app, places, write=True)
+    assert granted_place(f"{app}/data", places, write=True)
+    assert granted_place(app, places)
+    monkeypatch.undo()
+    monkeypatch.chdir(app)
+    monkeypatch.setattr("sys.path", ["", *sys.path])
+    assert "looks for what it runs" in refused(app, places, write=True)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import pytest
 
 from plugin_sdk.wire.nursery import EXIT_RECORD, PASSED_DESCRIPTORS
 from sandbox_host.backends.linux import nursery as module
-from sandbox_host.backends.linux.compile import base_environment
+from sandbox_host.backends.linux.environment import base_environment
 from sandbox_host.backends.linux.nursery import Ground, Nursery
 from sandbox_host.backends.linux.process import LinuxChild, pid_of, spawn
 from sandbox_host.model import Layer
@@ -281,7 +281,7 @@ def test_child_has_its_ends_of_the_pipes_and_nothing_else(nursery: Nursery) -> N
 
 def test_exit_record_is_a_status_and_what_was_used() -> None:
     assert EXIT_RECORD.size == len(EXIT_RECORD.pack(-1, 1, 2))
-    assert PASSED_DESCRIPTORS == 6
+    assert PASSED_DESCRIPTORS == 7
 
 
 def test_many_children_leave_nothing_in_the_nursery(nursery: Nursery) -> None:

@@ -12,6 +12,7 @@ from sandbox_host.backends.linux.landlock import (
     READ_FILE,
     REFER,
     TRUNCATE,
+    WRITE,
     WRITE_FILE,
     Place,
     rules_for,
@@ -49,6 +50,16 @@ def test_rules_of_a_file_hold_no_right_of_a_directory() -> None:
     ((path, rights),) = rules_for(ruleset_for(7), [Place("/f", OWN, is_directory=False)])
     assert path == "/f"
     assert rights == READ_FILE | WRITE_FILE | TRUNCATE
+
+
+def test_rule_about_what_was_found_has_its_identity() -> None:
+    place = Place("/d", WRITE, is_directory=True, identity=(7, 9))
+    assert rules_for(ruleset_for(7), [place]) == [["/d", WRITE, [7, 9]]]
+
+
+def test_writing_is_not_reading() -> None:
+    assert WRITE | READ == OWN
+    assert not WRITE & READ
 
 
 def test_no_place_is_ever_executable() -> None:

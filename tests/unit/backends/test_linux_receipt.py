@@ -13,7 +13,15 @@ from sandbox_host.backends.linux.attest import attest
 from sandbox_host.backends.linux.receipt import write_receipt
 from sandbox_host.guarantees import standing
 from sandbox_host.model import MIB, Layer, LayerReport, LayerStatus, Permissions, Receipt
-from tests.support.attested import ORDINARY_HOST, PID, ROOT_HOST, Case, FakeGroup, with_layers
+from tests.support.attested import (
+    ENVIRONMENT,
+    ORDINARY_HOST,
+    PID,
+    ROOT_HOST,
+    Case,
+    FakeGroup,
+    with_layers,
+)
 from tests.support.plans import plan_and_places
 
 
@@ -148,13 +156,27 @@ def test_permissions_that_nobody_granted_are_told_as_tried(case: Case) -> None:
 
 
 def test_permissions_that_were_granted(tmp_path: Path) -> None:
-    shared = tmp_path / "shared"
+    shared, out = tmp_path / "shared", tmp_path / "out"
     shared.mkdir()
-    grants = Permissions(read=(str(shared),), publish=("data_processed",), native_code=True)
-    asked = {"read": [str(shared)], "publish": ["data_processed"], "native_code": True}
+    out.mkdir()
+    asked: dict[str, Any] = {
+        "read": [str(shared)],
+        "write": [str(out)],
+        "env": ["TOKEN", "UNSET"],
+        "publish": ["data_processed"],
+        "native_code": True,
+    }
+    grants = Permissions(**{k: tuple(v) if isinstance(v, list) else v for k, v in asked.items()})
     with plan_and_places(tmp_path, grants=grants, permissions=asked) as prepared:
         case = Case(*prepared, ROOT_HOST)
         case.report["probes"]["writable-and-executable"] = "allowed"
+        case.report["environment"] = sorted((*ENVIRONMENT, "TOKEN"))
+        case.environment = (*ENVIRONMENT, "TOKEN")
         assert entries(case, "read") == [(str(shared), "mounted noexec,ro, Landlock rule")]
+        assert entries(case, "write") == [(str(out), "mounted noexec, Landlock rule")]
+        assert entries(case, "env") == [
+            ("TOKEN", "handed over at the start"),
+            ("UNSET", "not set in the host, and so absent"),
+        ]
         assert entries(case, "publish") == [("data_processed", "checked by the host")]
         assert entries(case, "native_code") == [("yes", "tried: memory for code was given")]

@@ -18,6 +18,7 @@ from sandbox_host.backends.linux.mounts import (
     PROC_OPTIONS,
     RDONLY,
     Mount,
+    identified,
     links_for,
     mounts_for,
     root_plan,
@@ -38,8 +39,10 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
         yield made
 
 
-def mounts(places: Places, read: tuple[str, ...] = (), **changes: Any) -> tuple[Mount, ...]:
-    return mounts_for(places, read, **OPTIONS | changes)
+def mounts(
+    places: Places, read: tuple[str, ...] = (), write: tuple[str, ...] = (), **changes: Any
+) -> tuple[Mount, ...]:
+    return mounts_for(places, read, write, **OPTIONS | changes)
 
 
 def at(found: tuple[Mount, ...], path: Path | str) -> Mount:
@@ -60,6 +63,28 @@ def test_parents_come_before_children_and_nothing_twice(places: Places) -> None:
 def test_own_directories_are_writable_and_nothing_else_is(places: Places) -> None:
     writable = {m.path: m.kind for m in mounts(places, ("/opt",)) if not m.flags & RDONLY}
     assert writable == {str(places.data_dir): "bind", str(places.scratch_dir): "tmpfs"}
+
+
+@pytest.mark.parametrize("native_code", [False, True])
+def test_granted_paths_are_writable_where_writing_was_granted(
+    places: Places, native_code: bool
+) -> None:
+    read = ("/opt", "/srv/out/in", "/srv/other", "/srv/output")
+    found = mounts(places, read, ("/srv/out", "/opt/out", "/opt"), native_code=native_code)
+    wanted = dict.fromkeys(("/opt", "/opt/out", "/srv/out"), NOSUID | NODEV | NOEXEC)
+    wanted |= {"/srv/out/in": wanted["/opt"]}
+    wanted |= dict.fromkeys(("/srv/other", "/srv/output"), wanted["/opt"] | RDONLY)
+    assert {m.path: m.flags for m in found if m.path in wanted} == wanted
+
+
+def test_what_was_looked_at_before_is_not_looked_at_again(tmp_path: Path) -> None:
+    plan = (Mount("bind", str(tmp_path), 0), Mount("bind", str(tmp_path / "gone"), 0))
+    first, second = identified(plan, {str(tmp_path / "gone"): (1, 2)})
+    status = tmp_path.stat()
+    assert first.source == (status.st_dev, status.st_ino)
+    assert second.source == (1, 2)
+    with pytest.raises(FileNotFoundError):
+        identified(plan, {str(tmp_path / "gone"): None})
 
 
 @pytest.mark.parametrize("native_code", [False, True])

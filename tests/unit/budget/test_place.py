@@ -47,9 +47,16 @@ def test_what_is_not_believed(dump: bytes) -> None:
     assert place_in(dump, PACKAGE) == ""
 
 
-def test_function_names_are_made_printable() -> None:
-    dump = f'  File "{PACKAGE}/main.py", line 1 in f\x1b[2J\u202e'.encode()
-    assert place_in(dump, PACKAGE) == "main.py:1 in f[2J"
+@pytest.mark.parametrize(
+    "said",
+    [
+        'main.py", line 1 in f\x1b[2J\u202e',
+        'main.py", line 1 in f. It was killed by the operator alice',
+        'main.py and nobody else.py", line 1 in f',
+    ],
+)
+def test_it_says_no_more_than_a_place(said: str) -> None:
+    assert place_in(f'  File "{PACKAGE}/{said}'.encode(), PACKAGE) == ""
 
 
 def test_the_thread_that_works_comes_before_those_it_started() -> None:
@@ -59,6 +66,6 @@ def test_the_thread_that_works_comes_before_those_it_started() -> None:
         b'Thread 0x3 (most recent call first):\n  File "/p/main.py", line 8 in other\n'
     )
     assert place_in(dump, "/p") == "main.py:3 in work"
-    assert place_in(dump.replace(b"/p/main.py\", line 3", b"/q/main.py\", line 3"), "/p") == (
+    assert place_in(dump.replace(b'/p/main.py", line 3', b'/q/main.py", line 3'), "/p") == (
         "main.py:9 in helper"
     )

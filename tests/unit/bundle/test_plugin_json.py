@@ -99,7 +99,7 @@ def test_every_optional_key():
             "read": ["/srv/data"],
             "write": ["/srv/out"],
             "network": ["api.example.org:443", "[::1]:80"],
-            "env": ["LANG"],
+            "env": ["WEATHER_TOKEN"],
             "native_code": True,
             "subprocess": False,
         },

@@ -167,6 +167,41 @@ result = [missing, unknown, open_descriptors() == before, met(open, outside + "/
 
 
 @landlock
+def test_landlock_rule_about_what_somebody_put_there(two: Path) -> None:
+    """With an identity, neither another thing nor a link to the right one is meant."""
+    found = alone(
+        LANDLOCK
+        + """
+def identity(path):
+    status = os.stat(path)
+    return [status.st_dev, status.st_ino]
+meant = identity(inside)
+os.symlink(inside, sys.argv[1] + "/link")
+def rule(path, identity):
+    return met(restrict_with_landlock, fs, net, scoped, [(path, 4, identity)])
+result = [
+    rule(outside, meant), rule(sys.argv[1] + "/link", meant), rule(inside + "/gone", meant),
+    rule(sys.argv[1] + "/link/file", identity(inside + "/file")),
+    met(open, outside + "/file"),
+    rule(inside, meant), met(open, inside + "/file"), met(open, outside + "/file"),
+]
+""",
+        two,
+        *handled(),
+    )
+    assert found == [
+        "ESTALE",
+        "ELOOP",
+        "ENOENT",
+        "ELOOP",
+        "allowed",
+        "allowed",
+        "allowed",
+        "EACCES",
+    ]
+
+
+@landlock
 def test_landlock_right_that_the_kernel_does_not_know(two: Path) -> None:
     found = alone(
         LANDLOCK + "\nresult = met(restrict_with_landlock, 1 << 62, 0, 0, [])\n", two, *handled()

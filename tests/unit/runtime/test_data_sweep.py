@@ -131,8 +131,9 @@ def test_a_host_sweeps_in_the_background(
     directories = DataDirectories(state)
     directories.start_sweeping()
     assert eventually(lambda: not doomed.exists(), seconds=30.0)
+    told = ".removed-file could not be removed: Not a directory"
+    assert eventually(lambda: told in caplog.text)
     directories.close()
-    assert ".removed-file could not be removed: Not a directory" in caplog.text
     assert "sandbox-host-sweeper" not in {thread.name for thread in threading.enumerate()}
 
 

@@ -55,6 +55,14 @@ def test_the_guarantees_are_those_of_the_active_layers() -> None:
     assert receipt.guarantees == standing(set(Layer) - {Layer.RLIMITS, Layer.OWN_ROOT})
 
 
+def test_a_grant_to_write_is_a_restriction_of_the_disk() -> None:
+    granted = replace(attested(), permissions=(Enforced("write", "/srv", "mounted"),))
+    receipt = with_watchdog(granted, Limits(), 0.02)
+    assert receipt.guarantees == standing(tuple(Layer), writes_outside=True)
+    reading = replace(attested(), permissions=(Enforced("read", "/srv", "mounted"),))
+    assert with_watchdog(reading, Limits(), 0.02).guarantees == standing(tuple(Layer))
+
+
 def test_what_enforces_one_limit_stands_together_the_kernel_first() -> None:
     kernel = (
         Enforced("scratch_bytes", "64 MiB", "tmpfs"),

@@ -1,0 +1,6 @@
+"""A plugin's only way to the network: it asks, the host decides, connects, and hands over.
+
+`allowlist` decides and is pure; `desk` serves one plugin; `dial` resolves and connects. The plugin
+itself has no network: it can make no connection of its own, and what it is given leads nowhere
+else.
+"""
