@@ -1,8 +1,22 @@
 """Measures the data directories of all plugins in turn, in one thread, and ends who holds too much.
 
 This comes after the fact: what is written between two looks is not held back. Looking takes time
-in proportion to the number of files, so the pause before the next look does too: all of it together
-stays below a few per cent of one CPU.
+in proportion to the number of files, and so does the pause before the next look, up to a bound.
+How long it is beyond that is left to chance, so that a plugin cannot be tidy when it is looked at.
+
+A look at a plugin that runs proves nothing if names changed meanwhile: a file that was moved into a
+directory that was counted already is missed, one that was moved out of it is counted twice, and of
+two that followed each other both are counted, which an honest cache or database does all day. No
+sum over such a look is fair to the one plugin and safe against the other. So nobody is ended for
+it. It is repeated while the plugin is stopped (SIGSTOP), if it found too much, or was the second in
+a row that something changed under: of what cannot run nothing changes, and what is counted then is
+what there is. That costs a busy plugin the time of a look, at every other one; it is told nothing,
+and cannot know beforehand. A stopped process can end no system call but the one it is in; one look
+more suffices for that.
+
+What changes although the plugin is stopped is changed by processes that it must not have (without
+the seccomp layer nobody keeps it from forking), and a part that cannot be read it must not make:
+after some looks in a row that ended so, it is ended.
 """
 
 from __future__ import annotations
@@ -10,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import random
 import threading
 import time
 from dataclasses import dataclass
@@ -18,6 +33,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from sandbox_host.budget.disk import DiskUse, judge_disk, measure
 from sandbox_host.budget.enforce import Excess, Step
 from sandbox_host.model import Cause
+from sandbox_host.trees import SETTLING_SECONDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,9 +45,16 @@ _log = logging.getLogger("sandbox_host")
 PAUSE_SECONDS: Final = 1.0
 """At least so long between two looks at one plugin."""
 
+MAX_PAUSE_SECONDS: Final = 5.0
+"""At most so long, besides what looking at others takes."""
+
 _PAUSE_FACTOR: Final = 50.0
+_JITTER: Final = 1.6
+_DOUBTS: Final = 2
+"""Looks in a row at which a tree changed; from this one on the plugin is stopped for another."""
+
 _MAX_MOVED: Final = 5
-"""Looks in a row at which a tree was moved about so that it could not be measured."""
+"""Looks in a row at which a tree could not be measured, stopped or not."""
 
 
 class Measured(Protocol):
@@ -52,6 +75,12 @@ class Measured(Protocol):
     def unlinked_bytes(self, device: int) -> int:
         """Return what it holds open on a device that has no name any more."""
 
+    def suspend(self) -> None:
+        """Let it run no more, for now; harmless when it has ended."""
+
+    def resume(self) -> None:
+        """Let it run again."""
+
     def exceeded(self, excess: Excess) -> None:
         """End it for an excess."""
 
@@ -59,7 +88,7 @@ class Measured(Protocol):
 @dataclass(slots=True)
 class _Turn:
     due: float
-    moved: int = 0
+    doubts: int = 0
 
 
 class DiskWatch:
@@ -110,7 +139,7 @@ class DiskWatch:
             with self._changed:
                 turn = self._turns.get(plugin)
                 if turn is not None:
-                    turn.due = time.monotonic() + max(PAUSE_SECONDS, took * _PAUSE_FACTOR)
+                    turn.due = time.monotonic() + _pause(took)
             if excess is not None:
                 self.remove(plugin)
                 with contextlib.suppress(Exception):  # told by whoever ends it
@@ -130,23 +159,54 @@ class DiskWatch:
     def _look(self, plugin: Measured) -> Excess | None:
         limits = plugin.limits
         try:
-            use = measure(plugin.data_dir, limits.data_files)
-            device = os.stat(plugin.data_dir).st_dev
+            use = _measure(plugin, looks=1)
+            if use.complete and judge_disk(limits, use) is None:
+                self._doubted(plugin, times=0)
+                return None
+            doubts = self._doubted(plugin, times=1)
+            if doubts < _DOUBTS and judge_disk(limits, use) is None:
+                return None
+            use = _measure_stopped(plugin)
         except FileNotFoundError:
             return None
-        total = DiskUse(use.bytes + plugin.unlinked_bytes(device), use.files, use.complete)
-        excess = judge_disk(limits, total)
-        if excess is not None or use.complete:
-            self._moved(plugin, times=0)
+        excess = judge_disk(limits, use)
+        if use.complete or use.files > limits.data_files:  # then counting ended, and that is told
+            self._doubted(plugin, times=0)
             return excess
-        if self._moved(plugin, times=1) < _MAX_MOVED:
+        if doubts < _MAX_MOVED:
             return None
-        return Excess(Step.END, Cause.DISK, "data", limits.data_bytes, use.bytes, "bytes")
+        return excess or Excess(Step.END, Cause.DISK, "data", limits.data_bytes, use.bytes, "bytes")
 
-    def _moved(self, plugin: Measured, times: int) -> int:
+    def _doubted(self, plugin: Measured, times: int) -> int:
         with self._changed:
             turn = self._turns.get(plugin)
             if turn is None:
                 return 0
-            turn.moved = turn.moved + times if times else 0
-            return turn.moved
+            turn.doubts = turn.doubts + times if times else 0
+            return turn.doubts
+
+
+def _pause(took: float) -> float:
+    """Return how long to wait after a look, in seconds; never twice the same."""
+    base = min(max(PAUSE_SECONDS, took * _PAUSE_FACTOR), MAX_PAUSE_SECONDS / _JITTER)
+    return base * random.SystemRandom().uniform(1.0, _JITTER)
+
+
+def _measure(plugin: Measured, looks: int) -> DiskUse:
+    """Return what it holds with a name, and open without one.
+
+    Raises:
+        OSError: it cannot be measured.
+    """
+    use = measure(plugin.data_dir, plugin.limits.data_files, looks)
+    unlinked = plugin.unlinked_bytes(os.stat(plugin.data_dir).st_dev)
+    return DiskUse(use.bytes + unlinked, use.files, use.complete)
+
+
+def _measure_stopped(plugin: Measured) -> DiskUse:
+    try:
+        plugin.suspend()
+        time.sleep(SETTLING_SECONDS)  # for the calls that it is in, and for their time stamps
+        return _measure(plugin, looks=3)
+    finally:
+        plugin.resume()

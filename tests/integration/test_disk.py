@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from sandbox_host import BlockingHost, Cause
 from sandbox_host.errors import BudgetExceededError, PluginEndedError
 from tests.support.host import Load, Workshop
+from tests.support.traces import eventually
 
 pytestmark = pytest.mark.needs("landlock", "seccomp")
 
@@ -73,6 +76,155 @@ def test_too_much_ends_that_plugin(
     assert plugin._process.ended.wait(10)
     assert plugin.cause is Cause.DISK
     assert neighbour.call("echo", 1) == 1
+
+
+MOVER = """
+def at(name):
+    return os.path.join(context().data_dir, name)
+
+@operation
+def hide(count, guided):
+    names = [at(name) for name in "abcdef"]
+    for name in names:
+        os.mkdir(name)
+    for number in range(1000):
+        os.close(os.open(os.path.join(names[number % 6], str(number)), os.O_CREAT))
+    os.mkdir(names[0] + "/big")
+    inside = os.open(names[0] + "/big", os.O_DIRECTORY)
+    here, number, moves = 0, 0, 0
+    began = time.monotonic()
+    while not os.path.exists(at("enough")):
+        if guided:
+            there = listed_first(names, here)
+        else:
+            # As a listing takes its time, what moves on at every step is mostly somewhere else.
+            there = (here + 1) % 6
+        if there != here:
+            os.rename(names[here] + "/big", names[there] + "/big")
+            here, moves = there, moves + 1
+        if guided and moves % 2:
+            time.sleep(0.3)  # the look is over then; out of the place that is listed first
+            there = (here + 1) % 6
+            os.rename(names[here] + "/big", names[there] + "/big")
+            here, moves = there, moves + 1
+        while number < count and (knows(moves, began) if guided else moves % 20 == 0):
+            file = os.open(f"{number}", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=inside)
+            os.write(file, bytes(1024 * 1024))
+            os.close(file)
+            number += 1
+            if number == count:
+                os.mkdir(at("done"))
+            if not guided:
+                break
+    return number
+
+def knows(moves, began):
+    return moves >= 4 or time.monotonic() > began + 5
+
+def listed_first(names, here):
+    "Return which of them somebody reads, or where it is after some milliseconds."
+    for name in names:
+        os.mkdir(name + "/t")  # else a time of access is not kept up to date (relatime)
+        os.rmdir(name + "/t")
+    time.sleep(0.005)
+    were = [os.stat(name).st_atime_ns for name in names]
+    until = time.monotonic() + 0.2
+    while time.monotonic() < until:
+        for place, name in enumerate(names):
+            if place != here and os.stat(name).st_atime_ns != were[place]:
+                return place
+    return here
+"""
+
+
+@pytest.mark.parametrize("guided", [False, True], ids=["always", "when it is looked for"])
+def test_a_tree_that_is_elsewhere_is_found(workshop: Workshop, load: Load, guided: bool) -> None:
+    """Moved on at every step, or, told by the times of access, to where the host has been."""
+    budget = {"wall_time": 60, "cpu_time": 60}
+    free = load(MOVER, name="free", limits={"data": "1 GiB", **budget})
+    # Without this budget it keeps all that it wrote, however often it is looked at.
+    data = workshop.data_dir("free")
+    found: list[int] = []
+    call = threading.Thread(target=lambda: found.append(free.call("hide", 40, guided)))
+    call.start()
+    assert eventually((data / "done").exists, seconds=50.0)
+    (data / "enough").touch()
+    call.join()
+    assert found == [40]
+    assert _mib(data) >= 40
+
+    plugin = load(MOVER, name="mover", limits={"data": "16 MiB", **budget})
+    with pytest.raises(BudgetExceededError, match="exceeded the budget") as caught:
+        plugin.call("hide", 40, guided, deadline=50.0)
+    assert caught.value.budget == "data"
+    assert caught.value.used > caught.value.limit
+    assert plugin._process.ended.wait(10)
+    assert plugin.cause is Cause.DISK
+
+
+def _mib(directory: Path) -> float:
+    """Return what the files of a tree take that nobody changes."""
+    return sum(path.lstat().st_blocks for path in directory.rglob("*")) * 512 / MIB
+
+
+BUSY = """
+def at(name):
+    return os.path.join(context().data_dir, name)
+
+@operation
+def churn():
+    for name in "abcd":
+        os.makedirs(at(name), exist_ok=True)
+    number = 0
+    while not os.path.exists(at("enough")):
+        number += 1
+        new = at("abcd"[number % 4] + "/" + str(number))
+        with open(new, "wb") as file:
+            file.write(bytes(1024 * 1024))
+        # A cache of four, a file that replaces another, a directory that comes and goes.
+        if number > 4:
+            os.rename(new, at("abcd"[number % 4] + "/" + str(number - 4)))
+            os.rename(at("abcd"[number % 4] + "/" + str(number - 4)), new)
+            os.unlink(at("abcd"[number % 4] + "/" + str(number - 4)) + "~")
+        os.rename(new, new + "~")
+        os.mkdir(at("e"))
+        os.rename(at("e"), at("a/e"))
+        os.rmdir(at("a/e"))
+    return number
+"""
+
+
+def test_who_is_busy_below_the_budget_lives(
+    host: BlockingHost, workshop: Workshop, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = {"data": "8 MiB", "wall_time": 60, "cpu_time": 60}
+    plugin = load(BUSY, limits=limits)
+    process = plugin._process
+    done = {"looks": 0, "stops": 0}
+    for counted, name in (("looks", "unlinked_bytes"), ("stops", "suspend")):
+        monkeypatch.setattr(process, name, _counting(done, counted, getattr(process, name)))
+    found: list[int] = []
+    call = threading.Thread(target=lambda: found.append(plugin.call("churn")))
+    call.start()
+    assert eventually(
+        lambda: (done["looks"] >= 4 and done["stops"] >= 1) or not call.is_alive(), seconds=50.0
+    )
+    (workshop.data_dir("sample") / "enough").touch()
+    call.join()
+    # It wrote more in that time than it may have, and was stopped to be looked at.
+    assert found
+    assert found[0] > 8
+    assert done["stops"] >= 1
+    assert plugin.call("echo", 1) == 1
+    assert plugin.cause is None
+
+
+def _counting(done: dict[str, int], counted: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*arguments: Any) -> Any:
+        done[counted] += 1
+        return method(*arguments)
+
+    return call
 
 
 def test_what_looks_like_much_is_measured_as_it_is(host: BlockingHost, load: Load) -> None:

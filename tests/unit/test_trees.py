@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
 import stat
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox_host import trees
-from sandbox_host.trees import Walked, open_directory, walk
+from sandbox_host.trees import SETTLING_SECONDS, Walked, open_directory, walk
 from tests.support.ordinary_user import NOBODY, system_python
 from tests.support.trees import make_deep, remove_deep
 
@@ -185,7 +187,123 @@ def test_what_is_removed_or_replaced_by_a_link_is_passed_over(tmp_path: Path) ->
     walked = walk(top, visit, ALL)
     os.close(top)
     assert sorted(seen) == ["removed", "replaced"]
-    assert walked == Walked(entries=2, unread=0, complete=True)
+    assert walked == Walked(entries=2, unread=0, complete=False)
+
+
+def settle() -> None:
+    """Let the clock that stamps changes move on: one change differs from the next then."""
+    time.sleep(SETTLING_SECONDS)
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_what_is_moved_to_where_the_walk_has_been(tmp_path: Path, verify: bool) -> None:
+    """Whichever of two directories is listed first, a tree is moved there from the other."""
+    for name in ("a", "b"):
+        (tmp_path / name / "big").mkdir(parents=True)
+        (tmp_path / name / "big" / name).touch()
+    settle()
+    listed: list[str] = []
+
+    def visit(here: int, name: str, status: os.stat_result) -> None:
+        if name == "big":
+            folder = Path(os.readlink(f"/proc/self/fd/{here}")).name
+            listed.append(folder)
+            if len(listed) == 1:
+                other = "b" if folder == "a" else "a"
+                (tmp_path / other / "big").rename(tmp_path / folder / "hidden")
+        assert name != "hidden"
+
+    top = open_directory(tmp_path)
+    walked = walk(top, visit, ALL, verify=verify)
+    os.close(top)
+    assert len(listed) == 1  # the other was not met anywhere
+    assert walked == Walked(entries=4, unread=0, complete=not verify)
+
+
+@pytest.mark.parametrize("change", ["make", "remove", "replace", "exchange by a link", "mode"])
+def test_a_directory_that_changes_after_it_was_listed(tmp_path: Path, change: str) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "last").touch()
+    (tmp_path / "a" / "file").touch()
+    (tmp_path / "other").touch()
+    settle()
+
+    def visit(here: int, name: str, status: os.stat_result) -> None:
+        if name != "last":
+            return
+        if change == "make":
+            (tmp_path / "a" / "new").touch()
+        elif change == "remove":
+            (tmp_path / "a" / "file").unlink()
+        elif change == "replace":
+            (tmp_path / "other").rename(tmp_path / "a" / "file")
+        elif change == "mode":
+            (tmp_path / "a").chmod(0o750)
+        else:
+            (tmp_path / "a" / "file").unlink()
+            (tmp_path / "a" / "file").symlink_to("/")
+
+    top = open_directory(tmp_path)
+    before = len(os.listdir("/proc/self/fd"))
+    assert not walk(top, visit, ALL, verify=True).complete
+    assert len(os.listdir("/proc/self/fd")) == before
+    settle()
+    assert walk(top, lambda *_: None, ALL, verify=True).complete
+    os.close(top)
+
+
+@pytest.mark.parametrize(
+    ("later", "complete"),
+    [(1, True), (0, False), (-500_000_000, False), (-2_000_000_000, True)],
+    ids=["the tick after", "the same tick", "a finer stamp", "the clock was set back"],
+)
+def test_a_change_in_the_tick_of_the_listing_would_not_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: int, complete: bool
+) -> None:
+    now = tmp_path.stat().st_ctime_ns + later
+    monkeypatch.setattr(trees.time, "clock_gettime_ns", lambda _clock: now)
+    top = open_directory(tmp_path)
+    assert walk(top, lambda *_: None, ALL, verify=True).complete is complete
+    assert walk(top, lambda *_: None, ALL).complete
+    os.close(top)
+
+
+def test_it_leaves_no_trace(tmp_path: Path) -> None:
+    """An access time would tell how far a walk has come."""
+    places = [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+    places[-1].mkdir(parents=True)
+    for place in places:
+        os.utime(place, ns=(1, place.stat().st_mtime_ns))
+    os.listdir(places[-1])
+    if places[-1].stat().st_atime_ns == 1:
+        pytest.skip("this file system keeps no access times")
+    os.utime(places[-1], ns=(1, 2))
+    top = open_directory(tmp_path)
+    walk(top, lambda *_: None, ALL, unlock=True, verify=True)
+    os.close(top)
+    assert [place.stat().st_atime_ns for place in places] == [1, 1, 1]
+
+
+def test_its_order_cannot_be_foreseen(tmp_path: Path) -> None:
+    for name in "abcdefgh":
+        (tmp_path / name / name.upper()).mkdir(parents=True)
+    orders = {tuple(n for n, _ in look(tmp_path)[0] if n.isupper()) for _ in range(20)}
+    assert len(orders) > 1
+
+
+def test_no_descriptors_left_is_no_fault_of_the_tree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    top = open_directory(tmp_path)
+
+    def want(*_: object, **__: object) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(trees, "open_directory", want)
+    with pytest.raises(OSError, match="too many"):
+        walk(top, lambda *_: None, ALL)
+    os.close(top)
 
 
 def test_what_the_visitor_raises_ends_the_walk(tmp_path: Path) -> None:

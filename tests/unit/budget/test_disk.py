@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sandbox_host.budget import disk
 from sandbox_host.budget.disk import DiskUse, judge_disk, measure
 from sandbox_host.model import Cause, Limits
+from sandbox_host.trees import Walked
 
 
 def test_measure(tmp_path: Path) -> None:
@@ -31,6 +33,37 @@ def test_counting_ends_behind_the_bound(tmp_path: Path) -> None:
         (tmp_path / str(number)).touch()
     assert measure(tmp_path, 5) == DiskUse(0, 6, complete=False)
     assert measure(tmp_path, 20) == DiskUse(0, 20, complete=True)
+
+
+def test_a_file_of_several_names_is_there_once(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "file").write_bytes(b"x" * 100_000)
+    once = measure(tmp_path, 100)
+    for name in ("b", "a/c"):
+        os.link(tmp_path / "file", tmp_path / name)
+    assert measure(tmp_path, 100) == DiskUse(once.bytes, once.files + 2, complete=True)
+
+
+def test_what_cannot_be_read_may_be_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "walk", lambda *_, **__: Walked(3, 1, complete=True))
+    assert measure(tmp_path, 100) == DiskUse(0, 3, complete=False)
+
+
+@pytest.mark.parametrize(("changing", "looks"), [(0, 1), (1, 2), (2, 3), (9, 3)])
+def test_what_changes_is_looked_at_again_some_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changing: int, looks: int
+) -> None:
+    done = []
+
+    def walk(*_: object, **__: object) -> Walked:
+        done.append(1)
+        return Walked(len(done), 0, complete=len(done) > changing)
+
+    monkeypatch.setattr(disk, "walk", walk)
+    assert measure(tmp_path, 100) == DiskUse(0, looks, complete=changing < 3)
+    assert len(done) == looks
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:
