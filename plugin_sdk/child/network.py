@@ -184,8 +184,17 @@ def install(descriptor: int) -> None:
 
     socket.socket.connect = connect  # type: ignore[method-assign,assignment]
     socket.socket.connect_ex = connect_ex  # type: ignore[method-assign,assignment]
+    # asyncio and others look whether it is there, and do without.
+    socket.socket.sendmsg = _Absent()  # type: ignore[method-assign,assignment]
     socket.getaddrinfo = getaddrinfo
     socket.gethostbyname = gethostbyname
+
+
+class _Absent:
+    """An attribute that is not there, although a base class has it."""
+
+    def __get__(self, _instance: object, _owner: object = None) -> object:
+        raise AttributeError("sendmsg")
 
 
 def _text(host: Any) -> str:

@@ -71,7 +71,7 @@ def _open_fast() -> None:
 
     # Sending connects with this flag (RFC 7413), also a socket that has come to its end.
     made = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
-    made.sendmsg([b"x"], [], _MSG_FASTOPEN)
+    made.send(b"x", _MSG_FASTOPEN)
 
 
 def _make_datagram_socket() -> None:

@@ -6,6 +6,7 @@ the threads that read for everybody, and nothing that it said is lost.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -47,11 +48,41 @@ class Bucket:
         overdrawn = max(0.0, -self._tokens) - max(0.0, -before)
         self.held_seconds += max(0.0, overdrawn) / self._rate
 
+    def left(self, now: float) -> float:
+        """Return how much may be taken now; negative where it was overdrawn."""
+        return min(self._burst, self._tokens + max(0.0, now - self._at) * self._rate)
+
     def wait(self, now: float) -> float:
         """Return for how many seconds nothing should be taken; 0.0 if it may."""
         if self._tokens >= 0:
             return 0.0
         return max(0.0, self._at - self._tokens / self._rate - now)
+
+
+class Sayings:
+    """How often something may be told of a plugin, which it can bring about as often as it likes.
+
+    What is not told is counted, and costs nothing. Methods may be called from any thread.
+
+    Args:
+        rate: so many in a second, in the long run.
+        burst: so many at once after a quiet time.
+    """
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._bucket = Bucket(rate, burst)
+        self._lock = threading.Lock()
+        self._untold = 0
+
+    def told(self, text: str, now: float) -> str:
+        """Return the text, with how many were not told before it; "" where it is not to be told."""
+        with self._lock:
+            if self._bucket.left(now) < 1:
+                self._untold += 1
+                return ""
+            self._bucket.take(1, now)
+            untold, self._untold = self._untold, 0
+        return f"{text} ({untold} more before this were not written down)" if untold else text
 
 
 class MessageRate:

@@ -21,6 +21,11 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _CARRIERS: Final = tuple(
     map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32"))
 )
+_RELAYS: Final = ipaddress.IPv4Network("192.88.99.0/24")
+_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+"""All that was ever given out of IPv6 (RFC 3587); what else there is, is for something special."""
+
+_ISATAP: Final = (0x0000_5EFE, 0x0200_5EFE)  # the third quarter of such an address (RFC 5214)
 
 
 def normalized(host: str) -> str:
@@ -83,15 +88,22 @@ class Allowlist:
             return ""
         if normalized(host) == LOCALHOST and found.is_loopback:
             return ""
-        carried = isinstance(found, ipaddress.IPv6Address) and any(
-            found in network for network in _CARRIERS
-        )
-        if found.is_global and not found.is_multicast and not carried:
+        if _is_public(found):
             return ""
         return (
             f"{host} leads to {found}, which is no public address: it has to be granted as such, "
             f'"{_entry(found, port)}"'
         )
+
+
+def _is_public(address: _Address) -> bool:
+    if not address.is_global or address.is_multicast:
+        return False
+    if isinstance(address, ipaddress.IPv4Address):
+        return address not in _RELAYS
+    carried = any(address in network for network in _CARRIERS)
+    isatap = (int(address) >> 32) & 0xFFFF_FFFF in _ISATAP
+    return address in _UNICAST and not carried and not isatap
 
 
 def _entry(address: _Address, port: int) -> str:

@@ -10,9 +10,11 @@ import contextlib
 import errno
 import math
 import os
+import select
 import socket
 import threading
 import time
+from array import array
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -43,6 +45,9 @@ REQUESTS_PER_SECOND: Final = 20.0
 BURST: Final = 200.0
 
 _MAX_PINNED: Final = 256
+_SEND_BUFFER_BYTES: Final = 2_048
+_PATIENCE_SECONDS: Final = 30.0
+_SLICE_SECONDS: Final = 0.25
 _MAX_PORT: Final = 65_535
 
 
@@ -86,7 +91,7 @@ def parse_request(data: bytes) -> Request:
     seconds = fields["seconds"]
     if (
         type(number) is not int
-        or ask not in {CONNECT, RESOLVE}
+        or not (isinstance(ask, str) and ask in {CONNECT, RESOLVE})
         or not (isinstance(host, str) and 0 < len(host) <= MAX_HOST_LENGTH and host.isprintable())
         or not (type(port) is int and 0 <= port <= _MAX_PORT)
         or not (isinstance(seconds, float) and math.isfinite(seconds))
@@ -104,6 +109,7 @@ class NetworkDesk:
         allowlist: where the plugin may connect to.
         on_denied: is told of what was refused, in a sentence.
         on_violation: is told of what is no request, which ends the plugin.
+        on_fault: takes a fault of the host's, which ends it too.
 
     Attributes:
         connections: how many were handed over.
@@ -117,11 +123,13 @@ class NetworkDesk:
         *,
         on_denied: Callable[[str], None],
         on_violation: Callable[[str], None],
+        on_fault: Callable[[BaseException], None],
     ) -> None:
         self._end = end
         self._allowlist = allowlist
         self._on_denied = on_denied
         self._on_violation = on_violation
+        self._on_fault = on_fault
         self._lock = threading.Lock()
         self._rate = Bucket(REQUESTS_PER_SECOND, BURST)
         self._pinned: OrderedDict[str, set[str]] = OrderedDict()
@@ -129,6 +137,10 @@ class NetworkDesk:
         self.connections = 0
         self.denied = 0
         end.setblocking(True)
+        # A descriptor that the plugin has not taken yet is one of the host's, and of all processes
+        # of its user (unix(7), ETOOMANYREFS): so few are on their way that a thread soon waits.
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        self._serving = SERVERS
         for number in range(SERVERS):
             name = f"sandbox-host-network-{number}"
             threading.Thread(target=self._serve, name=name, daemon=True).start()
@@ -138,21 +150,41 @@ class NetworkDesk:
         self._closed = True
         with contextlib.suppress(OSError):
             self._end.shutdown(socket.SHUT_RDWR)  # wakes who waits for requests; close would not
-        self._end.close()
 
     def _serve(self) -> None:
-        while not self._closed:
-            try:
-                data = self._end.recv(MAX_REQUEST_BYTES + 1)
-                if not data:
-                    return
+        try:
+            while not self._closed and (data := self._receive()):
                 self._wait_for_turn()
                 self._answer(data)
-            except BadRequestError as error:
-                self._on_violation(str(error))
-                return
-            except OSError:
-                return  # closed, or the plugin is gone
+        except BadRequestError as error:
+            self._on_violation(str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must be known
+            if not self._closed:
+                self._on_fault(error)
+        finally:
+            with self._lock:
+                self._serving -= 1
+                last = not self._serving
+            if last:
+                # Not before: the number might be another plugin's when a thread uses it.
+                self._end.close()
+
+    def _receive(self) -> bytes:
+        """Return the next packet, or b"" when there will be none."""
+        try:
+            data = self._end.recv(MAX_REQUEST_BYTES + 1)
+        except OSError:
+            return b""
+        if not data and not self._closed and not self._hung_up():
+            text = "a request for the network is empty"
+            raise BadRequestError(text)
+        return data
+
+    def _hung_up(self) -> bool:
+        """An empty packet looks like the end of the stream; the kernel knows the difference."""
+        poller = select.poll()
+        poller.register(self._end, 0)
+        return bool(poller.poll(0))
 
     def _wait_for_turn(self) -> None:
         with self._lock:
@@ -180,13 +212,36 @@ class NetworkDesk:
             told = f"{_shown(request)}: {error.strerror or error}"
             answer |= {"error": told, "errno": _errno_of(error)}
         try:
-            # Never wait for a plugin that does not read: it has asked, and can have it or not.
-            packet, flags = codec.pack(answer), socket.MSG_DONTWAIT
-            socket.send_fds(self._end, [packet], passed, flags)
-            self.connections += len(passed)
+            self._send(answer, passed)
         finally:
             for descriptor in passed:
                 os.close(descriptor)
+
+    def _send(self, answer: dict[str, Any], passed: list[int]) -> None:
+        """Hand an answer over, waiting a while for a plugin that does not read."""
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", passed))] if passed else []
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while not self._closed:
+            try:
+                # Not `socket.send_fds`, which ignores the flags.
+                self._end.sendmsg([codec.pack(answer)], rights, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    return  # it has asked, and does not want to know
+                self._await_room()
+            except OSError as error:
+                if not rights:
+                    return  # it is gone
+                told = f"the host cannot hand it over now: {error.strerror}"
+                answer, rights = {**answer, "error": told, "errno": errno.EAGAIN}, []
+            else:
+                self.connections += bool(rights)
+                return
+
+    def _await_room(self) -> None:
+        poller = select.poll()
+        poller.register(self._end, select.POLLOUT)
+        poller.poll(_SLICE_SECONDS * 1_000)
 
     def _resolve(self, request: Request) -> list[str]:
         host = request.host
@@ -209,7 +264,8 @@ class NetworkDesk:
             if fault := self._allowlist.address_fault(name, address, port):
                 raise _DeniedError(fault)
             try:
-                return dial.connect(address, port, until - time.monotonic()).detach()
+                left = until - time.monotonic()
+                return dial.connect(address, port, left, lambda: self._closed).detach()
             except OSError as error:
                 failed = error
         raise failed or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))

@@ -19,7 +19,6 @@ from sandbox_host.backends.select import select_backend
 from sandbox_host.backends.worker import Worker, each
 from sandbox_host.broker.broker import Broker
 from sandbox_host.broker.topics import may_publish
-from sandbox_host.budget.rate import Bucket
 from sandbox_host.bundle import stage
 from sandbox_host.catalog.environment import environment_fault
 from sandbox_host.errors import (
@@ -56,8 +55,6 @@ _log = logging.getLogger("sandbox_host")
 HOST: Final = "host"
 
 _STOPPERS: Final = 16
-_DENIALS_PER_SECOND: Final = 1.0
-_DENIALS_BURST: Final = 100.0
 _PAUSE_SECONDS: Final = 0.01
 _DYING_SECONDS: Final = 2.0
 
@@ -87,7 +84,6 @@ class HostCore:
         self._lock = threading.RLock()
         self._plugins: dict[str, PluginProcess] = {}
         self._starting: set[str] = set()
-        self._denials = Bucket(_DENIALS_PER_SECOND, _DENIALS_BURST)
         self._opened = False
         self._accepting = False
         self._copied = False
@@ -371,10 +367,9 @@ class HostCore:
         first = errors[0] if isinstance(errors, list) and errors else {}
         told = first if isinstance(first, dict) else {}
         message = answers.clean(told.get("message"), 300)
-        now = time.monotonic()
-        process.complaints.take(1.0, now)
-        if process.complaints.wait(now) > 0:
-            return  # it is counted among its failures, and told again when it fails less often
+        message = process.complaints.told(message or "no reason given", time.monotonic())
+        if not message:
+            return
         _log.warning("%s: a handler of %s failed: %s", process.identity, event_type, message)
         if event_type != "error_occurred":
             data = {"plugin": process.identity, "event": event_type, "message": message}
@@ -382,10 +377,9 @@ class HostCore:
 
     def denied(self, process: PluginProcess, what: str) -> None:
         """Write down what a plugin asked for and is not granted; its process is told the same."""
-        with self._lock:
-            self._denials.take(1.0, time.monotonic())
-            if self._denials.wait(time.monotonic()) > 0:
-                return  # a plugin that asks again and again fills no disk
+        what = process.complaints.told(what, time.monotonic())
+        if not what:
+            return  # a plugin that asks again and again fills no disk
         _log.warning("%s: denied: %s", process.identity, what)
         try:
             self._journal.append("denied", process.identity, what)

@@ -17,7 +17,7 @@ from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import RemoteProtocolError
 from plugin_sdk.wire.messages import Load, Stop
 from sandbox_host.budget.ledger import Ledger
-from sandbox_host.budget.rate import Bucket, MessageRate, log_rate
+from sandbox_host.budget.rate import MessageRate, Sayings, log_rate
 from sandbox_host.errors import PluginError, UsageError
 from sandbox_host.model import Cause, State, Usage
 from sandbox_host.network.allowlist import Allowlist
@@ -130,7 +130,7 @@ class PluginProcess:
         self.dossier_path: Path | None = None
         self.log = PluginLog(log_path, config.log_bytes)
         self.ledger = Ledger()
-        self.complaints = Bucket(_COMPLAINTS_PER_SECOND, _COMPLAINTS_BURST)
+        self.complaints = Sayings(_COMPLAINTS_PER_SECOND, _COMPLAINTS_BURST)
         self._child = child
         self._rate = MessageRate(plan.limits)
         self._output = Output(child, self.log, log_rate(plan.limits))
@@ -155,6 +155,8 @@ class PluginProcess:
             keeper.adopt(self._warden)
         except BaseException:
             self._output.close()
+            if self._desk is not None:
+                self._desk.close()
             raise
 
     # -- what applications ask for --------------------------------------------------------
@@ -258,13 +260,15 @@ class PluginProcess:
         self._keeper.wake(self._warden)
 
     def _open_desk(self) -> NetworkDesk | None:
-        if self._child.desk is None:
+        end, self._child.desk = self._child.desk, None
+        if end is None:
             return None
         return NetworkDesk(
-            self._child.desk,
+            end,
             Allowlist(self.plan.permissions.network),
             on_denied=lambda what: self._listener.denied(self, what),
             on_violation=self.violated,
+            on_fault=self.failed,
         )
 
     # -- what its conversation asks and tells -----------------------------------------------

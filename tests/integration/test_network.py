@@ -228,7 +228,18 @@ ATTEMPTS = {
         call="sendto(socket.socket().fileno(), b'x', 1, 0x20000000, address, 16) - 1",
     ),
     "fast open without an address": "socket.socket().send(b'x', 0x20000000)",
-    "fast open in a message": "socket.socket().sendmsg([b'x'], [], 0x20000000, (host, port))",
+    "fast open in a message": (
+        "import _socket\n"
+        "_socket.socket.sendmsg(socket.socket(), [b'x'], [], 0x20000000, (host, port))"
+    ),
+    "a descriptor in flight": (
+        "import _socket, array\n"
+        "pair = socket.socketpair()\n"
+        "rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [1]))]\n"
+        "_socket.socket.sendmsg(pair[0], [b'x'], rights)"
+    ),
+    "the host's process": "socket.socket(fileno=os.dup(6)).getsockopt(socket.SOL_SOCKET, 77)",
+    "the host's credentials": "socket.socket(fileno=os.dup(6)).getsockopt(1, 17, 12)",
     "fast open as an option": "socket.socket().setsockopt(socket.IPPROTO_TCP, 30, 1)",
     "a filter": "socket.socket().setsockopt(socket.SOL_SOCKET, 26, bytes(16))",
     "another device": "socket.socket().setsockopt(socket.SOL_SOCKET, 25, b'lo')",

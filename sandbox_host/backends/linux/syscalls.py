@@ -345,5 +345,5 @@ AARCH64: Final[dict[str, int]] = {
 }
 
 # With connections granted, which the host makes and hands over: what is done with them.
-X86_64_NETWORK: Final[dict[str, int]] = {"socket": 41, "sendmsg": 46, "recvmsg": 47}
-AARCH64_NETWORK: Final[dict[str, int]] = {"socket": 198, "sendmsg": 211, "recvmsg": 212}
+X86_64_NETWORK: Final[dict[str, int]] = {"socket": 41, "recvmsg": 47}
+AARCH64_NETWORK: Final[dict[str, int]] = {"socket": 198, "recvmsg": 212}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox_host.budget.rate import Bucket, MessageRate, log_rate
+from sandbox_host.budget.rate import Bucket, MessageRate, Sayings, log_rate
 from sandbox_host.model import Limits
 
 RATE, BURST = 2_000.0, 3_000.0
@@ -80,3 +80,11 @@ def test_a_long_report_is_no_flood() -> None:
     assert pace.wait(5.0) == 0.0
     pace.take(500, 5.0)
     assert pace.wait(5.0) == 0.5
+
+
+def test_what_is_not_told_costs_nothing_and_is_counted() -> None:
+    sayings = Sayings(1.0, 2.0)
+    told = [sayings.told("again", 100.0) for _ in range(1_000)]
+    assert told == ["again", "again", *[""] * 998]
+    assert sayings.told("again", 101.5) == "again (998 more before this were not written down)"
+    assert sayings.told("again", 103.0) == "again"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from plugin_sdk.wire.codec import pack, unpack
 from plugin_sdk.wire.network import CONNECT, MAX_REQUEST_BYTES, RESOLVE
+from sandbox_host.budget.rate import Bucket
 from sandbox_host.network import desk as module
 from sandbox_host.network import dial
 from sandbox_host.network.allowlist import Allowlist
@@ -32,11 +35,13 @@ class Asker:
         self.end.settimeout(10)
         self.denied: list[str] = []
         self.violations: list[str] = []
+        self.faults: list[BaseException] = []
         self.desk = NetworkDesk(
             ours,
             Allowlist(entries),
             on_denied=self.denied.append,
             on_violation=self.violations.append,
+            on_fault=self.faults.append,
         )
 
     def ask(self, **changed: Any) -> tuple[dict[str, Any], list[int]]:
@@ -205,6 +210,8 @@ def test_closing_ends_its_threads(port: int) -> None:
         pack(GOOD | {"id": "1"}),
         pack(GOOD | {"more": 1}),
         pack(GOOD | {"ask": "listen"}),
+        pack(GOOD | {"ask": []}),
+        b"",
         pack(GOOD | {"host": ""}),
         pack(GOOD | {"host": "a\nb"}),
         pack(GOOD | {"host": "x" * 256}),
@@ -241,3 +248,62 @@ def test_any_fields_are_a_request_or_refused(fields: dict[str, Any]) -> None:
         parse_request(pack(GOOD | fields))
     except BadRequestError:
         return
+
+
+def test_few_connections_are_on_their_way_to_who_does_not_take_them(
+    asker: Asker, listener: socket.socket, port: int
+) -> None:
+    """Each is a descriptor of the host's user, of whom the kernel allows so many in flight."""
+    listener.listen(256)
+    asker.end.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        for number in range(200):
+            asker.end.send(pack(GOOD | {"id": number, "port": port}))
+    asker.desk._rate = Bucket(1e6, 1e6)
+    assert not eventually(lambda: asker.desk.connections >= 40, seconds=1.5)
+    asker.end.settimeout(20)
+    taken = 0
+    while taken < 100:
+        data, passed, _, _ = socket.recv_fds(asker.end, 8_192, 4)
+        assert unpack(data)["error"] == ""
+        os.close(passed[0])
+        taken += 1
+
+
+def test_a_host_that_cannot_hand_over_says_so(
+    asker: Asker, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        """A socket whose user has too many descriptors on their way."""
+
+        def sendmsg(self, data: Any, rights: Any, flags: int) -> int:
+            if rights:
+                raise OSError(errno.ETOOMANYREFS, "Too many references")
+            return plain.sendmsg(data, rights, flags)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(plain, name)
+
+    plain = asker.desk._end
+    monkeypatch.setattr(asker.desk, "_end", Full())
+    answer, passed = asker.ask(port=port)
+    assert (answer["errno"], passed) == (errno.EAGAIN, [])
+    monkeypatch.setattr(asker.desk, "_end", plain)
+    assert asker.ask(ask=RESOLVE, host="127.0.0.1")[0]["error"] == "", "it goes on"
+
+
+def test_a_name_that_can_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Asker("a..b:80")
+    try:
+        assert made.ask(host="a..b")[0]["errno"] == errno.EINVAL
+        assert made.faults == []
+    finally:
+        made.close()
+
+
+def test_what_is_being_connected_is_given_up_when_nobody_wants_it() -> None:
+    """Nobody is at this address (RFC 5737): packets to it are dropped, or refused at once."""
+    began = time.monotonic()
+    with pytest.raises(OSError, match=r".+"):
+        dial.connect("192.0.2.1", 9, 30.0, lambda: True)
+    assert time.monotonic() - began < 10
