@@ -109,6 +109,11 @@ class Output:
             self.log.write(data)
         return data
 
+    def forget(self) -> None:
+        """Let go of what it said of its stacks."""
+        with self._lock:
+            self._dump = bytearray()
+
     def stacks(self) -> str:
         """Return what it said of where its threads stood; its word, as it came, up to 64 KiB."""
         return self._dump.decode("utf-8", "replace")

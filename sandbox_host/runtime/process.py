@@ -472,6 +472,10 @@ class PluginProcess:
             if self._may_close:
                 self._child.close()
         finally:
+            # What stands in its dossier: a handle may be kept for as long as the host runs.
+            self._remains = None
+            self._watch.forget()
+            self._output.forget()
             self.ended.set()
 
 

@@ -117,6 +117,11 @@ class Watch:
         if idle is not None:
             self._idle = Idle(idle.since, idle.cpu_at_start + cost.cpu_seconds)
 
+    def forget(self) -> None:
+        """Let go of what it remembers of a process that is gone."""
+        self.curve = Curve()
+        self._minute = CpuWindow()
+
     def sample(self) -> Facts | None:
         """Look at the process and write down its peaks; None if it cannot be looked at."""
         sample = self._child.sample()

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ class Ward:
     def __init__(self, host: BlockingHost, workshop: Workshop) -> None:
         self._host = host
         self._state_dir = workshop.state_dir
-        self._crashed: list[BlockingPlugin] = []
+        self._crashed: list[threading.Event] = []
         limits = {"memory": 32 * MIB}
         self._crashing = {n: workshop.write(_CRASHING, name=n, limits=limits) for n in IDENTITIES}
         self._failing = {n: workshop.write(_FAILING, name=n) for n in IDENTITIES}
@@ -95,7 +96,8 @@ class Ward:
             assert "not today" in _refusal(self._host, self._failing[identity])
             return
         plugin = self._host.load(self._crashing[identity])
-        self._crashed.append(plugin)
+        # Not the handle: it is some 30 KiB, and nothing of the host's.
+        self._crashed.append(plugin._process.ended)
         if how == "kill":
             os.kill(plugin.receipt.pid, signal.SIGKILL)
         else:
@@ -115,7 +117,7 @@ class Ward:
             What the host holds, how many descriptors the nursery has, who owns the data of each
             plugin, and the names of the plugins' private directories.
         """
-        assert all(plugin._process.ended.wait(PROMISED_SECONDS) for plugin in self._crashed)
+        assert all(ended.wait(PROMISED_SECONDS) for ended in self._crashed)
         self._crashed.clear()
         self._host._core._janitor.submit(lambda: None).result()
         return steady(self._look)
