@@ -90,16 +90,21 @@ class MessageRate:
 
     Args:
         limits: ``messages_per_second`` and ``message_bytes_per_second`` of them.
+
+    Attributes:
+        pressed: `wait` may be more than 0.0; looked at before each read of the pipe.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._messages = _bucket(limits.messages_per_second, MESSAGE_BURST_SECONDS)
         self._bytes = _bucket(limits.message_bytes_per_second, MESSAGE_BURST_SECONDS)
+        self.pressed = False
 
     def take(self, count: int, size: int, now: float) -> None:
         """Note that ``count`` messages of ``size`` bytes together came at ``now``."""
         self._messages.take(count, now)
         self._bytes.take(size, now)
+        self.pressed = self.wait(now) > 0
 
     def wait(self, now: float) -> float:
         """Return for how many seconds the plugin should not be read; 0.0 if it may."""

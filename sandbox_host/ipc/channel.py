@@ -58,6 +58,8 @@ _SMALL_BYTES: Final = 512
 class Pace(Protocol):
     """How much may be said unasked; see `sandbox_host.budget.rate`."""
 
+    pressed: bool
+
     def take(self, count: int, size: int, now: float) -> None:
         """Note that so many messages of so many bytes came."""
 
@@ -351,7 +353,8 @@ class Channel:
 
     def _held(self) -> float:
         """Return for how many seconds a flooding plugin is not read; 0.0 where it is."""
-        return 0.0 if self._pace is None else self._pace.wait(time.monotonic())
+        pace = self._pace
+        return pace.wait(time.monotonic()) if pace is not None and pace.pressed else 0.0
 
     # -- the end ----------------------------------------------------------------------------
 
