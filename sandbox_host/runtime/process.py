@@ -149,8 +149,9 @@ class PluginProcess:
             max_outstanding=config.max_outstanding_calls,
         )
         self.channel = self.talk.channel
-        self._desk = self._open_desk()
         self._warden = Warden(self, child, self.life, self.channel, self._output, self._watch)
+        # After the warden: its threads may have to end the plugin from their first moment on.
+        self._desk = self._open_desk()
         try:
             keeper.adopt(self._warden)
         except BaseException:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from sandbox_host import BlockingHost, SandboxHost
+from sandbox_host import BlockingHost, Metered, SandboxHost, Usage
 from sandbox_host.errors import BudgetExceededError, OperationError
 from tests.support.host import Load, Workshop
 
@@ -58,15 +60,13 @@ def test_an_error_says_what_it_cost(load: Load) -> None:
     assert ended.value.usage.bytes_in == 0
 
 
-async def _metered(workshop: Workshop) -> None:
+async def _metered(workshop: Workshop) -> tuple[Metered, dict[str, Usage]]:
     async with SandboxHost(workshop.config()) as host:
         plugin = await host.load(workshop.write(WORK))
-        metered = await plugin.metered("spin", 0.02)
-        assert metered.usage.cpu_seconds >= 0.015
-        assert host.usage()["sample"].operations["spin"].calls == 1
+        return await plugin.metered("spin", 0.02), host.usage()
 
 
 def test_with_asyncio(workshop: Workshop) -> None:
-    import asyncio
-
-    asyncio.run(_metered(workshop))
+    metered, usage = asyncio.run(_metered(workshop))
+    assert metered.usage.cpu_seconds >= 0.015
+    assert usage["sample"].operations["spin"].calls == 1

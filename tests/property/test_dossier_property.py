@@ -15,7 +15,15 @@ from sandbox_host.errors import DossierError
 from sandbox_host.model import Cause, Enforced, Layer, OperationUsage, Usage
 from sandbox_host.observe.curve import Point
 from sandbox_host.observe.dossier import Dossier, Exceeded, FrameHeader
-from sandbox_host.observe.dossier_files import FILES, SUMMARY, parse, render
+from sandbox_host.observe.dossier_files import (
+    FILES,
+    MAX_FRAMES,
+    MAX_LOG_LINES,
+    MAX_STACKS,
+    SUMMARY,
+    parse,
+    render,
+)
 from sandbox_host.observe.dossier_fit import fitted
 from sandbox_host.reading import is_printable
 from tests.support.dossier_examples import example
@@ -106,4 +114,7 @@ def test_spliced_bytes_are_read_or_refused(name: str, piece: bytes, data: st.Dat
     start = data.draw(st.integers(0, len(whole_file)))
     end = data.draw(st.integers(start, len(whole_file)))
     with contextlib.suppress(DossierError):
-        parse({**files, name: whole_file[:start] + piece + whole_file[end:]})
+        read = parse({**files, name: whole_file[:start] + piece + whole_file[end:]})
+        assert len(read.log) <= MAX_LOG_LINES
+        assert len(read.frames) <= MAX_FRAMES
+        assert len(read.stacks) <= MAX_STACKS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import socket
 import threading
@@ -245,9 +246,13 @@ whole = st.integers(-(2**63), 2**64 - 1)
 @given(st.dictionaries(st.sampled_from([*GOOD, "x"]), whole | st.text() | st.floats()))
 def test_any_fields_are_a_request_or_refused(fields: dict[str, Any]) -> None:
     try:
-        parse_request(pack(GOOD | fields))
+        request = parse_request(pack(GOOD | fields))
     except BadRequestError:
         return
+    assert request.ask in {CONNECT, RESOLVE}
+    assert request.host.isprintable()
+    assert 0 <= request.port <= 65_535
+    assert math.isfinite(request.seconds)
 
 
 def test_few_connections_are_on_their_way_to_who_does_not_take_them(

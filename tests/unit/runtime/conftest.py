@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sandbox_host import BlockingHost, BlockingPlugin, SandboxHost
+from sandbox_host.runtime.workspace import remove_tree
 from tests.support.fake_backend import FakeBackend, Script
 from tests.support.host import Workshop
 
@@ -45,3 +46,30 @@ def scripted(workshop: Workshop, open_host: OpenHost) -> Scripted:
         return host, host.load(workshop.write(**(manifest or {})))
 
     return loaded
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[Path]:
+    """Make a state directory, with what a host keeps data in."""
+    directory = tmp_path / "state"
+    for path in (directory, directory / "data", directory / "locks"):
+        path.mkdir(mode=0o700)
+    yield directory
+    remove_tree(directory / "data")
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """Make a directory that nobody may touch."""
+    directory = tmp_path / "outside"
+    directory.mkdir()
+    (directory / "precious").write_text("precious")
+    return directory
+
+
+@pytest.fixture
+def sample(state: Path) -> Path:
+    """Make the data directory of the plugin sample."""
+    directory = state / "data" / "sample"
+    directory.mkdir(mode=0o700)
+    return directory

@@ -34,30 +34,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data_locks, "PATIENCE_SECONDS", 0.1)
 
 
-@pytest.fixture
-def state(tmp_path: Path) -> Iterator[Path]:
-    directory = tmp_path / "state"
-    for path in (directory, directory / "data", directory / "locks"):
-        path.mkdir(mode=0o700)
-    yield directory
-    remove_tree(directory / "data")
-
-
-@pytest.fixture
-def outside(tmp_path: Path) -> Path:
-    directory = tmp_path / "outside"
-    directory.mkdir()
-    (directory / "precious").write_text("precious")
-    return directory
-
-
-@pytest.fixture
-def sample(state: Path) -> Path:
-    directory = state / "data" / "sample"
-    directory.mkdir(mode=0o700)
-    return directory
-
-
 @pytest.fixture(scope="module")
 def by() -> Iterator[Users]:
     with users() as running:

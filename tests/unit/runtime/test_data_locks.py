@@ -101,7 +101,9 @@ def test_whoever_has_it_for_a_moment_is_waited_for(place: Path, patient: None) -
     looked.set()
     second.take("sample")
     thread.join()
+    assert first.look("sample").held
     second.give_back("sample")
+    assert not first.look("sample").held
 
 
 def test_looking_at_it_keeps_nobody_from_it(place: Path, patient: None) -> None:
@@ -120,6 +122,7 @@ def test_looking_at_it_keeps_nobody_from_it(place: Path, patient: None) -> None:
     try:
         for _ in range(50):
             locks.take("sample")
+            assert locks.look("sample").held
             locks.give_back("sample")
     finally:
         stop.set()

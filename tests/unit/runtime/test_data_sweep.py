@@ -6,7 +6,6 @@ import errno
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,33 +14,8 @@ import pytest
 from sandbox_host.runtime import data as module
 from sandbox_host.runtime.data import DataDirectories
 from sandbox_host.runtime.data_locks import DataLocks
-from sandbox_host.runtime.workspace import remove_tree
 from tests.support.hostile_tree import fill
 from tests.support.traces import eventually
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Iterator[Path]:
-    directory = tmp_path / "state"
-    for path in (directory, directory / "data", directory / "locks"):
-        path.mkdir(mode=0o700)
-    yield directory
-    remove_tree(directory / "data")
-
-
-@pytest.fixture
-def outside(tmp_path: Path) -> Path:
-    directory = tmp_path / "outside"
-    directory.mkdir()
-    (directory / "precious").write_text("precious")
-    return directory
-
-
-@pytest.fixture
-def sample(state: Path) -> Path:
-    directory = state / "data" / "sample"
-    directory.mkdir(mode=0o700)
-    return directory
 
 
 def entries(state: Path) -> list[str]:
