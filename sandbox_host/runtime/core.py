@@ -377,7 +377,7 @@ class HostCore:
 
     def denied(self, process: PluginProcess, what: str) -> None:
         """Write down what a plugin asked for and is not granted; its process is told the same."""
-        what = process.complaints.told(what, time.monotonic())
+        what = process.denials.told(what, time.monotonic())
         if not what:
             return  # a plugin that asks again and again fills no disk
         _log.warning("%s: denied: %s", process.identity, what)

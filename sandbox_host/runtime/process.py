@@ -52,8 +52,8 @@ _log = logging.getLogger("sandbox_host")
 STACKS_SECONDS: Final = 0.05
 """How long a plugin that is to be ended may take to show where it stands."""
 
-_COMPLAINTS_PER_SECOND: Final = 1.0
-_COMPLAINTS_BURST: Final = 100.0
+_SAYINGS_PER_SECOND: Final = 1.0
+_SAYINGS_BURST: Final = 100.0
 
 _STACKS_CPU_SECONDS: Final = 0.03
 """The same in CPU time, for one that has used up that."""
@@ -86,7 +86,8 @@ class PluginProcess:
         talk: what is said to it and by it.
         ended: nobody need wait for it any more: all was given back, or it cannot be ended.
         gone: the process has been seen to end.
-        complaints: how many of its failures may be told.
+        complaints: how often a failure of its handlers may be told.
+        denials: how often it may be told what it was denied.
         copied: this object is in a forked copy of the host's process.
         dossier_path: where it was written what is known of its end, once it was; None before.
 
@@ -130,7 +131,9 @@ class PluginProcess:
         self.dossier_path: Path | None = None
         self.log = PluginLog(log_path, config.log_bytes)
         self.ledger = Ledger()
-        self.complaints = Sayings(_COMPLAINTS_PER_SECOND, _COMPLAINTS_BURST)
+        self.complaints = Sayings(_SAYINGS_PER_SECOND, _SAYINGS_BURST)
+        # Apart: who fails on purpose must not hide by that what it was denied.
+        self.denials = Sayings(_SAYINGS_PER_SECOND, _SAYINGS_BURST)
         self._child = child
         self._rate = MessageRate(plan.limits)
         self._output = Output(child, self.log, log_rate(plan.limits))
