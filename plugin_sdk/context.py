@@ -18,7 +18,7 @@ from plugin_sdk.events import check_event_type
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Callable, Collection
     from typing import Any
 
 
@@ -91,7 +91,7 @@ class Context:
         config: dict[str, Any],
         data_dir: str,
         scratch_dir: str,
-        publishable: Container[str],
+        publishable: Collection[str],
         send: Callable[[str, bytes], None],
     ) -> None:
         self.name = name
@@ -106,7 +106,8 @@ class Context:
         """Publish an event; the host stamps its source and time.
 
         Args:
-            event_type: one of the types granted to the plugin.
+            event_type: one of the types that are granted to the plugin, or a type that one of the
+                granted patterns matches.
             data: plain values, at most 256 KiB when packed.
 
         Raises:
@@ -120,7 +121,7 @@ class Context:
         from plugin_sdk.wire.limits import EVENT
 
         plain = check_event_type(event_type)
-        if plain not in self._publishable:
+        if not self._may_publish(plain):
             text = (
                 f'{self.name} may not publish "{plain}". List it in plugin.json under '
                 f'permissions.publish ("publish": ["{plain}"]), sign the plugin again, and ask '
@@ -137,6 +138,13 @@ class Context:
         except LocalProtocolError:
             text = f'"{plain}" was not published: {self.name} is being unloaded'
             raise PluginStoppingError(text) from None
+
+    def _may_publish(self, event_type: str) -> bool:
+        if event_type in self._publishable:
+            return True
+        from fnmatch import fnmatchcase
+
+        return any(fnmatchcase(event_type, pattern) for pattern in self._publishable)
 
 
 _current: Context | None = None

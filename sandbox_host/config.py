@@ -31,7 +31,7 @@ from pydantic import (
 from plugin_sdk.wire.limits import MAX_OUTSTANDING
 from sandbox_host.confinement_terms import read_accepted, read_disabled, read_uids
 from sandbox_host.errors import ConfigError
-from sandbox_host.model import MIB, Guarantee, Layer, Limits, Permissions
+from sandbox_host.model import MIB, Grant, Guarantee, Layer, Limits, Permissions
 from sandbox_host.reading import (
     BadValueError,
     at,
@@ -59,6 +59,7 @@ _PATHS: Final = (
     "plugin_directory",
 )
 _PATTERN: Final = re.compile(r"[a-z0-9_*?\[\]!-]{1,64}")
+_KEY_ID: Final = re.compile(r"[0-9a-f]{64}")
 _MAX_PROBLEMS_SHOWN: Final = 5
 
 _PROTECTIONS: Final[Mapping[str, str]] = {
@@ -130,10 +131,25 @@ def _by_plugin(field: str, read: Callable[[object, str], Any]) -> BeforeValidato
     return BeforeValidator(validate)
 
 
-def _read_grant(value: object, path: str) -> Permissions:
+def _read_grant(value: object, path: str) -> Grant:
     # What was made in Python is held to the same rules as what was read.
-    table = asdict(value) if isinstance(value, Permissions) else value
-    return read_permissions(table, path, operator=True)
+    table = value
+    if isinstance(value, Permissions):
+        named = value.named if isinstance(value, Grant) else frozenset[str]()
+        table = {k: v for k, v in asdict(value).items() if k != "named" and (v or k in named)}
+    read = read_permissions(table, path)
+    return Grant(**asdict(read), named=frozenset(read_object(table, path)))
+
+
+def _read_signer_grants(value: object) -> object:
+    result = {}
+    for key, entry in read_object(value, "signer_grants").items():
+        where = at("signer_grants", key)
+        if not _KEY_ID.fullmatch(key):
+            what = "expected a signer's key id, 64 hexadecimal digits"
+            raise BadValueError(where, f"{what}; sandbox-host trust list shows them")
+        result[key] = _read_grant(entry, where)
+    return result
 
 
 def _read_plugin_config(value: object, path: str) -> Mapping[str, Any]:
@@ -175,6 +191,7 @@ class HostConfig(BaseModel):  # noqa: PLW1641 - frozen, but what it holds has no
         python: interpreter of the plugins' processes; None is the host's own.
         ceilings: the most that any plugin gets, and the table ``[limits]`` in TOML.
         grants: permissions by pattern of plugin identity.
+        signer_grants: permissions by key id of the signer, as ``sandbox-host trust list`` shows it.
         plugin_config: configuration by pattern of plugin identity, laid over plugin.json's.
         accept_missing: names of guarantees, and of layers in ``disable_layers``, that this operator
             knowingly does without; what is missing and not named refuses every plugin.
@@ -219,6 +236,9 @@ class HostConfig(BaseModel):  # noqa: PLW1641 - frozen, but what it holds has no
     python: Path | None = None
     ceilings: Annotated[Limits, BeforeValidator(_read_ceilings)] = Limits()
     grants: Annotated[dict[str, Permissions], _by_plugin("grants", _read_grant)] = Field(
+        default_factory=dict
+    )
+    signer_grants: Annotated[dict[str, Permissions], BeforeValidator(_read_signer_grants)] = Field(
         default_factory=dict
     )
     plugin_config: Annotated[

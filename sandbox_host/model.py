@@ -213,25 +213,45 @@ class Permissions:
     """What a plugin may do beyond computing; each is off unless requested and granted.
 
     Attributes:
-        publish: event types it may publish.
+        publish: event types it may publish, and patterns of them.
+        subscribe: event types it may handle, and patterns of them.
         read: absolute paths it may read, with all that is below.
         write: absolute paths it may write, with all that is below: make, change and remove files
             and directories. To read what is there takes ``read`` as well.
         network: ``host:port`` entries it may connect to.
+        unix: absolute paths of the Unix sockets it may connect to; never beside ``network``.
         env: names of the host's environment variables it may see, exact ones; their values are
             handed over when it starts.
         native_code: it may bring shared objects and make code in memory. What native code can *do*
             is held by the same layers, with this permission or without.
-        subprocess: it may start programs.
+        services: names of the services that the embedding application offers, which it may call.
+        subprocess: it may start processes: forks of its own, and its interpreter.
+        threads: it may start threads, as many as `Limits.threads` lets it.
     """
 
     publish: tuple[str, ...] = ()
+    subscribe: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
     network: tuple[str, ...] = ()
+    unix: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
     native_code: bool = False
     subprocess: bool = False
+    threads: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Grant(Permissions):
+    """One table of the operator's.
+
+    Attributes:
+        named: the permissions that it names, also those that it leaves empty or false: what is
+            granted without a word is not where a table names it.
+    """
+
+    named: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import partial
 from typing import Any, Final, Literal
 
 from sandbox_host.model import MIB, Limits, Permissions
@@ -38,6 +37,7 @@ _MAX_PATH_LENGTH: Final = 1_024
 EVENT_TYPE: Final = re.compile(r"(?=.{1,64}\Z)[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*")
 EVENT_TYPE_TEXT: Final = 'an event type such as "data_processed" (letters, digits, "_" and ".")'
 _EVENT_PATTERN: Final = re.compile(r"[A-Za-z0-9_.*?]{1,64}")
+_SERVICE: Final = re.compile(r"(?=.{1,64}\Z)[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*")
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 RESERVED_VARIABLES: Final[tuple[tuple[str, str], ...]] = (
     # What a library or an interpreter obeys could undo the lock-down from inside it.
@@ -216,40 +216,57 @@ def read_event_type(value: object, path: str) -> str:
     return read_match(value, path, EVENT_TYPE, EVENT_TYPE_TEXT)
 
 
-def read_permissions(value: object, path: str, *, operator: bool = False) -> Permissions:
-    """Return the permissions that a table requests, or grants.
+def _read_event_pattern(value: object, path: str) -> str:
+    return read_match(value, path, _EVENT_PATTERN, f"{EVENT_TYPE_TEXT} or a pattern of one")
+
+
+def _read_service(value: object, path: str) -> str:
+    return read_match(value, path, _SERVICE, 'the name of a service such as "prices.latest"')
+
+
+_LISTS: Final[Mapping[str, Callable[[object, str], str]]] = {
+    "publish": _read_event_pattern,
+    "subscribe": _read_event_pattern,
+    "read": _read_path,
+    "write": _read_path,
+    "network": _read_address,
+    "unix": _read_path,
+    "env": _read_variable,
+    "services": _read_service,
+}
+_FLAGS: Final = ("native_code", "subprocess", "threads")
+
+
+def read_permissions(value: object, path: str) -> Permissions:
+    """Return the permissions that a table requests, or grants: the words are the same.
 
     Args:
         value: the table.
         path: where it stands.
-        operator: whether it grants; ``publish`` may then hold shell patterns such as ``weather_*``.
 
     Raises:
         BadValueError: an unknown key, a wrong type, a path that is not absolute and clean, a
             variable of `RESERVED_VARIABLES`.
     """
     table = read_object(value, path)
-    event = (
-        partial(read_match, pattern=_EVENT_PATTERN, what=f"{EVENT_TYPE_TEXT} or a pattern of one")
-        if operator
-        else read_event_type
-    )
-    lists: dict[str, Any] = {
-        "publish": event,
-        "read": _read_path,
-        "write": _read_path,
-        "network": _read_address,
-        "env": _read_variable,
-    }
-    flags = ("native_code", "subprocess")
-    check_keys(table, path, (*lists, *flags))
+    check_keys(table, path, (*_LISTS, *_FLAGS))
     fields: dict[str, Any] = {}
     for key, given in table.items():
         where = at(path, key)
-        fields[key] = (
-            read_flag(given, where) if key in flags else read_list(given, where, lists[key])
-        )
+        read = _LISTS.get(key)
+        fields[key] = read_list(given, where, read) if read else read_flag(given, where)
     return Permissions(**fields)
+
+
+def pattern_covers(granted: str, requested: str) -> bool:
+    """Tell whether every name that a requested pattern matches, a granted one matches as well.
+
+    Both have ``*`` for anything and ``?`` for one character. Never true where it is not so; for
+    patterns of several stars it may be false where it is.
+    """
+    one_of = {"*": ".*", "?": "[^*]"}
+    written = "".join(one_of.get(char) or re.escape(char) for char in granted)
+    return re.fullmatch(written, requested) is not None
 
 
 def check_json_value(value: object, path: str, depth: int = 32) -> None:

@@ -33,6 +33,7 @@ def try_all(names: Iterable[str], canary: str, host_pid: int) -> dict[str, str]:
         "fast-open": _open_fast,
         "datagram-socket": _make_datagram_socket,
         "fork": _fork,
+        "start-thread": _start_thread,
         "execute": lambda: os.execv("/", ["none"]),  # noqa: S606 - a directory: it fails
         "signal-host": lambda: _signal_other(host_pid),
         "change-owner": lambda: os.chown(".", 0, 0),
@@ -50,6 +51,8 @@ def _attempt(action: Callable[[], object]) -> str:
         action()
     except OSError as error:
         return errno.errorcode.get(error.errno or 0, str(error.errno))
+    except RuntimeError as error:  # the interpreter's word for a thread that could not be started
+        return type(error).__name__
     return ALLOWED
 
 
@@ -85,6 +88,12 @@ def _fork() -> None:
     if child == 0:
         os._exit(0)
     os.waitpid(child, 0)
+
+
+def _start_thread() -> None:
+    import _thread
+
+    _thread.start_new_thread(int, ())
 
 
 def _signal_other(pid: int) -> None:

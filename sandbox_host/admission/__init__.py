@@ -8,6 +8,7 @@ clock or process comes in.
 from __future__ import annotations
 
 from sandbox_host.admission.plan import SandboxPlan, admit
-from sandbox_host.admission.policy import Difference, Policy
+from sandbox_host.admission.policy import Policy
+from sandbox_host.admission.requests import Difference
 
 __all__ = ["Difference", "Policy", "SandboxPlan", "admit"]

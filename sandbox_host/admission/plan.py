@@ -14,20 +14,19 @@ That it brings no native code that it did not request is a rule of bundles, kept
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox_host.admission.confinement import confine
 from sandbox_host.admission.policy import (
-    Difference,
     Policy,
-    covers,
     effective_limits,
     effective_permissions,
     limit_differences,
     permission_differences,
 )
+from sandbox_host.admission.requests import Difference, covers_path
 from sandbox_host.bundle.config_schema import validate_config
 from sandbox_host.bundle.plugin_json import api_range, split_dependency
 from sandbox_host.errors import AdmissionError, ConfigError, PluginDisabledError
@@ -172,7 +171,7 @@ def _check_enforced(
             "kept to that by the layer seccomp alone, which is not in force.",
             remedy="Remove seccomp from disable_layers, or permissions.network from plugin.json.",
         )
-    unread = [path for path in permissions.write if not covers(permissions.read, path)]
+    unread = [path for path in permissions.write if not covers_path(permissions.read, path)]
     if unread and Layer.LANDLOCK not in layers:
         raise AdmissionError(
             f"Plugin {manifest.identity} is not admitted: it is to write to {unread[0]} and "
@@ -181,12 +180,17 @@ def _check_enforced(
         )
 
 
-def _permission_notes(permissions: Permissions, limits: Limits) -> tuple[str, ...]:
+def _permission_notes(
+    manifest: Manifest, permissions: Permissions, limits: Limits
+) -> tuple[str, ...]:
     size = shown_bytes(limits.file_bytes)
-    return tuple(
+    notes = [
         f"it may write to {path}: each file has at most {size}, and nothing bounds all of them"
         for path in permissions.write
-    )
+    ]
+    if manifest.limits.get("threads", 1) > 1 and not permissions.threads:
+        notes.append("limits.threads means nothing without permissions.threads, which it lacks")
+    return tuple(notes)
 
 
 def admit(
@@ -223,15 +227,19 @@ def admit(
     # 2. The plugin API.
     _check_api(manifest)
     # 3. Requested x granted, every difference at once.
-    differences = permission_differences(manifest, policy) + limit_differences(manifest, policy)
+    signers = (bundle.key_id,)
+    differences = permission_differences(manifest, policy, signers)
+    differences += limit_differences(manifest, policy)
     if differences:
         raise _refusal(manifest, differences)
     # 4. Configuration.
     config = _effective_config(manifest, policy)
     # 5. Layers, and the guarantees that they keep.
     confinement = confine(manifest.identity, policy, offered, required)
-    permissions = effective_permissions(manifest, policy)
+    permissions = effective_permissions(manifest, policy, signers)
     limits = effective_limits(manifest, policy.ceilings)
+    if not permissions.threads:
+        limits = replace(limits, threads=1)
     _check_enforced(manifest, permissions, confinement.layers)
     return SandboxPlan(
         identity=manifest.identity,
@@ -247,7 +255,7 @@ def admit(
         notes=(
             *manifest.notes,
             *_dependency_notes(manifest),
-            *_permission_notes(permissions, limits),
+            *_permission_notes(manifest, permissions, limits),
             *confinement.notes,
         ),
         token=_TOKEN,

@@ -11,6 +11,7 @@ import keyword
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -35,7 +36,7 @@ from sandbox_host.reading import (
     read_text,
     sentence,
 )
-from sandbox_host.terms import read_event_type, read_limits, read_permissions
+from sandbox_host.terms import pattern_covers, read_event_type, read_limits, read_permissions
 
 MAX_MANIFEST_BYTES: Final = 64 * 1024
 
@@ -213,11 +214,24 @@ def _read_config(table: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str,
     return config, schema
 
 
+def _subscribing(events: tuple[str, ...], value: object) -> Permissions:
+    """Return the permissions; what is handled is requested, in its own words or as it is listed."""
+    permissions = read_permissions(value, "permissions")
+    if not isinstance(value, Mapping) or "subscribe" not in value:
+        return replace(permissions, subscribe=events)
+    for index, event in enumerate(events):
+        if not any(pattern_covers(pattern, event) for pattern in permissions.subscribe):
+            problem = f'"{event}" is handled, but permissions.subscribe does not have it'
+            raise BadValueError(f"events[{index}]", problem)
+    return permissions
+
+
 def _manifest(table: Mapping[str, Any]) -> Manifest:
     check_keys(table, "", (*_REQUIRED, *_OPTIONAL), _REQUIRED)
     name = _read_name(table["name"], "name")
     capabilities = _read_capabilities(table.get("capabilities", []), "capabilities")
-    permissions = read_permissions(table.get("permissions", {}), "permissions")
+    events = read_list(table.get("events", []), "events", read_event_type)
+    permissions = _subscribing(events, table.get("permissions", {}))
     config, schema = _read_config(table)
     return Manifest(
         name=name,
@@ -231,7 +245,7 @@ def _manifest(table: Mapping[str, Any]) -> Manifest:
         permissions=permissions,
         config=MappingProxyType(config),
         config_schema=None if schema is None else MappingProxyType(dict(schema)),
-        events=read_list(table.get("events", []), "events", read_event_type),
+        events=events,
         limits=MappingProxyType(read_limits(table.get("limits", {}), "limits")),
         plugin_api=_read_api(table.get("plugin_api", PLUGIN_API_VERSION), "plugin_api"),
         enabled=config.get(ENABLED, True),

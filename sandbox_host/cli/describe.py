@@ -34,14 +34,18 @@ def permission_lines(permissions: Permissions) -> list[str]:
     lines = []
     for verb, values in (
         ("publish", permissions.publish),
+        ("handle", permissions.subscribe),
         ("read", permissions.read),
         ("write", permissions.write),
         ("connect to", permissions.network),
+        ("connect to the socket", permissions.unix),
+        ("call the service", permissions.services),
         ("see the variable", permissions.env),
     ):
         lines += [f"{verb} {value}" for value in values]
     lines += ["bring native code"] if permissions.native_code else []
-    lines += ["start programs"] if permissions.subprocess else []
+    lines += ["start processes"] if permissions.subprocess else []
+    lines += ["start threads"] if permissions.threads else []
     return lines or ["nothing"]
 
 

@@ -117,7 +117,9 @@ def host(workshop: Workshop) -> Iterator[BlockingHost]:
 
 @pytest.fixture
 def greedy(workshop: Workshop, host: BlockingHost) -> Iterator[BlockingPlugin]:
-    plugin = host.load(workshop.write(GREEDY, name="greedy", limits=LIMITS))
+    plugin = host.load(
+        workshop.write(GREEDY, name="greedy", limits=LIMITS, permissions={"threads": True})
+    )
     yield plugin
     host.unload("greedy")
 

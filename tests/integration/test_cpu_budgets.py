@@ -81,7 +81,7 @@ def test_without_the_sandbox_it_spins_on(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_ended_at_its_budget(load: Load, name: str) -> None:
     neighbour = load(name="neighbour")
-    plugin = load(SPINNERS + OPERATIONS, limits={"cpu_time": BUDGET})
+    plugin = load(SPINNERS + OPERATIONS, limits={"cpu_time": BUDGET}, permissions={"threads": True})
     with pytest.raises(BudgetExceededError) as caught:
         plugin.call(f"call_{name}")
     assert (caught.value.budget, caught.value.limit) == ("cpu", BUDGET)
@@ -135,7 +135,7 @@ def test_a_call_may_have_less_memory_and_threads(load: Load) -> None:
         plugin.call("grow", 50_000_000, limits=OperationLimits(memory_bytes=80_000_000))
     assert (caught.value.budget, caught.value.limit) == ("memory", 80_000_000)
     assert plugin._process.ended.wait(10)
-    plugin = load(GROW)
+    plugin = load(GROW, permissions={"threads": True})
     with pytest.raises(BudgetExceededError) as caught:
         plugin.call("start_threads", 5, limits=OperationLimits(threads=3))
     assert (caught.value.budget, caught.value.limit) == ("threads", 3)

@@ -271,7 +271,9 @@ def test_what_overdoes_it_has_one_within_its_bounds(workshop: Workshop) -> None:
     most = 64 * MIB
     options = {"dossier_bytes": 96 * 1024, "ceilings": Limits(log_bytes_per_second=most)}
     with SandboxHost.blocking(workshop.config(**options)) as host:
-        plugin = workshop.loader(host)(TOO_MUCH, limits={"log_bytes_per_second": most})
+        plugin = workshop.loader(host)(
+            TOO_MUCH, limits={"log_bytes_per_second": most}, permissions={"threads": True}
+        )
         with pytest.raises(PluginError):
             plugin.call("overdo", deadline=50.0)
         ended(plugin)

@@ -246,7 +246,7 @@ def group_of(plugin: BlockingPlugin) -> GroupV1:
 @pytest.mark.parametrize("operation", ["hog", "hog_in_a_thread"])
 def test_place_of_a_held_hog(workshop: Workshop, host: BlockingHost, operation: str) -> None:
     """It has a moment to tell, which a machine that is busy may not give it every time."""
-    bundle, places = workshop.write(PLUGIN, limits=LIMITS), []
+    bundle, places = workshop.write(PLUGIN, limits=LIMITS, permissions={"threads": True}), []
     while not any(places) and len(places) < 10:
         plugin = host.load(bundle)
         with pytest.raises(BudgetExceededError) as caught:

@@ -146,7 +146,9 @@ def reach(workshop: Workshop) -> Iterator[Reach]:
         host = SandboxHost.blocking(config)
         host.__enter__()
         hosts.append(host)
-        return host.load(workshop.write(CLIENTS, permissions={"network": list(entries)}))
+        return host.load(
+            workshop.write(CLIENTS, permissions={"network": list(entries), "threads": True})
+        )
 
     yield loaded
     for host in hosts:

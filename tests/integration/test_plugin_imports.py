@@ -187,7 +187,7 @@ def test_numpy_multiplies(workshop: Workshop) -> None:
         pytest.fail("the plugin environment is not made: run `make env`")
     with SandboxHost.blocking(workshop.config(plugin_environment=environment)) as host:
         plugin = host.load(workshop.write(NUMPY))
-        assert plugin.plan.limits == Limits(), "the default budget"
+        assert plugin.plan.limits == Limits(threads=1), "the default budget"
         assert plugin.call("multiply", 1_000) == 1_000.0
         # A library of linear algebra starts a thread for each CPU unless it is told otherwise.
         assert len(os.listdir(f"/proc/{plugin.receipt.pid}/task")) == 1
@@ -196,7 +196,7 @@ def test_numpy_multiplies(workshop: Workshop) -> None:
 
 @pytest.mark.needs("own-root")
 def test_the_standard_library_works(load: Load) -> None:
-    found = load(WORK).call("work")
+    found = load(WORK, permissions={"threads": True}).call("work")
     assert found == [42, "thread", "2:00:00", "0.3", 8]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
+from fnmatch import fnmatchcase
 from types import SimpleNamespace
 
 import pytest
@@ -11,17 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox_host.admission import Policy, admit
-from sandbox_host.admission.policy import effective_limits, effective_permissions
+from sandbox_host.admission.policy import HARMLESS, effective_limits, effective_permissions
+from sandbox_host.admission.requests import in_force
 from sandbox_host.config import HostConfig
 from sandbox_host.errors import AdmissionError, ConfinementError
 from sandbox_host.guarantees import missing
-from sandbox_host.model import HOST_EVENTS, Guarantee, Layer, Limits, Manifest, Permissions
+from sandbox_host.model import HOST_EVENTS, Grant, Guarantee, Layer, Limits, Manifest, Permissions
 
 PATHS = st.lists(st.sampled_from(["a", "b", "ab"]), max_size=3).map(lambda p: "/" + "/".join(p))
 EVENTS = st.sampled_from(["data_processed", "model_updated", "plugin_loaded", "weather"])
 PATTERNS = EVENTS | st.sampled_from(["*", "model_*", "plugin_*"])
 
 
+WISHES = PATTERNS | st.sampled_from(["model_?", "m*", "weather?", "?*"])
+FLAGS = [f.name for f in fields(Permissions) if f.default is False]
 VARIABLES = st.sampled_from(["TOKEN", "TOKEN_2", "token", "T*"])
 
 
@@ -33,12 +37,14 @@ def permissions(events):
     return st.builds(
         Permissions,
         publish=tuples(events),
+        subscribe=tuples(events),
         read=tuples(PATHS),
         write=tuples(PATHS),
-        network=tuples(st.just("h:1")),
+        network=tuples(st.sampled_from(["h:1", "h:2", "g:1"])),
+        unix=tuples(PATHS),
+        services=tuples(st.sampled_from(["a", "a.b"])),
         env=tuples(VARIABLES),
-        native_code=st.booleans(),
-        subprocess=st.booleans(),
+        **{flag: st.booleans() for flag in FLAGS},
     )
 
 
@@ -68,34 +74,63 @@ def allowed_paths(path, roots):
     return bool(parents & set(roots))
 
 
-@given(permissions(EVENTS), st.dictionaries(st.sampled_from("*pq"), permissions(PATTERNS)))
+@given(permissions(WISHES), st.dictionaries(st.sampled_from("*pq"), permissions(WISHES)))
 def test_never_wider_than_either_side(requested, grants):
     policy = Policy(grants=grants)
     got = effective_permissions(manifest(permissions=requested), policy)
     mine = [g for pattern, g in grants.items() if pattern in {"*", "p"}]
-    assert set(got.publish) <= set(requested.publish) - HOST_EVENTS
+    for one in fields(Permissions):
+        if one.name not in FLAGS:
+            assert set(getattr(got, one.name)) <= set(getattr(requested, one.name))
     for key in ("read", "write"):
         paths = getattr(got, key)
-        assert set(paths) <= set(getattr(requested, key))
         assert all(any(allowed_paths(path, getattr(g, key)) for g in mine) for path in paths)
-    for key in ("env", "network"):
-        names = set(getattr(got, key))
-        assert names <= set(getattr(requested, key))
-        assert names <= {name for g in mine for name in getattr(g, key)}
-    assert got.native_code <= requested.native_code
-    assert got.native_code <= any(g.native_code for g in mine)
-    assert not got.subprocess
+    for key in ("env", "network", "unix", "services"):
+        assert set(getattr(got, key)) <= {name for g in mine for name in getattr(g, key)}
+    for flag in FLAGS:
+        assert getattr(got, flag) <= getattr(requested, flag)
+    for flag in set(FLAGS) - {"threads"}:
+        assert getattr(got, flag) <= any(getattr(g, flag) for g in mine)
+
+
+@given(permissions(WISHES), permissions(WISHES), st.text("abdehlmorstwx_.", max_size=14))
+def test_no_event_beyond_what_both_sides_name(requested, granted, event):
+    got = in_force(requested, granted)
+    for key in ("publish", "subscribe"):
+        if any(fnmatchcase(event, pattern) for pattern in getattr(got, key)):
+            for side in (requested, granted):
+                assert any(fnmatchcase(event, pattern) for pattern in getattr(side, key))
 
 
 @given(permissions(EVENTS))
-def test_nothing_granted_is_nothing_but_publishing(requested):
+def test_nothing_granted_is_nothing_but_what_is_harmless(requested):
     got = effective_permissions(manifest(permissions=requested), Policy())
-    assert got == Permissions(publish=tuple(e for e in requested.publish if e not in HOST_EVENTS))
+    assert got == Permissions(
+        publish=tuple(e for e in requested.publish if e not in HOST_EVENTS),
+        subscribe=requested.subscribe,
+        threads=requested.threads,
+    )
+
+
+@given(permissions(EVENTS))
+def test_what_a_table_leaves_empty_is_not_granted(requested):
+    empty = Grant(named=frozenset(f.name for f in fields(Permissions)))
+    got = effective_permissions(manifest(permissions=requested), Policy(grants={"p": empty}))
+    assert got == Permissions()
 
 
 @given(st.dictionaries(st.sampled_from("*p"), permissions(PATTERNS)))
 def test_nothing_requested_is_nothing(grants):
     assert effective_permissions(manifest(), Policy(grants=grants)) == Permissions()
+
+
+@given(permissions(EVENTS), permissions(PATTERNS))
+def test_a_signer_is_granted_what_a_plugin_would_be(requested, granted):
+    asked = manifest(permissions=requested)
+    by_signer = effective_permissions(asked, Policy(signer_grants={"k": granted}), ("k",))
+    assert by_signer == effective_permissions(asked, Policy(grants={"p": granted}))
+    other = effective_permissions(asked, Policy(signer_grants={"other": granted}), ("k",))
+    assert other == effective_permissions(asked, Policy())
 
 
 @given(
@@ -104,15 +139,17 @@ def test_nothing_requested_is_nothing(grants):
     permissions(PATTERNS),
 )
 def test_another_grant_takes_nothing_away(requested, grants, more):
-    """But of publishing, where a table that names it replaces the default."""
+    """But of what is harmless, where a table that names it replaces the default."""
     asked = manifest(permissions=requested)
     before = effective_permissions(asked, Policy(grants=grants))
     after = effective_permissions(asked, Policy(grants={**grants, "p*": more}))
     for one in fields(Permissions):
         less, much = getattr(before, one.name), getattr(after, one.name)
+        if one.name in HARMLESS:
+            continue
         if isinstance(less, bool):
             assert less <= much
-        elif one.name != "publish":
+        else:
             assert set(less) <= set(much)
 
 

@@ -77,6 +77,7 @@ class Case:
                 **dict.fromkeys(("write-root", "change-program"), "EROFS"),
                 **dict.fromkeys(("list-root", "make-link"), "EACCES"),
                 **dict.fromkeys(("socket", "fork", "execute", "signal-host"), "EPERM"),
+                "start-thread": "RuntimeError",
                 **dict.fromkeys(("change-owner", "writable-and-executable"), "EPERM"),
                 "become-dumpable": "EPERM",
             },

@@ -129,7 +129,7 @@ def produce(root: Path) -> dict[Cause, Dossier]:
         mock.patch.object(warden, "_DUMPED_SECONDS", _DUMPED_SECONDS),
         SandboxHost.blocking(workshop.config()) as host,
     ):
-        bundle = workshop.write(SOURCE, name=NAME, limits=LIMITS)
+        bundle = workshop.write(SOURCE, name=NAME, limits=LIMITS, permissions={"threads": True})
         made = {
             cause: _called(host, workshop, bundle, cause)
             for cause in CALLED

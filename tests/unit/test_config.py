@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from sandbox_host.config import HostConfig, default_config_dir, default_state_dir
 from sandbox_host.errors import ConfigError
-from sandbox_host.model import MIB, Guarantee, Layer, Limits, Permissions
+from sandbox_host.model import MIB, Grant, Guarantee, Layer, Limits, Permissions
 
 
 @pytest.fixture
@@ -94,8 +95,11 @@ def test_a_whole_file(toml):
         cpu_total_seconds=7200,
         scratch_bytes=8 * MIB,
     )
-    assert config.grants["weather_*"] == Permissions(
-        publish=("weather_*",), read=("/srv/weather",), native_code=True
+    assert config.grants["weather_*"] == Grant(
+        publish=("weather_*",),
+        read=("/srv/weather",),
+        native_code=True,
+        named=frozenset({"publish", "read", "native_code"}),
     )
     assert config.plugin_config["weather_model"] == {"epochs": 3}
 
@@ -254,6 +258,15 @@ def test_made_in_python():
         HostConfig(stat_dir="x")
 
 
+def test_grants_by_signer():
+    key = "0123456789abcdef" * 4
+    config = HostConfig(signer_grants={key: {"env": ["TOKEN"]}})
+    assert config.signer_grants[key].env == ("TOKEN",)
+    for wrong in ("", key[1:], key.upper(), "weather team"):
+        with pytest.raises(ConfigError, match="a signer's key id, 64 hexadecimal digits"):
+            HostConfig(signer_grants={wrong: {}})
+
+
 def test_it_cannot_be_changed():
     config = HostConfig()
     with pytest.raises(ValueError, match="frozen"):
@@ -262,7 +275,12 @@ def test_it_cannot_be_changed():
 
 def test_grants_made_in_python_are_checked():
     grant = Permissions(read=("/srv",), env=("TOKEN",), native_code=True)
-    assert HostConfig(grants={"a": grant}).grants["a"] == grant
+    given = HostConfig(grants={"a": grant}).grants["a"]
+    assert given == Grant(**asdict(grant), named=frozenset({"read", "env", "native_code"}))
+    assert HostConfig(grants={"a": given}).grants["a"] == given
+    empty = Grant(named=frozenset({"publish"}))
+    assert HostConfig(grants={"a": empty}).grants["a"] == empty
+    assert HostConfig(grants={"a": {"publish": []}}).grants["a"] == empty
     with pytest.raises(ConfigError, match=r"grants\.a\.env\[0\]: .*neither requested nor granted"):
         HostConfig(grants={"a": Permissions(env=("LD_PRELOAD",))})
     with pytest.raises(ConfigError, match=r"grants\.a\.write\[0\]: expected an absolute path"):

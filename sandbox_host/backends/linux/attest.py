@@ -361,6 +361,8 @@ def _seccomp(it: Attested) -> str:
     if it.plan.permissions.network:
         # It may make a TCP socket, for the host to put a connection in its place; no more.
         otherwise |= {"socket": {_PASSED}, **{name: {"EPERM"} for name in NETWORK_PROBES}}
+    if not it.plan.permissions.threads:
+        otherwise["start-thread"] = {"RuntimeError"}
     _probes(it.report, Layer.SECCOMP, otherwise)
     return "allowlist in force; socket, fork, exec, signal and chown denied"
 

@@ -209,13 +209,20 @@ def _seccomp(plan: SandboxPlan, machine: Machine, pid: int) -> bytes | None:
         return None
     own_root = Layer.OWN_ROOT in plan.layers
     truncate = own_root or machine.landlock_abi >= _TRUNCATE_SINCE_ABI
-    granted = plan.permissions.native_code, bool(plan.permissions.network)
+    may = plan.permissions
+    granted = may.native_code, bool(may.network), may.threads
     return _filter(machine.architecture, pid, *granted, truncate, own_root)
 
 
 @functools.lru_cache(maxsize=16)
 def _filter(
-    architecture: str, pid: int, native_code: bool, network: bool, truncate: bool, own_root: bool
+    architecture: str,
+    pid: int,
+    native_code: bool,
+    network: bool,
+    threads: bool,
+    truncate: bool,
+    own_root: bool,
 ) -> bytes:
     """Assemble it once for all plugins that are process 1 of a namespace and granted the same."""
     by_argument = rules(
@@ -224,6 +231,7 @@ def _filter(
         truncate_by_path=truncate,
         own_root=own_root,
         network=network,
+        threads=threads,
     )
     return build_filter(ARCHITECTURES[architecture], by_argument, network=network)
 
@@ -242,4 +250,6 @@ def _probes(plan: SandboxPlan) -> list[str]:
         names.append("writable-and-executable")
         if plan.permissions.network:
             names += NETWORK_PROBES
+        if not plan.permissions.threads:
+            names.append("start-thread")
     return names

@@ -111,7 +111,9 @@ def _permissions(it: Attested, active: list[Layer]) -> tuple[Enforced, ...]:
     for name in permissions.env:
         how = "handed over at the start" if name in there else "not set in the host, and so absent"
         found.append(Enforced("env", name, how))
-    found += [Enforced("publish", name, "checked by the host") for name in permissions.publish]
+    for key in ("publish", "subscribe", "services"):
+        names = getattr(permissions, key)
+        found += [Enforced(key, name, "checked by the host") for name in names]
     met = it.report.get("probes", {}).get("writable-and-executable")
     if met is not None:
         granted = met == "allowed"
@@ -120,6 +122,9 @@ def _permissions(it: Attested, active: list[Layer]) -> tuple[Enforced, ...]:
     if Layer.SECCOMP in active:
         tried = it.report["probes"]
         found.append(Enforced("subprocess", "none", f"seccomp, tried: {tried['execute']}"))
+        if not permissions.threads:
+            met = "the interpreter could start none"
+            found.append(Enforced("threads", "none", f"seccomp, tried: {met}"))
         if not permissions.network:
             found.append(Enforced("network", "none", f"seccomp, tried: {tried['socket']}"))
         desk = f"connected by the host; by itself: seccomp, tried: {tried.get('connect')}"

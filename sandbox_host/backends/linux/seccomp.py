@@ -137,6 +137,7 @@ def rules(
     truncate_by_path: bool,
     own_root: bool = False,
     network: bool = False,
+    threads: bool = True,
 ) -> dict[str, Rule]:
     """Return the calls whose arguments decide.
 
@@ -148,10 +149,11 @@ def rules(
         network: granted: it is handed connected sockets. They must lead nowhere else: connect, bind
             and listen stay out, and one that has come to its end is not opened anew by sending
             (MSG_FASTOPEN connects).
+        threads: granted.
     """
     no_exec = Arg(2, (0,), _PROT_EXEC)
     table = {
-        "clone": Rule(((Arg(0, (_THREAD_FLAGS,), _THREAD_FLAG_BITS),),)),
+        "clone": (Rule(((Arg(0, (_THREAD_FLAGS,), _THREAD_FLAG_BITS),),)) if threads else Rule()),
         # Its flags lie behind a pointer; ENOSYS makes the C library fall back to clone.
         "clone3": Rule(errno=errno.ENOSYS),
         # A datagram socket, even of a pair, can send to any path: streams only.

@@ -18,7 +18,7 @@ from sandbox_host.errors import (
     PluginDisabledError,
 )
 from sandbox_host.guarantees import missing
-from sandbox_host.model import Guarantee, Layer, Limits, Permissions
+from sandbox_host.model import Grant, Guarantee, Layer, Limits, Permissions
 
 ALL = frozenset(Layer)
 
@@ -46,7 +46,7 @@ def test_a_modest_plugin():
         dependencies=["core_framework >= 1.0.0", "ai_models >= 1.0.0"],
     )
     assert (made.identity, made.root_digest, made.key_id) == ("sample", "ab" * 32, "cd" * 32)
-    assert made.limits == Limits(memory_bytes=128 * 2**20)
+    assert made.limits == Limits(memory_bytes=128 * 2**20, threads=1)
     assert made.permissions == Permissions(publish=("model_updated",))
     assert dict(made.config) == {"a": 1, "b": 2}
     assert made.layers == tuple(Layer)
@@ -73,16 +73,15 @@ def test_every_difference_is_listed_with_the_line_that_grants_it():
         plan(
             policy=policy,
             permissions={
-                "publish": ["model_updated"],
+                "publish": ["model_updated", "plugin_loaded"],
                 "read": ["/srv/a, b", "/srv/c"],
                 "native_code": True,
-                "subprocess": True,
             },
             limits={"memory": "1 GiB", "descriptors": 2000},
         )
     text = caught.value.message
     for path in (
-        "permissions.subprocess: starting programs is not available in this version",
+        'permissions.publish[1]: only the host publishes "plugin_loaded"',
         'permissions.publish[0]: publishing "model_updated" is not granted',
         'permissions.read[0]: reading "/srv/a, b" is not granted',
         'permissions.read[1]: reading "/srv/c" is not granted',
@@ -97,6 +96,50 @@ def test_every_difference_is_listed_with_the_line_that_grants_it():
         'under [limits]: memory = "1 GiB", descriptors = 2000. '
         "What cannot be granted, the plugin has to do without: remove it there."
     )
+
+
+def test_threads_are_granted_unless_a_table_says_no():
+    asked = {"permissions": {"threads": True}, "limits": {"threads": 8}}
+    made = plan(**asked)
+    assert (made.permissions.threads, made.limits.threads, made.notes) == (True, 8, ())
+    no = Policy(grants={"sample": Grant(named=frozenset({"threads"}))})
+    with pytest.raises(AdmissionError, match=r"permissions\.threads: starting threads is not"):
+        plan(policy=no, **asked)
+
+
+def test_an_empty_list_that_is_named_grants_nothing():
+    for key, asked in (
+        ("publish", {"permissions": {"publish": ["a"]}}),
+        ("subscribe", {"events": ["a"]}),
+    ):
+        plan(**asked)
+        with pytest.raises(AdmissionError, match='"a" is not granted'):
+            plan(policy=Policy(grants={"*": Grant(named=frozenset({key}))}), **asked)
+
+
+def test_a_limit_on_threads_is_no_permission():
+    made = plan(limits={"threads": 8})
+    assert (made.permissions.threads, made.limits.threads) == (False, 1)
+    assert made.notes == (
+        "limits.threads means nothing without permissions.threads, which it lacks",
+    )
+
+
+def test_what_is_granted_to_a_signer():
+    asked = {"permissions": {"env": ["TOKEN"]}}
+    grants = {"cd" * 32: Permissions(env=("TOKEN",))}
+    assert plan(policy=Policy(signer_grants=grants), **asked).permissions.env == ("TOKEN",)
+    with pytest.raises(AdmissionError, match=r'seeing the variable "TOKEN" is not granted'):
+        plan(policy=Policy(signer_grants={"ab" * 32: grants["cd" * 32]}), **asked)
+
+
+def test_what_is_handled_is_requested():
+    assert plan(events=["data_processed"]).permissions.subscribe == ("data_processed",)
+    wide = plan(events=["data_processed"], permissions={"subscribe": ["data_*"]})
+    assert wide.permissions.subscribe == ("data_*",)
+    policy = Policy(grants={"*": Permissions(subscribe=("model_*",))})
+    with pytest.raises(AdmissionError, match='handling "data_processed" is not granted'):
+        plan(events=["data_processed"], policy=policy)
 
 
 def test_the_lines_of_a_remedy_are_toml_that_grants():

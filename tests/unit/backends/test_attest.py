@@ -378,6 +378,13 @@ def test_landlock_alone_denies_the_canary_that_is_there(case: Case) -> None:
     assert "files outside the plan were denied" in details(case)[Layer.LANDLOCK]
 
 
+def test_threads_that_nobody_granted(prepared: Any) -> None:
+    case = Case(*prepared, ROOT_HOST)
+    case.report["probes"]["start-thread"] = "allowed"
+    with pytest.raises(AttestationError, match="seccomp: the probe start-thread succeeded"):
+        attest(case.attested())
+
+
 def test_native_code_may_make_code(tmp_path: Path) -> None:
     request = {"permissions": {"native_code": True}}
     with plan_and_places(tmp_path, grants=Permissions(native_code=True), **request) as prepared:

@@ -151,6 +151,8 @@ def test_permissions_that_nobody_granted_are_told_as_tried(case: Case) -> None:
     assert entries(case, "native_code") == [("no", "seccomp, tried: EPERM")]
     assert entries(case, "subprocess") == [("none", "seccomp, tried: EPERM")]
     assert entries(case, "network") == [("none", "seccomp, tried: EPERM")]
+    none = ("none", "seccomp, tried: the interpreter could start none")
+    assert none in entries(case, "threads")
     assert entries(case, "read") == []
     assert entries(case, "publish") == []
 
@@ -164,6 +166,8 @@ def test_permissions_that_were_granted(tmp_path: Path) -> None:
         "write": [str(out)],
         "env": ["TOKEN", "UNSET"],
         "publish": ["data_processed"],
+        "subscribe": ["model_*"],
+        "threads": True,
         "native_code": True,
     }
     grants = Permissions(**{k: tuple(v) if isinstance(v, list) else v for k, v in asked.items()})
@@ -179,4 +183,6 @@ def test_permissions_that_were_granted(tmp_path: Path) -> None:
             ("UNSET", "not set in the host, and so absent"),
         ]
         assert entries(case, "publish") == [("data_processed", "checked by the host")]
+        assert entries(case, "subscribe") == [("model_*", "checked by the host")]
+        assert "none" not in {value for value, _ in entries(case, "threads")}
         assert entries(case, "native_code") == [("yes", "tried: memory for code was given")]

@@ -78,7 +78,7 @@ def test_the_example_of_document_a():
     }
     assert read.events == ("data_processed", "model_updated")
     assert read.enabled
-    assert read.permissions == Permissions()
+    assert read.permissions == Permissions(subscribe=read.events)
 
 
 def test_the_example_of_document_t():
@@ -179,10 +179,14 @@ def test_disabled():
         ({"dependencies": ["a >= 1", "a < 2"]}, 'dependencies[1]: "a" is listed twice'),
         ({"dependencies": ["a >= x"]}, "dependencies[0]: expected a name and a version range"),
         ({"events": ["a b"]}, "events[0]: expected an event type"),
+        (
+            {"events": ["a", "b"], "permissions": {"subscribe": ["a*"]}},
+            'events[1]: "b" is handled, but permissions.subscribe does not have it',
+        ),
         ({"permissions": {"read": ["etc"]}}, "permissions.read[0]: expected an absolute path"),
         ({"permissions": {"read": ["/a/../b"]}}, "permissions.read[0]: expected an absolute path"),
         ({"permissions": {"read": ["/a/"]}}, "permissions.read[0]: expected an absolute path"),
-        ({"permissions": {"publish": ["*"]}}, "permissions.publish[0]: expected an event type"),
+        ({"permissions": {"publish": ["a-*"]}}, "permissions.publish[0]: expected an event type"),
         (
             {"permissions": {"network": ["host"]}},
             "permissions.network[0]: expected a host and port",

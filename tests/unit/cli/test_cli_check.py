@@ -75,7 +75,6 @@ def test_what_could_not_be_signed_is_refused(
 @pytest.mark.parametrize(
     ("manifest", "why"),
     [
-        ({"permissions": {"subprocess": True}}, "permissions.subprocess: starting programs"),
         (
             {"permissions": {"publish": ["plugin_loaded"]}},
             'only the host publishes "plugin_loaded"',

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 
 from sandbox_host.cli.describe import counted, limit_lines, permission_lines, size
@@ -20,15 +22,21 @@ def test_counts() -> None:
 
 def test_every_permissionis_named() -> None:
     assert permission_lines(Permissions()) == ["nothing"]
-    everything = Permissions(("e",), ("/r",), ("/w",), ("h:1",), ("V",), True, True)
+    lists = [f for f in fields(Permissions) if f.default == ()]
+    flags = {f.name: True for f in fields(Permissions) if f.default is False}
+    everything = Permissions(**{f.name: (f"x-{f.name}",) for f in lists}, **flags)
     assert permission_lines(everything) == [
-        "publish e",
-        "read /r",
-        "write /w",
-        "connect to h:1",
-        "see the variable V",
+        "publish x-publish",
+        "handle x-subscribe",
+        "read x-read",
+        "write x-write",
+        "connect to x-network",
+        "connect to the socket x-unix",
+        "call the service x-services",
+        "see the variable x-env",
         "bring native code",
-        "start programs",
+        "start processes",
+        "start threads",
     ]
 
 
