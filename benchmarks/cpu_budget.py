@@ -14,30 +14,16 @@ import contextlib
 import os
 import resource
 import statistics
-import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from signed import write_signed  # beside this file: it finds the rest
 
 from sandbox_host import BlockingHost, Cause, HostConfig, SandboxHost
-from sandbox_host.bundle.contents import Contents
-from sandbox_host.bundle.keys import generate_key
-from sandbox_host.bundle.sign import sign
-from sandbox_host.bundle.stage import stage_source
-from sandbox_host.bundle.trust_edit import add_key
 from sandbox_host.errors import BudgetExceededError
 
-PLUGIN = b"""
+PLUGIN = """
 import ctypes, threading
-from plugin_sdk import operation
-
-def init_plugin():
-    return True
-
-def get_metadata():
-    return {"name": "spinner", "version": "1.0.0"}
 
 @operation
 def spin():
@@ -75,20 +61,6 @@ def free_threads():
     work()
 """
 WAYS = ("spin", "threads", "free_threads", "power", "foreign_code")
-
-
-def write_plugin(directory: Path, trust_store: Path, budget: float) -> Path:
-    """Write the plugin, signed with a key of its own, and return its directory."""
-    manifest = (
-        '{"name": "spinner", "version": "1.0.0", "description": "Spins.", "author": "benchmarks", '
-        f'"limits": {{"cpu_time": {budget}}}}}'
-    )
-    files = {"plugin.json": manifest.encode(), "__init__.py": PLUGIN}
-    key = generate_key()
-    add_key(trust_store, key.public, "benchmark", plugins=("spinner",))
-    contents = Contents(files=files, envelope=None, origin="benchmark")
-    stage_source(contents, sign(contents, key, datetime.now(UTC)), directory / "spinner")
-    return directory / "spinner"
 
 
 def overrun(host: BlockingHost, bundle: Path, way: str, budget: float) -> float:
@@ -129,7 +101,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         directory = Path(made)
         config = HostConfig(trust_store=directory / "trust.toml", state_dir=directory / "state")
-        bundle = write_plugin(directory, config.trust_store, options.budget)
+        bundle = write_signed(
+            directory,
+            config.trust_store,
+            "spinner",
+            PLUGIN,
+            limits={"cpu_time": options.budget},
+            permissions={"threads": True},
+        )
         with SandboxHost.blocking(config) as host:
             for _ in range(options.rounds):
                 for way in WAYS:

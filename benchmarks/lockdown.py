@@ -19,15 +19,12 @@ import platform
 import py_compile
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from roundtrip import sign_echo  # beside this file
 

@@ -15,43 +15,24 @@ import multiprocessing.connection
 import os
 import statistics
 import struct
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from signed import write_signed  # beside this file: it finds the rest
 
 from sandbox_host import HostConfig, SandboxHost
-from sandbox_host.bundle.contents import Contents
-from sandbox_host.bundle.keys import generate_key
-from sandbox_host.bundle.sign import sign
-from sandbox_host.bundle.stage import stage_source
-from sandbox_host.bundle.trust_edit import add_key
 
 PAYLOAD = b"x" * 32
 LENGTH = struct.Struct(">I")
 
-PLUGIN = {
-    "plugin.json": b'{"name": "echo", "version": "1.0.0", "description": "Echoes.", '
-    b'"author": "benchmarks"}',
-    "__init__.py": b"""
-from plugin_sdk import operation
-
-def init_plugin():
-    return True
-
-def get_metadata():
-    return {"name": "echo", "version": "1.0.0"}
-
+PLUGIN = """
 @operation
 def echo(value):
     return value
-""",
-}
+"""
 
 Way = Callable[[], object]
 
@@ -98,12 +79,8 @@ def multiprocessing_pipe() -> Iterator[Way]:
 
 
 def sign_echo(directory: Path, trust_store: Path) -> Path:
-    """Write the plugin, signed with a key of its own, and return its directory."""
-    key = generate_key()
-    add_key(trust_store, key.public, "benchmark", plugins=("echo",))
-    contents = Contents(files=PLUGIN, envelope=None, origin="benchmark")
-    stage_source(contents, sign(contents, key, datetime.now(UTC)), directory / "echo")
-    return directory / "echo"
+    """Write the plugin that answers what it is asked, and return its directory."""
+    return write_signed(directory, trust_store, "echo", PLUGIN)
 
 
 def measure(call: Way, calls: int) -> list[float]:

@@ -9,35 +9,20 @@ resident memory, CPU times, threads and descriptors, as a watchdog is usually wr
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import psutil
+from signed import write_signed  # beside this file: it finds the rest
 
 from sandbox_host import BlockingHost, BlockingPlugin, HostConfig, SandboxHost
-from sandbox_host.bundle.contents import Contents
-from sandbox_host.bundle.keys import generate_key
-from sandbox_host.bundle.sign import sign
-from sandbox_host.bundle.stage import stage_source
-from sandbox_host.bundle.trust_edit import add_key
 
-PLUGIN = b"""
+PLUGIN = """
 import time
-from plugin_sdk import operation
-
-def init_plugin():
-    return True
-
-def get_metadata():
-    return {"name": "NAME", "version": "1.0.0"}
 
 @operation
 def asleep(seconds):
@@ -56,21 +41,9 @@ KINDS = ("idle", "asleep", "at_work")
 
 
 def write_plugins(directory: Path, trust_store: Path, count: int) -> list[Path]:
-    """Write so many plugins, all signed with one key, and return their directories."""
-    key = generate_key()
-    add_key(trust_store, key.public, "benchmark", plugins=("plugin_*",))
-    found = []
-    for number in range(count):
-        name = f"plugin_{number}"
-        files = {
-            "plugin.json": f'{{"name": "{name}", "version": "1.0.0", "description": "Sleeps.", '
-            f'"author": "benchmarks"}}'.encode(),
-            "__init__.py": PLUGIN.replace(b"NAME", name.encode()),
-        }
-        contents = Contents(files=files, envelope=None, origin="benchmark")
-        stage_source(contents, sign(contents, key, datetime.now(UTC)), directory / name)
-        found.append(directory / name)
-    return found
+    """Write so many plugins, and return their directories."""
+    names = (f"plugin_{number}" for number in range(count))
+    return [write_signed(directory, trust_store, name, PLUGIN) for name in names]
 
 
 def cpu_share(seconds: float) -> float:

@@ -210,11 +210,10 @@ def test_nursery_that_does_not_come_up(
 def test_silent_nursery_is_ended(
     ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.2)
     monkeypatch.setattr(module, "_DYING_SECONDS", 0.1)
     python = fake_python(tmp_path / "python", "import time; time.sleep(1000)")
     with pytest.raises(OSError, match="did not answer"):
-        Nursery(replace(ground, python=python))
+        Nursery(replace(ground, python=python), timeout=0.2)
 
 
 def test_no_interpreter_and_no_code(ground: Ground, tmp_path: Path) -> None:
