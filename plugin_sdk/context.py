@@ -13,6 +13,7 @@ from plugin_sdk.errors import (
     NotSerializableError,
     PermissionDenied,
     PluginStoppingError,
+    ServiceError,
 )
 from plugin_sdk.events import check_event_type
 
@@ -20,6 +21,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from typing import Any
+
+    from plugin_sdk.wire.messages import Answer
 
 
 class Log:
@@ -82,7 +85,17 @@ class Context:
         log: a `Log`.
     """
 
-    __slots__ = ("_publishable", "_send", "config", "data_dir", "log", "name", "scratch_dir")
+    __slots__ = (
+        "_ask",
+        "_publishable",
+        "_send",
+        "_services",
+        "config",
+        "data_dir",
+        "log",
+        "name",
+        "scratch_dir",
+    )
 
     def __init__(
         self,
@@ -93,6 +106,8 @@ class Context:
         scratch_dir: str,
         publishable: Collection[str],
         send: Callable[[str, bytes], None],
+        services: Collection[str] = (),
+        ask: Callable[[str, bytes], Answer | None] | None = None,
     ) -> None:
         self.name = name
         self.config = config
@@ -101,6 +116,8 @@ class Context:
         self.log = Log()
         self._publishable = publishable
         self._send = send
+        self._services = services
+        self._ask = ask
 
     def publish(self, event_type: str, data: Any = None) -> None:
         """Publish an event; the host stamps its source and time.
@@ -138,6 +155,49 @@ class Context:
         except LocalProtocolError:
             text = f'"{plain}" was not published: {self.name} is being unloaded'
             raise PluginStoppingError(text) from None
+
+    def ask(self, service: str, /, *arguments: Any, **keywords: Any) -> Any:
+        """Have a service of the host's application done, and return its value.
+
+        Meanwhile the calling thread waits, and the operation's deadline goes on.
+
+        Args:
+            service: one of the names granted to the plugin.
+            arguments: plain values, checked by the service's own signature.
+            keywords: the same, by name.
+
+        Raises:
+            PermissionDenied: the service is not granted.
+            NotSerializableError: an argument cannot be carried.
+            ServiceError: it refused the arguments, failed, or cannot be asked now.
+            PluginStoppingError: the host is gone.
+        """
+        from plugin_sdk.wire.codec import pack, unpack
+        from plugin_sdk.wire.errors import LocalProtocolError, PayloadError
+
+        if self._ask is None or service not in self._services:
+            text = (
+                f'{self.name} may not ask for the service "{service}". List it in plugin.json '
+                f'under permissions.services ("services": ["{service}"]), sign the plugin again, '
+                "and ask the operator to grant it."
+            )
+            raise PermissionDenied(text)
+        try:
+            answer = self._ask(service, pack([list(arguments), keywords]))
+        except PayloadError as error:
+            text = f'the arguments for "{service}" cannot be sent: {error}'
+            raise NotSerializableError(text) from None
+        except LocalProtocolError as error:
+            text = f'"{service}" cannot be asked for now: {error}'
+            raise ServiceError(text) from None
+        if answer is None:
+            text = f'"{service}" was not done: the host is gone'
+            raise PluginStoppingError(text)
+        value = unpack(answer.payload)
+        if not answer.ok:
+            text = f'"{service}" was not done: {value["message"]}'
+            raise ServiceError(text)
+        return value
 
     def _may_publish(self, event_type: str) -> bool:
         if event_type in self._publishable:

@@ -31,5 +31,9 @@ class NotSerializableError(PluginSdkError, ValueError):
     """A value has a type, a size or a nesting that cannot leave the plugin's process."""
 
 
+class ServiceError(PluginSdkError):
+    """A service of the host's application was not done; the text says why."""
+
+
 class PluginStoppingError(PluginSdkError, RuntimeError):
     """The plugin is being unloaded: nothing can be published any more."""

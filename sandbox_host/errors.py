@@ -134,6 +134,12 @@ class AttestationError(SandboxHostError):
 # -- a running plugin -------------------------------------------------------------------------
 
 
+class ServiceError(SandboxHostError):
+    """For services of the application: raised in one, it tells the plugin why there is no value."""
+
+    code = "service"
+
+
 class PluginError(SandboxHostError):
     """Base of what goes wrong with one plugin; the host and the other plugins go on.
 
@@ -280,6 +286,12 @@ class DeadlineExceededError(BudgetExceededError):
     """A call was not answered within its deadline (the budget "wall_time")."""
 
     code = "deadline"
+
+
+class ReentrantCallError(PluginError):
+    """A service that a plugin waits for called the same plugin: neither would ever be answered."""
+
+    code = "reentrant"
 
 
 class PluginEndedError(PluginError):

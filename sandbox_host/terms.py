@@ -220,7 +220,8 @@ def _read_event_pattern(value: object, path: str) -> str:
     return read_match(value, path, _EVENT_PATTERN, f"{EVENT_TYPE_TEXT} or a pattern of one")
 
 
-def _read_service(value: object, path: str) -> str:
+def read_service(value: object, path: str) -> str:
+    """Return `value` if it is the name of a service, at most 64 characters."""
     return read_match(value, path, _SERVICE, 'the name of a service such as "prices.latest"')
 
 
@@ -232,7 +233,7 @@ _LISTS: Final[Mapping[str, Callable[[object, str], str]]] = {
     "network": _read_address,
     "unix": _read_path,
     "env": _read_variable,
-    "services": _read_service,
+    "services": read_service,
 }
 _FLAGS: Final = ("native_code", "subprocess", "threads")
 

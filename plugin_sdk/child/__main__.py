@@ -152,7 +152,7 @@ def _load(channel: ChildChannel, order: LoadOrder, faults: Faults) -> LoadedPlug
 
     sys.argv[:] = [order.identity]
     try:
-        plugin = load(order, publish)
+        plugin = load(order, publish, channel.ask)
         ready = pack(plugin.ready_payload())
     except LoadError as error:
         failure = (error.code, _details(error, faults))

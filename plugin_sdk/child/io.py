@@ -1,19 +1,24 @@
-"""The child's end of the two protocol pipes: one blocking reader, any number of writers."""
+"""The child's end of the two protocol pipes: one reader at a time, any number of writers.
+
+Most of the time the loop reads. A thread that has asked the host for something reads for itself
+and for the loop while that is at work; what is not the thread's is kept.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from _thread import RLock
+from _thread import RLock, allocate_lock
 from time import monotonic_ns
 
 from plugin_sdk.wire.connection import Connection
 from plugin_sdk.wire.errors import RemoteProtocolError
 from plugin_sdk.wire.limits import READ_BYTES
-from plugin_sdk.wire.messages import PLUGIN
+from plugin_sdk.wire.messages import PLUGIN, Answer, Ask
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _thread import LockType
     from typing import Any
 
     from plugin_sdk.wire.messages import Message
@@ -22,6 +27,9 @@ if TYPE_CHECKING:
 # two processes that block on each other take 80 µs a round trip and 5 µs when the reader polls.
 # Yielding between the polls keeps it harmless where CPUs are scarce.
 POLL_NS = 50_000
+
+# How often a thread that waits for an answer looks whether anybody still reads.
+_TURN_SECONDS = 0.01
 
 _yield_cpu = getattr(os, "sched_yield", lambda: None)
 
@@ -52,7 +60,13 @@ class ChildChannel:
         self._in_fd = in_fd
         self._out_fd = out_fd
         self._connection = Connection(PLUGIN)
-        self._received: list[Message] = []
+        self._received: list[Message] = []  # the next one last
+        self._turn = allocate_lock()  # held by who reads
+        self._loop_waits = False
+        self._taking = False
+        self._asked = 0
+        self._asking: dict[int, LockType] = {}
+        self._answers: dict[int, Answer] = {}
         # Guards the connection, which threads of the plugin share when they publish. Reentrant:
         # a signal handler or finalizer of the plugin may publish in the middle of a send.
         self._lock = RLock()
@@ -61,9 +75,9 @@ class ChildChannel:
 
     @property
     def sending(self) -> bool:
-        """The calling thread is inside `send`: an exception raised now would cut a frame."""
+        """An exception raised now in the calling thread would cut a frame, or lose one."""
         owned: bool = self._lock._is_owned()  # type: ignore[attr-defined]  # noqa: SLF001 - as threading does
-        return owned
+        return owned or self._taking
 
     def receive(self) -> Message | None:
         """Return the next message, waiting for it; None when the host closed its end.
@@ -71,20 +85,97 @@ class ChildChannel:
         Raises:
             RemoteProtocolError: the host broke the protocol.
         """
-        while not self._received:
-            data = self._read()
-            if not data:
-                return None
-            with self._lock:
+        self._loop_waits = True
+        try:
+            while not self._received:
+                with self._turn:
+                    # Somebody who waited for an answer may have read it meanwhile.
+                    if self._received:
+                        break
+                    data = self._read()
+                    if not data:
+                        return None
+                    self._take(data)
+            return self._received.pop()
+        finally:
+            self._loop_waits = False
+
+    def ask(self, service: str, payload: bytes) -> Answer | None:
+        """Ask for a service and wait for the answer, from any thread; None when the host is gone.
+
+        Raises:
+            LocalProtocolError: the session does not allow it now, or too much has been asked.
+            RemoteProtocolError: the host broke the protocol.
+            OSError: the host is gone.
+        """
+        done = allocate_lock()
+        done.acquire()
+        with self._lock:
+            number = self._asked + 1
+            self.send(Ask(number, service, payload=payload))
+            self._asked = number
+            self._asking[number] = done
+        try:
+            while number not in self._answers:
+                # What there is for the loop comes first: else it might never get its turn.
+                for_loop = self._loop_waits and self._received
+                if for_loop or not self._turn.acquire(blocking=False):
+                    done.acquire(timeout=_TURN_SECONDS)
+                    continue
                 try:
-                    self._connection.receive_data(data)
-                except RemoteProtocolError:
-                    # What came before the fault does not matter: this process is about to end.
-                    self._received.clear()
-                    raise
-                self._received = self._connection.events_received()
-                self._received.reverse()
-        return self._received.pop()
+                    if number not in self._answers and not self._take_some():
+                        return None
+                finally:
+                    self._turn.release()
+            return self._answers[number]
+        finally:
+            # Also when the operation's deadline cut this short: what comes later is dropped.
+            self._asking.pop(number, None)
+            self._answers.pop(number, None)
+
+    def _take(self, data: bytes) -> None:
+        with self._lock:
+            try:
+                self._connection.receive_data(data)
+            except RemoteProtocolError:
+                # What came before the fault does not matter: this process is about to end.
+                self._received.clear()
+                raise
+            messages = self._connection.events_received()
+            for message in messages:
+                if isinstance(message, Answer) and message.id in self._asking:
+                    self._answers[message.id] = message
+                    self._asking[message.id].release()
+            messages.reverse()
+            self._received[:0] = [m for m in messages if not isinstance(m, Answer)]
+
+    def _take_some(self) -> bool:
+        """Wait for data and take it, in the middle of an operation, which its deadline may end."""
+        self._await_data()
+        # From here on until it is taken, what is read must not be lost.
+        self._taking = True
+        try:
+            try:
+                data = os.read(self._in_fd, READ_BYTES)
+            except BlockingIOError:
+                return True
+            if data:
+                self._take(data)
+            return bool(data)
+        finally:
+            self._taking = False
+
+    def _await_data(self) -> None:
+        import select
+
+        poller = select.poll()
+        poller.register(self._in_fd, select.POLLIN)
+        until = monotonic_ns() + POLL_NS
+        while monotonic_ns() < until:
+            if poller.poll(0):
+                return
+            _yield_cpu()
+        poller.poll()
 
     def send(self, message: Message) -> None:
         """Send a message whole, from any thread.

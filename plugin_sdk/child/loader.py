@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from plugin_sdk.child.interface import Interface, Operation
+    from plugin_sdk.wire.messages import Answer
 
 _RESERVED = frozenset({"plugin_sdk", "msgpack"})
 
@@ -35,6 +36,7 @@ class LoadOrder:
         desk: the descriptor of the host's network desk, or -1: no network.
         events: event types that the plugin may handle.
         publish: event types that it may publish.
+        services: names of the application's services that it may ask for.
     """
 
     __slots__ = (
@@ -46,6 +48,7 @@ class LoadOrder:
         "package_dir",
         "publish",
         "scratch_dir",
+        "services",
         "sys_path",
     )
 
@@ -59,6 +62,7 @@ class LoadOrder:
         self.desk: int = payload.get("desk", -1)
         self.events: list[str] = payload["events"]
         self.publish: list[str] = payload["publish"]
+        self.services: list[str] = payload.get("services", [])
 
 
 class LoadedPlugin:
@@ -118,12 +122,17 @@ class PluginFinder:
         return spec
 
 
-def load(order: LoadOrder, send: Callable[[str, bytes], None]) -> LoadedPlugin:
+def load(
+    order: LoadOrder,
+    send: Callable[[str, bytes], None],
+    ask: Callable[[str, bytes], Answer | None] | None = None,
+) -> LoadedPlugin:
     """Import and initialise the plugin.
 
     Args:
         order: what to load.
         send: publishes an event, given its type and packed data.
+        ask: has a service done, given its name and packed arguments.
 
     Raises:
         LoadError: it cannot be imported, breaks a rule of the interface, or refuses to start.
@@ -137,6 +146,8 @@ def load(order: LoadOrder, send: Callable[[str, bytes], None]) -> LoadedPlugin:
             scratch_dir=order.scratch_dir,
             publishable=frozenset(order.publish),
             send=send,
+            services=frozenset(order.services),
+            ask=ask,
         )
     )
     # 2. The package, and its main if it has one.

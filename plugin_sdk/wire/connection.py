@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from plugin_sdk.wire.errors import LocalProtocolError, RemoteProtocolError
 from plugin_sdk.wire.frames import FrameReader, build_frame
-from plugin_sdk.wire.limits import MAX_OUTSTANDING, MAX_PAYLOAD_BYTES
+from plugin_sdk.wire.limits import MAX_ASKED, MAX_OUTSTANDING, MAX_PAYLOAD_BYTES
 from plugin_sdk.wire.messages import (
+    HOST,
+    PLUGIN,
+    Answer,
+    Ask,
     Call,
     Deliver,
     Failure,
@@ -20,9 +24,19 @@ from plugin_sdk.wire.messages import (
 )
 from plugin_sdk.wire.state import CLOSED, NEW, next_state
 
-_OPENING = (Call, Deliver)
+_OPENING = {Call: HOST, Deliver: HOST, Ask: PLUGIN}
+_CLOSING = {Result: Call, Failure: Call, Handled: Deliver, Answer: Ask}
 _AFTER_THE_END = "bytes after the end of the session"
-_CLOSING = {Result: Call, Failure: Call, Handled: Deliver}
+
+
+class _Exchanges:
+    """What one side has opened and the other not yet closed; ids count up on either side."""
+
+    def __init__(self, most: int, what: str) -> None:
+        self.most = most
+        self.what = what
+        self.last_id = 0
+        self.open: dict[int, type[Message]] = {}
 
 
 class Connection:
@@ -42,13 +56,15 @@ class Connection:
         self._reader = FrameReader(max_payload_bytes)
         self._received: list[Message] = []
         self._to_send: list[bytes] = []
-        self._outstanding: dict[int, type[Message]] = {}
-        self._last_id = 0
+        self._exchanges = {
+            HOST: _Exchanges(MAX_OUTSTANDING, "calls and deliveries"),
+            PLUGIN: _Exchanges(MAX_ASKED, "services asked for"),
+        }
 
     @property
     def outstanding(self) -> int:
         """Calls and deliveries that have no answer yet."""
-        return len(self._outstanding)
+        return len(self._exchanges[HOST].open)
 
     def receive_data(self, data: bytes) -> None:
         """Take what was read from the pipe; complete messages appear in `events_received`.
@@ -127,21 +143,28 @@ class Connection:
 
     def _track(self, message: Message, error: type[Exception]) -> None:
         """Pair answers with what they answer: no forged, repeated or unasked-for answer."""
-        if isinstance(message, _OPENING):
-            if message.id <= self._last_id:
-                text = f"{type(message).__name__} reuses the id {message.id}"
-                raise error(text)
-            if len(self._outstanding) >= MAX_OUTSTANDING:
-                text = f"more than {MAX_OUTSTANDING} calls and deliveries are outstanding"
-                raise error(text)
-            self._last_id = message.id
-            self._outstanding[message.id] = type(message)
+        kind = type(message)
+        opener = _OPENING.get(kind)
+        if opener is not None:
+            self._open(self._exchanges[opener], message, error)
             return
-        opened = _CLOSING.get(type(message))
+        opened = _CLOSING.get(kind)
         if opened is None:
             return
+        exchanges = self._exchanges[_OPENING[opened]]
         answered = message.id  # type: ignore[attr-defined]  # every closing message has an id
-        if self._outstanding.get(answered) is not opened:
-            text = f"{type(message).__name__} answers {answered}, which is not outstanding"
+        if exchanges.open.get(answered) is not opened:
+            text = f"{kind.__name__} answers {answered}, which is not outstanding"
             raise error(text)
-        del self._outstanding[answered]
+        del exchanges.open[answered]
+
+    def _open(self, exchanges: _Exchanges, message: Message, error: type[Exception]) -> None:
+        number: int = message.id  # type: ignore[attr-defined]  # as above
+        if number <= exchanges.last_id:
+            text = f"{type(message).__name__} reuses the id {number}"
+            raise error(text)
+        if len(exchanges.open) >= exchanges.most:
+            text = f"more than {exchanges.most} {exchanges.what} are outstanding"
+            raise error(text)
+        exchanges.last_id = number
+        exchanges.open[number] = type(message)

@@ -30,6 +30,9 @@ MAX_ID = 2**53 - 1
 # Calls and deliveries that the host may have outstanding with one plugin.
 MAX_OUTSTANDING = 1_024
 
+# Services that a plugin may have asked for without an answer: one for each of its threads, say.
+MAX_ASKED = 64
+
 # Nesting of a payload. Deep values break recursive code in the host (json, repr, comparison).
 MAX_DEPTH = 32
 

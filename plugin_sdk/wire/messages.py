@@ -220,6 +220,26 @@ class Stopped(Message):
     number, sender = 13, PLUGIN
 
 
+class Ask(Message):
+    """Plugin: have a service of the host's application done (payload: ``[args, kwargs]``)."""
+
+    __slots__ = ("id", "service")
+    number, sender = 14, PLUGIN
+    fields = (("id", _is_id), ("service", is_name))
+    id: int
+    service: str
+
+
+class Answer(Message):
+    """Host: the service's value, or why there is none (payload: ``{type, message}``)."""
+
+    __slots__ = ("id", "ok")
+    number, sender = 15, HOST
+    fields = (("id", _is_id), ("ok", _is_flag))
+    id: int
+    ok: bool
+
+
 MESSAGES: dict[int, type[Message]] = {
     message.number: message
     for message in (
@@ -236,6 +256,8 @@ MESSAGES: dict[int, type[Message]] = {
         Publish,
         Stop,
         Stopped,
+        Ask,
+        Answer,
     )
 }
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 from plugin_sdk.wire.messages import (
     HOST,
     PLUGIN,
+    Answer,
+    Ask,
     Call,
     Confine,
     Confined,
@@ -39,17 +41,25 @@ TABLE: dict[str, dict[str, dict[type[Message], str]]] = {
     HOST: {
         NEW: {Confine: CONFINING},
         CONFINED: {Load: LOADING},
-        RUNNING: {Call: RUNNING, Deliver: RUNNING, Stop: STOPPING},
+        RUNNING: {Call: RUNNING, Deliver: RUNNING, Answer: RUNNING, Stop: STOPPING},
+        STOPPING: {Answer: STOPPING},
     },
     PLUGIN: {
         CONFINING: {Confined: CONFINED, Failed: CLOSED},
         LOADING: {Publish: LOADING, Ready: RUNNING, Failed: CLOSED},
-        RUNNING: {Result: RUNNING, Failure: RUNNING, Handled: RUNNING, Publish: RUNNING},
+        RUNNING: {
+            Result: RUNNING,
+            Failure: RUNNING,
+            Handled: RUNNING,
+            Publish: RUNNING,
+            Ask: RUNNING,
+        },
         STOPPING: {
             Result: STOPPING,
             Failure: STOPPING,
             Handled: STOPPING,
             Publish: STOPPING,
+            Ask: STOPPING,
             Stopped: CLOSED,
         },
     },

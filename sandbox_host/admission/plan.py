@@ -232,6 +232,14 @@ def admit(
     differences += limit_differences(manifest, policy)
     if differences:
         raise _refusal(manifest, differences)
+    missing = [name for name in manifest.permissions.services if name not in policy.services]
+    if missing:
+        raise AdmissionError(
+            f"Plugin {manifest.identity} is not admitted: it asks for the service "
+            f"{quoted(missing[0])}, which this application does not offer.",
+            remedy="Load it in the application that it is for, or have that offer it first "
+            "(`host.offer`).",
+        )
     # 4. Configuration.
     config = _effective_config(manifest, policy)
     # 5. Layers, and the guarantees that they keep.

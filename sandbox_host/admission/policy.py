@@ -37,6 +37,7 @@ class Policy:
         plugin_config: configuration by shell pattern of identity.
         accept_missing: guarantees that may be missing, and layers that may be switched off.
         disabled: layers that are switched off.
+        services: names of those that the embedding application offers.
     """
 
     ceilings: Limits = field(default_factory=Limits)
@@ -47,6 +48,7 @@ class Policy:
     )
     accept_missing: frozenset[Guarantee | Layer] = frozenset()
     disabled: frozenset[Layer] = frozenset()
+    services: frozenset[str] = frozenset()
 
     @classmethod
     def from_config(cls, config: HostConfig) -> Policy:

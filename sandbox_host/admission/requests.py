@@ -77,7 +77,6 @@ _FLAGS: Final[Mapping[str, str]] = {
 
 UNAVAILABLE: Final[Mapping[str, str]] = {
     "unix": "connecting to Unix sockets",
-    "services": "calling services of the application",
     "subprocess": "starting processes",
 }
 """Permissions that this version has no mechanism for; granted or not, they refuse the plugin."""

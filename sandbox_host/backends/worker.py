@@ -7,6 +7,7 @@ do). What such a thread has started would end with it, see prctl(2) on ``PR_SET_
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -42,13 +43,17 @@ class Worker:
         with self._lock:
             self._waiting.put(call)
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                work = self._waiting
+                thread = threading.Thread(
+                    target=self._run, args=(work,), name=self._name, daemon=True
+                )
                 thread.start()
                 self._thread = thread
         return future
 
-    def _run(self) -> None:
-        while (call := self._waiting.get()) is not None:
+    @staticmethod
+    def _run(waiting: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+        while (call := waiting.get()) is not None:
             call()
 
     def shutdown(self) -> None:
@@ -59,6 +64,17 @@ class Worker:
                 self._waiting.put(None)
         if thread is not None:
             thread.join()
+
+    def leave(self) -> None:
+        """End the thread after what it does now; what waits is not done. Does not block."""
+        with self._lock:
+            self._waiting, waiting = queue.SimpleQueue(), self._waiting
+            thread, self._thread = self._thread, None
+        with contextlib.suppress(queue.Empty):
+            while True:
+                waiting.get_nowait()
+        if thread is not None:
+            waiting.put(None)
 
 
 def each(function: Callable[[Any], object], items: list[Any], most: int) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, Self
 
 from sandbox_host.config import HostConfig
+from sandbox_host.errors import UsageError
 from sandbox_host.ipc.calls import Pending
 from sandbox_host.runtime.core import HostCore
 from sandbox_host.runtime.handle import PluginView
@@ -12,6 +14,7 @@ from sandbox_host.runtime.healthcheck import ask, judge_health
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
     from types import TracebackType
 
     from sandbox_host.backends.base import Backend
@@ -67,6 +70,17 @@ class BlockingHost:
     def remove_data(self, name: str) -> RemovedData:
         """Remove the data directory of a plugin; see `SandboxHost.remove_data`."""
         return self._core.data.remove(name)
+
+    def offer(self, name: str, function: Callable[..., Any]) -> None:
+        """Offer a function to plugins as a service; see `SandboxHost.offer`.
+
+        Raises:
+            UsageError: as there, and for a coroutine function: here is no loop to run it.
+        """
+        if inspect.iscoroutinefunction(function):
+            text = f'The service "{name}" is a coroutine function, and this host has no loop.'
+            raise UsageError(text, remedy="Offer a plain function, or use the host for asyncio.")
+        self._core.offer(name, function)
 
     def publish(self, event_type: str, data: Any = None) -> Event:
         """Publish an event of the application's; see `SandboxHost.publish`."""

@@ -6,6 +6,7 @@ What is said by the plugin is hostile: whatever cannot be believed ends its proc
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import threading
@@ -15,14 +16,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from plugin_sdk.wire import codec
-from plugin_sdk.wire.errors import PayloadError, PayloadTooLargeError
+from plugin_sdk.wire.errors import LocalProtocolError, PayloadError, PayloadTooLargeError
 from plugin_sdk.wire.limits import EVENT, MAX_PAYLOAD_BYTES
-from plugin_sdk.wire.messages import Call, Deliver, Failure, Handled, Publish
+from plugin_sdk.wire.messages import Answer, Ask, Call, Deliver, Failure, Handled, Publish
 from sandbox_host.errors import MessageTooLargeError, NotSerializableError, PluginError
 from sandbox_host.ipc.calls import Pending
 from sandbox_host.ipc.channel import SESSION_ID, Channel
 from sandbox_host.model import CallUsage, Metered
 from sandbox_host.runtime import answers
+from sandbox_host.runtime.serving import check_not_waiting
 from sandbox_host.runtime.traffic import Traffic
 
 if TYPE_CHECKING:
@@ -71,6 +73,9 @@ class Party(Protocol):
 
     def published(self, event_type: str, payload: bytes) -> None:
         """It published an event; its right to has not been checked."""
+
+    def asked(self, number: int, service: str, payload: bytes) -> None:
+        """It asks for a service; its right to has not been checked."""
 
     def handler_failed(self, event_type: str, report: Any) -> None:
         """A handler of an event failed."""
@@ -159,9 +164,11 @@ class Conversation:
         """Send a call; the answer comes to the returned pending, whatever happens.
 
         Raises:
+            ReentrantCallError: the plugin waits for the service that this is called from.
             PluginError: it is not ready, too much is outstanding, or an argument cannot be sent.
         """
         operation = request.operation
+        check_not_waiting(self._plan.identity)
         payload = self._pack(operation, [list(request.arguments), request.keywords])
         now = time.monotonic()
         until = now + request.deadline
@@ -197,6 +204,14 @@ class Conversation:
             raise pending.answer
         assert pending.answer is not None  # noqa: S101 - wait returns when it is finished
         return pending.answer
+
+    def answer(self, number: int, *, ok: bool, payload: bytes) -> None:
+        """Send what became of a service that the plugin asked for, unless it has ended."""
+        if not self.channel.has_room(len(payload)):
+            self._party.violated("it asks for services, and does not read the answers")
+            return
+        with contextlib.suppress(LocalProtocolError):  # it says that it has stopped
+            self.channel.send(Answer(number, ok, payload=payload))
 
     def deliver(self, event: PackedEvent) -> None:
         """Send an event to its handlers, unless too much waits for it already: then it is lost."""
@@ -347,6 +362,9 @@ class Conversation:
         if isinstance(message, Publish):
             self._traffic.published(message.event_type, len(message.payload), time.monotonic())
             self._party.published(message.event_type, message.payload)
+        elif isinstance(message, Ask):
+            self._traffic.asked(message.id, message.service, len(message.payload), time.monotonic())
+            self._party.asked(message.id, message.service, message.payload)
 
     def traffic(self, end: float) -> tuple[tuple[FrameHeader, ...], str]:
         """Return the headers of the last messages, and what it worked on; before it is closed.

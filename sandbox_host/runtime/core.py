@@ -41,10 +41,11 @@ from sandbox_host.runtime.launch import Launcher, base_python
 from sandbox_host.runtime.lifecycle import ENDED
 from sandbox_host.runtime.offers import options_of
 from sandbox_host.runtime.process import PluginProcess
+from sandbox_host.runtime.services import Services
 from sandbox_host.runtime.workspace import Workspace, remove_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sandbox_host.backends.base import Backend, Places
     from sandbox_host.broker.queues import Subscription
@@ -82,6 +83,7 @@ class HostCore:
         self.config = config
         self._backend = backend
         self._lock = threading.RLock()
+        self._services = Services()
         self._plugins: dict[str, PluginProcess] = {}
         self._starting: set[str] = set()
         self._opened = False
@@ -136,8 +138,14 @@ class HostCore:
             self._disk = DiskWatch()
             made.callback(self._disk.close)
             self._launcher = Launcher(
-                self.config, backend, self._workspace, self._keeper, self._journal
+                self.config,
+                backend,
+                self._workspace,
+                self._keeper,
+                self._journal,
+                lambda: self._services.names,
             )
+            made.callback(self._services.close)
             self._closing_steps = made.pop_all()
         self._opened = self._accepting = True
         _open_hosts.add(self)
@@ -361,6 +369,23 @@ class HostCore:
             text = f"{identity} broke the protocol: {answers.clean(str(error), 300)}."
             process.end(Ending(Cause.PROTOCOL_VIOLATION, text))
 
+    def offer(self, name: str, function: Callable[..., Any]) -> None:
+        """Have plugins that were granted it ask for a function by a name.
+
+        Raises:
+            UsageError: the name is malformed or taken, or a parameter has no annotation.
+        """
+        self._services.offer(name, function)
+
+    def asked(self, process: PluginProcess, number: int, service: str, payload: bytes) -> None:
+        """Do a service for a plugin, if it may ask for it; end it if it went around the check."""
+        if service in process.plan.permissions.services:
+            self._services.ask(process, number, service, payload)
+            return
+        shown = answers.clean(service, 100)
+        what = f"it asked for the service {shown!r} without the permission"
+        process.violated(what)
+
     def handler_failed(self, process: PluginProcess, event_type: str, report: Any) -> None:
         """Write it down, and publish ``error_occurred`` unless that is what was handled."""
         errors = report.get("errors") if isinstance(report, dict) else None
@@ -408,6 +433,7 @@ class HostCore:
         Elsewhere, because the keeper has others to look after: a plugin may have left a hundred
         thousand files, and a control group or a nursery may take long to end.
         """
+        self._services.forget(process)
         self._workspace.locks.give_back(process.identity)
         self._janitor.submit(lambda: _remove(process.places))
         self._closer.submit(lambda: self._put_away(process))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 from typing import TYPE_CHECKING, Any, Self
 
 from sandbox_host.config import HostConfig
@@ -18,6 +19,7 @@ from sandbox_host.runtime.healthcheck import ask, judge_health
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
     from types import TracebackType
 
     from sandbox_host.backends.base import Backend
@@ -64,6 +66,25 @@ class SandboxHost:
         traceback: TracebackType | None,
     ) -> None:
         await offload.start(self._core.close)
+
+    def offer(self, name: str, function: Callable[..., Any]) -> None:
+        """Offer a function to plugins as a service: ``context().ask(name, ...)`` calls it.
+
+        Only a plugin that requests it under ``permissions.services``, and is granted it, may ask.
+        Arguments are checked strictly against the function's annotations. A plain function runs
+        in a thread of the plugin's that asks, a coroutine function in this event loop. What it
+        raises is logged; only the text of a `ServiceError` is told to the plugin.
+
+        Args:
+            name: such as ``prices.latest``; for as long as the host lives.
+            function: with an annotation for each parameter.
+
+        Raises:
+            UsageError: the name is malformed or taken, or a parameter has no annotation.
+        """
+        if inspect.iscoroutinefunction(function):
+            function = offload.blocking(function, asyncio.get_running_loop())
+        self._core.offer(name, function)
 
     async def load(self, path: str | os.PathLike[str]) -> Plugin:
         """Verify, admit, confine, attest and start the plugin in a directory.

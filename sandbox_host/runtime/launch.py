@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -45,6 +46,8 @@ from sandbox_host.runtime.receipt import check_kept, with_watchdog
 from sandbox_host.runtime.workspace import remove_tree
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from plugin_sdk.wire.messages import Message
     from sandbox_host.admission.plan import SandboxPlan
     from sandbox_host.backends.base import Backend, Child
@@ -70,6 +73,7 @@ class Launcher:
         workspace: where their files go.
         keeper: looks after them.
         journal: where each admission, refusal and start is written down.
+        services: returns the names of those that the application offers now.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Launcher:
         workspace: Workspace,
         keeper: Keeper,
         journal: Journal,
+        services: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
         self._config = config
         self._policy = Policy.from_config(config)
@@ -86,6 +91,7 @@ class Launcher:
         self._workspace = workspace
         self._keeper = keeper
         self._journal = journal
+        self._services = services
 
     def admit(self, directory: Path) -> tuple[SandboxPlan, VerifiedBundle]:
         """Read, verify and admit the plugin in a directory; nothing of it is executed.
@@ -108,7 +114,8 @@ class Launcher:
     def _plan(self, bundle: VerifiedBundle) -> SandboxPlan:
         offers = self._backend.offers()
         offered = {offer.layer for offer in offers if offer.status is LayerStatus.ACTIVE}
-        plan = admit(bundle, self._policy, frozenset(offered | {Layer.WATCHDOG}))
+        policy = replace(self._policy, services=self._services())
+        plan = admit(bundle, policy, frozenset(offered | {Layer.WATCHDOG}))
         self._journal.append(
             "admitted", plan.identity, f"root {plan.root_digest}, key {plan.key_id}"
         )
@@ -221,6 +228,7 @@ class Launcher:
             "scratch_dir": str(places.scratch_dir),
             "events": list(plan.manifest.events),
             "publish": list(plan.permissions.publish),
+            "services": list(plan.permissions.services),
             "desk": CHILD_DESK if plan.permissions.network else -1,
         }
         answer = process.load(order, self._config.start_timeout_seconds)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -43,3 +44,15 @@ def start(function: Callable[[], T]) -> asyncio.Future[T]:
 
     threading.Thread(target=run, name="sandbox-host-worker").start()
     return future
+
+
+def blocking(
+    function: Callable[..., Coroutine[Any, Any, T]], loop: asyncio.AbstractEventLoop
+) -> Callable[..., T]:
+    """Return a function for other threads that runs a coroutine function in a loop, and waits."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **keywords: Any) -> T:
+        return asyncio.run_coroutine_threadsafe(function(*arguments, **keywords), loop).result()
+
+    return call

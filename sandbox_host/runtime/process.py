@@ -65,6 +65,9 @@ class Listener(Protocol):
     def published(self, process: PluginProcess, event_type: str, payload: bytes) -> None:
         """It published an event; its right to has not been checked."""
 
+    def asked(self, process: PluginProcess, number: int, service: str, payload: bytes) -> None:
+        """It asks for a service; its right to has not been checked."""
+
     def handler_failed(self, process: PluginProcess, event_type: str, report: Any) -> None:
         """A handler of an event failed."""
 
@@ -310,6 +313,14 @@ class PluginProcess:
     def published(self, event_type: str, payload: bytes) -> None:
         """It published an event; its right to has not been checked."""
         self._listener.published(self, event_type, payload)
+
+    def asked(self, number: int, service: str, payload: bytes) -> None:
+        """It asks for a service; its right to has not been checked."""
+        self._listener.asked(self, number, service, payload)
+
+    def answer(self, number: int, *, ok: bool, payload: bytes) -> None:
+        """Tell it what became of a service that it asked for."""
+        self.talk.answer(number, ok=ok, payload=payload)
 
     def handler_failed(self, event_type: str, report: Any) -> None:
         """A handler of an event failed."""

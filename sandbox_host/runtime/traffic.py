@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sandbox_host.model import CallUsage
 
 _REMEMBERED: Final = 20
-"""So many answered messages, and as many events of the plugin's."""
+"""So many answered messages, and as many events of the plugin's and services it asked for."""
 
 
 class Traffic:
@@ -31,6 +31,7 @@ class Traffic:
         self._answered: deque[tuple[int, str, float, CallUsage, type[Message]]]
         self._answered = deque(maxlen=_REMEMBERED)
         self._published: deque[tuple[float, str, int]] = deque(maxlen=_REMEMBERED)
+        self._asked: deque[tuple[float, int, str, int]] = deque(maxlen=_REMEMBERED)
 
     def answered(self, pending: Pending, cost: CallUsage, kind: type[Message]) -> None:
         """Note an answer, of this kind, and what it answers."""
@@ -39,6 +40,10 @@ class Traffic:
     def published(self, event_type: str, size: int, now: float) -> None:
         """Note an event that the plugin published."""
         self._published.append((now, event_type, size))
+
+    def asked(self, number: int, service: str, size: int, now: float) -> None:
+        """Note a service that the plugin asked for."""
+        self._asked.append((now, number, service, size))
 
     def last_operation(self, waiting: Sequence[Pending]) -> str:
         """Return what the plugin works on, or else worked on last; "" where that was nothing.
@@ -69,6 +74,8 @@ class Traffic:
             found.append(FrameHeader(before, "out", asked, one.id, one.bytes_out, one.operation))
         for at, event_type, size in list(self._published):
             found.append(FrameHeader(end - at, "in", "publish", 0, size, event_type))
+        for at, number, service, size in list(self._asked):
+            found.append(FrameHeader(end - at, "in", "ask", number, size, service))
         found.sort(key=lambda frame: -frame.before_end_seconds)
         return tuple(found)
 

@@ -23,6 +23,8 @@ from plugin_sdk.wire.messages import (
     HOST,
     MESSAGES,
     PLUGIN,
+    Answer,
+    Ask,
     Call,
     Confine,
     Confined,
@@ -196,7 +198,7 @@ def test_what_one_end_may_send_the_other_receives_unchanged(
 ) -> None:
     host, plugin = waiting_host(), Connection(PLUGIN, MAX_PAYLOAD)
     plugin.state = host.state
-    plugin._outstanding = dict(host._outstanding)
+    plugin._exchanges[HOST].open = dict(host._exchanges[HOST].open)
     accepted = []
     for message in sent:
         try:
@@ -321,7 +323,7 @@ class Conversation(RuleBasedStateMachine):
         self.pipes = {HOST: bytearray(), PLUGIN: bytearray()}
         self.sent: dict[str, list[Message]] = {HOST: [], PLUGIN: []}
         self.received: dict[str, list[Message]] = {HOST: [], PLUGIN: []}
-        self.last_id = 0
+        self.last_id = self.last_asked = 0
         for message in (Confine(1), Confined(1), Load()):
             self.send(message)
             self.carry(PLUGIN if message.sender == HOST else HOST, 10_000)
@@ -364,12 +366,23 @@ class Conversation(RuleBasedStateMachine):
     @precondition(lambda self: self.ends[PLUGIN].outstanding)
     @rule(data=st.data())
     def answer(self, data: st.DataObject) -> None:
-        outstanding = self.ends[PLUGIN]._outstanding
+        outstanding = self.ends[PLUGIN]._exchanges[HOST].open
         number = data.draw(st.sampled_from(sorted(outstanding)))
         if outstanding[number] is Deliver:
             self.send(Handled(number, True))
         else:
             self.send(data.draw(st.sampled_from([Result(number), Failure(number, "exception")])))
+
+    @rule(payload=payloads)
+    def ask(self, payload: bytes) -> None:
+        self.last_asked += 1
+        self.send(Ask(self.last_asked, "prices.latest", payload=payload))
+
+    @precondition(lambda self: self.ends[HOST]._exchanges[PLUGIN].open)
+    @rule(data=st.data(), ok=st.booleans())
+    def serve(self, data: st.DataObject, ok: bool) -> None:
+        asked = self.ends[HOST]._exchanges[PLUGIN].open
+        self.send(Answer(data.draw(st.sampled_from(sorted(asked))), ok))
 
     @rule()
     def stop(self) -> None:
@@ -394,6 +407,8 @@ class Conversation(RuleBasedStateMachine):
             host, plugin = self.ends[HOST], self.ends[PLUGIN]
             assert host.state == plugin.state
             assert host.outstanding == plugin.outstanding
+            for side in (HOST, PLUGIN):
+                assert host._exchanges[side].open == plugin._exchanges[side].open
 
 
 TestConversation = Conversation.TestCase

@@ -9,7 +9,7 @@ import pytest
 
 from plugin_sdk.child.io import ChildChannel, flush_output
 from plugin_sdk.wire.errors import LocalProtocolError, RemoteProtocolError
-from plugin_sdk.wire.messages import Call, Message, Publish, Result
+from plugin_sdk.wire.messages import Answer, Ask, Call, Deliver, Message, Publish, Result
 from plugin_sdk.wire.state import RUNNING
 from tests.support.child_session import HostEnd, pipes
 
@@ -156,3 +156,57 @@ def test_flushing_survives_whatever_stands_for_the_streams(
     monkeypatch.setattr("sys.stderr", Hostile())
     flush_output()
     assert Hostile.flushed == 1
+
+
+def test_asking_takes_its_answer_and_leaves_the_rest_in_order(ends: Ends) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ends.channel.ask, "prices.latest", b"x")
+        assert ends.host.receive() == Ask(1, "prices.latest", payload=b"x")
+        later: list[Message] = [Call(1, "a", 0), Deliver(2, "b")]
+        ends.host.send(later[0])
+        ends.host.send(Answer(1, True, payload=b"y"))
+        ends.host.send(later[1])
+        assert asked.result(20) == Answer(1, True, payload=b"y")
+    assert [ends.channel.receive(), ends.channel.receive()] == later
+
+
+def test_a_thread_may_ask_while_the_loop_reads_and_while_it_does_not(ends: Ends) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        loop = pool.submit(ends.channel.receive)
+        asked = [pool.submit(ends.channel.ask, name, b"") for name in "ab"]
+        names = {}
+        for _ in asked:
+            message = ends.host.receive()
+            assert isinstance(message, Ask)
+            names[message.service] = message.id
+        ends.host.send(Answer(names["b"], True, payload=b"b"))
+        assert asked[1].result(20).payload == b"b"  # type: ignore[union-attr]  # it is there
+        ends.host.send(Call(1, "op", 0))
+        assert loop.result(20) == Call(1, "op", 0)
+        # The loop is at work now: who waits reads for itself.
+        ends.host.send(Answer(names["a"], False, payload=b"a"))
+        assert asked[0].result(20) == Answer(names["a"], False, payload=b"a")
+
+
+def test_asking_a_host_that_is_gone(ends: Ends) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ends.channel.ask, "a", b"")
+        assert isinstance(ends.host.receive(), Ask)
+        os.close(ends.host.send_fd)
+        assert asked.result(20) is None
+        # The descriptor is closed by the fixture once more.
+        os.dup2(ends.host.receive_fd, ends.host.send_fd)
+
+
+def test_an_answer_that_nobody_waits_for_any_more_is_dropped(ends: Ends) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ends.channel, "_await_data", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ends.channel.ask("a", b"")
+    ends.host.receive()
+    ends.host.send(Answer(1, True))
+    ends.host.send(Call(1, "op", 0))
+    assert ends.channel.receive() == Call(1, "op", 0)

@@ -5,10 +5,12 @@ import pytest
 from plugin_sdk.wire.connection import Connection
 from plugin_sdk.wire.errors import LocalProtocolError, RemoteProtocolError
 from plugin_sdk.wire.frames import build_frame
-from plugin_sdk.wire.limits import MAX_OUTSTANDING
+from plugin_sdk.wire.limits import MAX_ASKED, MAX_OUTSTANDING
 from plugin_sdk.wire.messages import (
     HOST,
     PLUGIN,
+    Answer,
+    Ask,
     Call,
     Confine,
     Confined,
@@ -178,3 +180,23 @@ def test_a_failed_start_closes_both_ends() -> None:
         Failed("landlock", payload=b"why")
     ]
     assert host.state == plugin.state == CLOSED
+
+
+def test_services_have_ids_and_a_limit_of_their_own() -> None:
+    host, plugin = running_pair()
+    for number in range(1, MAX_ASKED + 1):
+        plugin.send(Ask(number, "prices.latest"))
+    with pytest.raises(LocalProtocolError, match=f"more than {MAX_ASKED} services asked for"):
+        plugin.send(Ask(MAX_ASKED + 1, "prices.latest"))
+    host.receive_data(plugin.data_to_send())
+    assert len(host.events_received()) == MAX_ASKED
+    assert host.outstanding == plugin.outstanding == 0
+    host.send(Call(1, "predict", 0))
+    host.send(Stop())
+    host.send(Answer(2, True))
+    with pytest.raises(LocalProtocolError, match="answers 2, which is not outstanding"):
+        host.send(Answer(2, True))
+    plugin.receive_data(host.data_to_send())
+    assert [type(m) for m in plugin.events_received()] == [Call, Stop, Answer]
+    with pytest.raises(LocalProtocolError, match="reuses the id 2"):
+        plugin.send(Ask(2, "prices.latest"))

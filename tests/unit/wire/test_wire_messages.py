@@ -9,6 +9,8 @@ from plugin_sdk.wire.messages import (
     HOST,
     MESSAGES,
     PLUGIN,
+    Answer,
+    Ask,
     Call,
     Confine,
     Confined,
@@ -40,6 +42,8 @@ ONE_OF_EACH = [
     Publish("model_updated", payload=b"x"),
     Stop(),
     Stopped(payload=b"x"),
+    Ask(9, "prices.latest", payload=b"x"),
+    Answer(9, True, payload=b"x"),
 ]
 
 
@@ -117,7 +121,7 @@ def test_a_missing_field_is_our_fault_as_well() -> None:
         (bytes(msgpack.packb(6)), "not an array"),
         (bytes(msgpack.packb("six")), "not an array"),
         (header(0), "unknown message number 0"),
-        (header(14), "unknown message number 14"),
+        (header(99), "unknown message number 99"),
         (header(-1), "unknown message number -1"),
         (header(2**63), "unknown message number"),
         (header(7), "Result has 0 fields, not 1"),
