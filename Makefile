@@ -3,7 +3,7 @@
 # .venv's Python, because a script's first line would hold an absolute path.
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test soak check wheel lock clean
+.PHONY: help env test-env run test soak check wheel lock clean
 
 # The Python to make .venv with; found in PATH when it is empty.
 PYTHON ?=
@@ -25,18 +25,22 @@ help: ## list the targets
 env: ## make .venv and .plugin-env, or bring them up to date
 	@sh .ci/make_env.sh "$(PYTHON)"
 
+# With clients of others, for plugins of the tests.
+test-env:
+	@sh .ci/make_env.sh "$(PYTHON)" client-env
+
 run: env ## run the example: three untrusted plugins on real data
 	@$(VENV_PYTHON) plugins/weather_flow.py
 
-test: env ## run the tests (ARGS="..." goes to pytest)
+test: test-env ## run the tests (ARGS="..." goes to pytest)
 	@$(VENV_PYTHON) -m pytest -n auto $(ARGS)
 
-soak: env ## run the long forms of the tests, one after the other
+soak: test-env ## run the long forms of the tests, one after the other
 	@$(VENV_PYTHON) -m pytest -m soak --timeout 1200 -o faulthandler_timeout=0 $(ARGS)
 
 check: env ## formatting, lint, types, directions of imports
-	@$(VENV_PYTHON) -m ruff format --check --extend-exclude .plugin-env .
-	@$(VENV_PYTHON) -m ruff check --extend-exclude .plugin-env .
+	@$(VENV_PYTHON) -m ruff format --check --extend-exclude .plugin-env,.client-env .
+	@$(VENV_PYTHON) -m ruff check --extend-exclude .plugin-env,.client-env .
 	@$(VENV_PYTHON) -m mypy --platform linux
 	@$(VENV_PYTHON) -c 'from importlinter.cli import lint_imports_command; lint_imports_command(["--no-logo"])'
 
@@ -47,7 +51,8 @@ lock: ## renew the lock files (needs uv; review what changes)
 	$(VENV_PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], "editables", sep="\n")' \
 		| $(LOCK) --extra test --extra check --output-file requirements.lock pyproject.toml -
 	$(LOCK) --output-file plugin-env.lock plugin-env.in
+	$(LOCK) --output-file client-env.lock client-env.in
 
 clean: ## remove everything that was made
-	rm -rf .venv .plugin-env dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .plugin-env .client-env dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes .venv (the host and its tools) and .plugin-env (what plugins may import), from the lock
-# files, and only what is missing or out of date. Run by `make env`; $1 may name a Python.
+# files, and only what is missing or out of date. Run by `make env`; $1 may name a Python. `make test`
+# gives client-env as $2: what plugins of the tests may import.
 #
 # Each environment ends with a stamp that holds everything it was made from. A stamp that differs
 # means: make it again. Without a stamp it was never finished. So an interrupted installation,
@@ -10,7 +11,6 @@ umask 022 # plugins run with few rights: what they may import must be readable
 cd "$(dirname "$0")/.."
 
 VENV=.venv
-PLUGIN_ENV=.plugin-env
 STAMP=.made-from
 
 fail() {
@@ -88,16 +88,16 @@ install_package() {
     ingredients "$VENV/bin/python" pyproject.toml >"$VENV/$STAMP-package"
 }
 
-make_plugin_env() {
-    echo "Making $PLUGIN_ENV"
-    rm -rf "$PLUGIN_ENV"
+make_target() { # a directory of packages, and its lock file
+    echo "Making $1"
+    rm -rf "$1"
     pip_install --require-hashes --only-binary :all: --no-compile --no-warn-script-location \
-        --target "$PLUGIN_ENV" --requirement plugin-env.lock
+        --target "$1" --requirement "$2"
     # Plugins cannot write here, so without byte code they would compile at every start. The
     # packages' own tests are never imported.
-    "$VENV/bin/python" -m compileall -qq -j 0 -x '/tests/' "$PLUGIN_ENV" ||
-        fail "compiling $PLUGIN_ENV failed. Remove it and try again."
-    ingredients "$VENV/bin/python" plugin-env.lock >"$PLUGIN_ENV/$STAMP"
+    "$VENV/bin/python" -m compileall -qq -j 0 -x '/tests/' "$1" ||
+        fail "compiling $1 failed. Remove it and try again."
+    ingredients "$VENV/bin/python" "$2" >"$1/$STAMP"
 }
 
 # An environment that works stays as it is, unless a Python was named and is another one.
@@ -106,4 +106,6 @@ if [ -n "${1:-}" ] || ! fresh "$VENV/$STAMP" "$VENV/bin/python" requirements.loc
     fresh "$VENV/$STAMP" "$python" requirements.lock || make_venv
 fi
 fresh "$VENV/$STAMP-package" "$VENV/bin/python" pyproject.toml || install_package
-fresh "$PLUGIN_ENV/$STAMP" "$VENV/bin/python" plugin-env.lock || make_plugin_env
+for target in plugin-env ${2:-}; do
+    fresh ".$target/$STAMP" "$VENV/bin/python" "$target.lock" || make_target ".$target" "$target.lock"
+done

@@ -144,7 +144,7 @@ class Context:
                 f'permissions.publish ("publish": ["{plain}"]), sign the plugin again, and ask '
                 "the operator to grant it."
             )
-            raise PermissionDenied(text)
+            raise PermissionDenied.of("publish", plain, text)
         try:
             payload = pack(data, EVENT)
         except PayloadError as error:
@@ -181,7 +181,7 @@ class Context:
                 f'under permissions.services ("services": ["{service}"]), sign the plugin again, '
                 "and ask the operator to grant it."
             )
-            raise PermissionDenied(text)
+            raise PermissionDenied.of("services", service, text)
         try:
             answer = self._ask(service, pack([list(arguments), keywords]))
         except PayloadError as error:

@@ -12,7 +12,22 @@ class ContextUnavailableError(PluginSdkError, RuntimeError):
 
 
 class PermissionDenied(PluginSdkError, PermissionError):  # noqa: N818 - the author's API, beside PermissionError
-    """The plugin has not been granted what it tries to do; the text names the plugin.json key."""
+    """The plugin has not been granted what it tries to do; the text names the plugin.json key.
+
+    Attributes:
+        rule: the permission, by its name in plugin.json.
+        asked: what was asked for.
+    """
+
+    rule = ""
+    asked = ""
+
+    @classmethod
+    def of(cls, rule: str, asked: str, text: str) -> PermissionDenied:
+        """Return one that knows which permission is missing."""
+        error = cls(text)
+        error.rule, error.asked = rule, asked
+        return error
 
 
 class DeadlinePassed(BaseException):

@@ -23,6 +23,7 @@ from sandbox_host import errors
 from sandbox_host.errors import SandboxHostError
 
 if TYPE_CHECKING:
+    from sandbox_host.admission.history import Downgrade
     from sandbox_host.config import HostConfig
     from sandbox_host.model import (
         CallUsage,
@@ -47,6 +48,7 @@ __all__ = [
     "BlockingPlugin",
     "CallUsage",
     "Cause",
+    "Downgrade",
     "Event",
     "EventStream",
     "Guarantee",
@@ -72,6 +74,7 @@ logging.getLogger("sandbox_host").addHandler(logging.NullHandler())
 __version__ = "0.1.0"
 
 _HOMES = {
+    "admission.history": ("Downgrade",),
     "config": ("HostConfig",),
     "model": (
         *("CallUsage", "Cause", "Event", "Guarantee", "Layer", "Limits", "Metered"),

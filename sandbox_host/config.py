@@ -205,6 +205,10 @@ class HostConfig(BaseModel):  # noqa: PLW1641 - frozen, but what it holds has no
             and how many (at most 100,000). In TOML text: ``"61184-65183"``. They must be nobody's.
         cgroup: directory of a control group that was delegated to the host, or None to look for
             one.
+        forward_journal: also hand every line of the journal to the system journal, where there is
+            one; what that does not take at once is lost, and counted.
+        refuse_findings: the least severity of what a scan of a plugin's sources finds that refuses
+            the plugin; "none" scans nothing.
         start_timeout_seconds: from spawn to ready.
         stop_timeout_seconds: for draining and ``cleanup()``.
         sweep_seconds: how often the watchdog looks at memory, CPU time, threads and deadlines.
@@ -278,6 +282,8 @@ class HostConfig(BaseModel):  # noqa: PLW1641 - frozen, but what it holds has no
     enable_sandboxing: bool = True
     require_signatures: bool = True
     restrict_permissions: bool = True
+    forward_journal: bool = False
+    refuse_findings: Literal["none", "low", "medium", "high"] = "none"
     _file: Path | None = PrivateAttr(default=None)
 
     def __eq__(self, other: object) -> bool:
@@ -323,10 +329,13 @@ class HostConfig(BaseModel):  # noqa: PLW1641 - frozen, but what it holds has no
     def private_paths(self) -> tuple[Path, ...]:
         """Where configuration, trust store and keys are, which are no plugin's business."""
         file = [self._file] if self._file is not None else []
+        # Beside the trust store: what its root signed, and which root that is.
+        store = self.trust_store
+        trusted = [store, *(store.with_name(store.name + end) for end in (".sig", ".root.pub"))]
         try:
-            return (self.trust_store, default_config_dir(), *file)
+            return (*trusted, default_config_dir(), *file)
         except RuntimeError:  # this user has no home
-            return (self.trust_store, *file)
+            return (*trusted, *file)
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> Self:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sandbox_host.model import CallUsage
+    from sandbox_host.model import CallUsage, Denial
 
 
 class SandboxHostError(Exception):
@@ -72,9 +72,15 @@ class ManifestError(RefusedError):
 
 
 class VerificationError(RefusedError):
-    """The bytes do not match the signed statement, or the signature is bad."""
+    """The bytes do not match the signed statement, or the signature is bad.
+
+    Attributes:
+        differing: the first file that differs: its path, the SHA-256 signed and the one found, ""
+            where a side has no such file; None where the signature itself is at fault.
+    """
 
     code = "tampered"
+    differing: tuple[str, str, str] | None = None
 
 
 class UnsignedError(RefusedError):
@@ -179,15 +185,23 @@ class StartError(PluginError):
 
     Attributes:
         traceback_text: the plugin's traceback as text, or "" where there is none.
+        denial: what the plugin's process says that it was refused, or None: advice, not evidence.
     """
 
     code = "start"
 
     def __init__(
-        self, message: str, *, plugin: str, remedy: str = "", traceback_text: str = ""
+        self,
+        message: str,
+        *,
+        plugin: str,
+        remedy: str = "",
+        traceback_text: str = "",
+        denial: Denial | None = None,
     ) -> None:
         super().__init__(message, plugin=plugin, remedy=remedy)
         self.traceback_text = traceback_text
+        self.denial = denial
 
 
 class MetadataMismatchError(StartError):
@@ -227,6 +241,7 @@ class OperationError(PluginError):
         type_name: the exception's class name inside the plugin. Only text: nothing of the
             plugin's classes is ever recreated in the host.
         traceback_text: the traceback as text, limited in size.
+        denial: what the plugin's process says that it was refused, or None: advice, not evidence.
     """
 
     code = "operation"
@@ -239,10 +254,12 @@ class OperationError(PluginError):
         remedy: str = "",
         type_name: str = "",
         traceback_text: str = "",
+        denial: Denial | None = None,
     ) -> None:
         super().__init__(message, plugin=plugin, remedy=remedy)
         self.type_name = type_name
         self.traceback_text = traceback_text
+        self.denial = denial
 
 
 class BudgetExceededError(PluginError):
@@ -318,3 +335,54 @@ class DossierError(SandboxHostError):
     """A crash dossier cannot be written, found or removed, or is not as the host wrote it."""
 
     code = "dossier"
+
+
+class SignerError(TrustStoreError):
+    """An agent or program that should sign cannot be had, refuses, or answers wrongly."""
+
+    code = "signer"
+
+
+# -- what was admitted before -------------------------------------------------------------------
+
+
+class RollbackError(RefusedError):
+    """The plugin is older than a version of it that was admitted before."""
+
+    code = "rollback"
+
+
+class EquivocationError(RollbackError):
+    """The plugin has the version of one that was admitted before, and other files."""
+
+    code = "equivocation"
+
+
+class ClockError(RollbackError):
+    """This machine's clock shows a time long before one that the host has seen."""
+
+    code = "clock"
+
+
+class HeldError(RefusedError):
+    """The update asks for more than the version before it; an operator has to approve that.
+
+    Attributes:
+        plugin: the plugin's identity.
+        changes: what it asks for more, each as one line of text.
+    """
+
+    code = "held"
+
+    def __init__(
+        self, message: str, *, plugin: str, changes: tuple[str, ...], remedy: str = ""
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.plugin = plugin
+        self.changes = changes
+
+
+class HistoryError(SandboxHostError):
+    """What the host remembers of admitted plugins cannot be read or written, or is missing."""
+
+    code = "history"

@@ -57,6 +57,14 @@ _NO_TOTAL: Final = "the scratch directory is bounded by the file, not in total"
 
 _NOT_OUTSIDE: Final = "what it writes to granted paths is bounded by the file, not in total"
 
+_WITH_PROCESSES: Final = MappingProxyType(
+    {
+        Guarantee.PROGRAMS: "its own interpreter only",
+        Guarantee.DESCRIPTORS: "those of each of its processes",
+    }
+)
+"""What is less than promised where a plugin may start processes."""
+
 _CLEAN: Final = (Layer.ENVIRONMENT, Layer.INHERITED_DESCRIPTORS)
 
 WAYS: Final = MappingProxyType(
@@ -123,9 +131,20 @@ WAYS: Final = MappingProxyType(
 )
 """The ways to keep each guarantee, the strongest first, those with a restriction last."""
 
+_WAYS_WITH_PROCESSES: Final = MappingProxyType(
+    {
+        **WAYS,
+        # Landlock says which file is executed, and what the plugin writes is on mounts that are
+        # noexec: the dynamic loader maps nothing of it.
+        Guarantee.PROGRAMS: (Way((Layer.OWN_ROOT, Layer.LANDLOCK, Layer.SECCOMP)),),
+        # RLIMIT_CPU begins anew with each process.
+        Guarantee.CPU: (Way((Layer.CGROUP, Layer.WATCHDOG)),),
+    }
+)
+
 
 def standing(
-    in_force: Collection[Layer], *, writes_outside: bool = False
+    in_force: Collection[Layer], *, writes_outside: bool = False, starts_processes: bool = False
 ) -> tuple[GuaranteeReport, ...]:
     """Return, guarantee by guarantee, by which layers it is kept, or that it is not.
 
@@ -133,18 +152,20 @@ def standing(
         in_force: the layers that are active, or that would be.
         writes_outside: the plugin may write to paths outside its own directories, where no layer
             bounds the total.
+        starts_processes: it may fork, and execute its own interpreter.
     """
     layers = frozenset(in_force)
-    reports = tuple(_report(guarantee, layers) for guarantee in Guarantee)
-    if not writes_outside:
-        return reports
-    return tuple(_less(r) if r.guarantee is Guarantee.DISK else r for r in reports)
+    less = {Guarantee.DISK: _NOT_OUTSIDE} if writes_outside else {}
+    less |= _WITH_PROCESSES if starts_processes else {}
+    ways = _WAYS_WITH_PROCESSES if starts_processes else WAYS
+    reports = (_report(guarantee, layers, ways[guarantee]) for guarantee in Guarantee)
+    return tuple(_less(r, less[r.guarantee]) if r.guarantee in less else r for r in reports)
 
 
-def _less(report: GuaranteeReport) -> GuaranteeReport:
+def _less(report: GuaranteeReport, restriction: str) -> GuaranteeReport:
     if report.status is LayerStatus.UNAVAILABLE:
         return report
-    detail = f"{report.detail}; {_NOT_OUTSIDE}"
+    detail = f"{report.detail}; {restriction}"
     return GuaranteeReport(report.guarantee, LayerStatus.DEGRADED, detail)
 
 
@@ -171,19 +192,21 @@ def restricted(in_force: Collection[Layer]) -> tuple[GuaranteeReport, ...]:
 _ALL: Final = frozenset(Layer)
 
 
-def _way(guarantee: Guarantee, in_force: frozenset[Layer]) -> Way | None:
-    return next((way for way in WAYS[guarantee] if in_force.issuperset(way.layers)), None)
+def _way(ways: tuple[Way, ...], in_force: frozenset[Layer]) -> Way | None:
+    return next((way for way in ways if in_force.issuperset(way.layers)), None)
 
 
 def _restriction(guarantee: Guarantee, in_force: frozenset[Layer]) -> str:
-    way = _way(guarantee, in_force)
+    way = _way(WAYS[guarantee], in_force)
     return way.restriction if way else ""
 
 
-def _report(guarantee: Guarantee, in_force: frozenset[Layer]) -> GuaranteeReport:
-    way = _way(guarantee, in_force)
+def _report(
+    guarantee: Guarantee, in_force: frozenset[Layer], ways: tuple[Way, ...]
+) -> GuaranteeReport:
+    way = _way(ways, in_force)
     if way is None:
-        detail = f"would take {_lacking(guarantee, in_force)}"
+        detail = f"would take {_lacking(ways, in_force)}"
         return GuaranteeReport(guarantee, LayerStatus.UNAVAILABLE, detail)
     by = ", ".join(way.layers)
     if way.restriction:
@@ -191,10 +214,10 @@ def _report(guarantee: Guarantee, in_force: frozenset[Layer]) -> GuaranteeReport
     return GuaranteeReport(guarantee, LayerStatus.ACTIVE, by)
 
 
-def _lacking(guarantee: Guarantee, in_force: frozenset[Layer]) -> str:
+def _lacking(ways: tuple[Way, ...], in_force: frozenset[Layer]) -> str:
     """Return what would have to be added, each alternative that asks for no more than another."""
     found = dict.fromkeys(
-        tuple(layer for layer in way.layers if layer not in in_force) for way in WAYS[guarantee]
+        tuple(layer for layer in way.layers if layer not in in_force) for way in ways
     )
     least = [one for one in found if not any(set(other) < set(one) for other in found)]
     return ", or ".join(" and ".join(one) for one in least)

@@ -162,7 +162,7 @@ class Limits:
         cpu_total_seconds: CPU time of the process's whole life; the kernel's backstop.
         wall_seconds: the deadline of a call that names none.
         descriptors: open file descriptors.
-        threads: threads of the process.
+        threads: threads of the process; of all of them, where it may start more.
         file_bytes: the size of any one file.
         scratch_bytes: the scratch directory in total, which is memory where it is a file system
             of the plugin's own.
@@ -174,6 +174,7 @@ class Limits:
         messages_per_second: messages that answer nothing, such as events, in the long run.
         message_bytes_per_second: the payloads of those.
         log_bytes_per_second: what it prints, in the long run.
+        network_bytes_per_minute: what passes through its connections in any 60 seconds, both ways.
     """
 
     memory_bytes: int = 512 * MIB
@@ -191,6 +192,7 @@ class Limits:
     messages_per_second: int = 2_000
     message_bytes_per_second: int = MIB
     log_bytes_per_second: int = MIB
+    network_bytes_per_minute: int = 1024 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +308,7 @@ class Cause(enum.StrEnum):
     DEADLINE = "deadline"
     THREADS = "threads"
     DISK = "disk"
+    NETWORK = "network"
     PROTOCOL_VIOLATION = "protocol-violation"
     SYSCALL = "forbidden-syscall"
     CRASHED = "crashed"
@@ -391,6 +394,9 @@ class Usage:
     Attributes:
         held_back_seconds: for how long it was not read, because it sent or printed too much.
         connections: that the host made for it and handed over.
+        network_bytes_sent: through those, as TCP counts payload; of a connection that has just
+            ended, its last bytes come a moment later. 0 where the kernel does not tell.
+        network_bytes_received: the same; the other side's end counts as one.
         operations: by operation, what its answered calls have cost.
     """
 
@@ -406,6 +412,28 @@ class Usage:
     bytes_out: int = 0
     held_back_seconds: float = 0.0
     connections: int = 0
+    network_bytes_sent: int = 0
+    network_bytes_received: int = 0
     operations: MappingProxyType[str, OperationUsage] = field(
         default_factory=lambda: MappingProxyType({})
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """Something that a plugin was refused, as its own process reports: advice, never evidence.
+
+    Attributes:
+        rule: the permission that it is about, by its name in plugin.json; "bundle" for the
+            plugin's own files, "never" for what no permission opens.
+        asked: what for, as the plugin wrote it: hostile text; "" where that is not known.
+        place: the line of the plugin's code, such as "main.py:12 in predict", or "".
+        request: what plugin.json would say to ask for it; "" where that would not help.
+        text: all of it in the host's words, without a full stop; safe to show.
+    """
+
+    rule: str
+    asked: str = ""
+    place: str = ""
+    request: str = ""
+    text: str = ""

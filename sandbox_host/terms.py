@@ -148,6 +148,7 @@ LIMIT_KEYS: Final = (
     LimitKey("messages_per_second", "messages_per_second", "count", 1, 1_000_000),
     LimitKey("message_bytes_per_second", "message_bytes_per_second", "bytes", 1_024, _MAX_BYTES),
     LimitKey("log_bytes_per_second", "log_bytes_per_second", "bytes", 1_024, _MAX_BYTES),
+    LimitKey("network_bytes_per_minute", "network_bytes_per_minute", "bytes", 1_024, _MAX_BYTES),
     LimitKey(
         "cpu_total", "cpu_total_seconds", "whole seconds", 1, _MAX_SECONDS, operator_only=True
     ),

@@ -17,6 +17,7 @@ pytest imports this file in every run of every project, so it imports nothing of
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,10 +25,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator
 
     from sandbox_host.runtime.blocking import BlockingPlugin
+    from sandbox_host.runtime.process import PluginProcess
+    from sandbox_host.runtime.throwaway import ThrowawayHost
 
 __all__ = ["LoadInSandbox", "sandbox"]
 
@@ -65,13 +67,26 @@ def sandbox() -> Iterator[LoadInSandbox]:
             from sandbox_host.errors import UsageError
             from sandbox_host.runtime.blocking import BlockingPlugin
             from sandbox_host.runtime.throwaway import ThrowawayHost
+            from sandbox_host.runtime.trace import TRACE_VARIABLE
 
             for name in _OURS:
                 if name in config:
                     text = f"The fixture sandbox makes its own {name}."
                     raise UsageError(text, remedy=f"Leave {name} away.")
+            record = os.environ.get(TRACE_VARIABLE, "")
             # A host of its own for each: plugins under test meet only where the test says so.
-            host = hosts.enter_context(ThrowawayHost(HostConfig(**config)))
-            return BlockingPlugin(host.load(Path(plugin_dir)))
+            host = hosts.enter_context(ThrowawayHost(HostConfig(**config), observing=bool(record)))
+            process = host.load(Path(plugin_dir))
+            if record:
+                hosts.callback(_write_trace, record, host, process)
+            return BlockingPlugin(process)
 
         yield load
+
+
+def _write_trace(record: str, host: ThrowawayHost, process: PluginProcess) -> None:
+    from sandbox_host.runtime.trace import take
+
+    line = take(host, process).line()
+    with open(record, "a", encoding="utf-8") as file:
+        file.write(line)

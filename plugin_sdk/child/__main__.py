@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from plugin_sdk.child.faults import Faults
     from plugin_sdk.child.loader import LoadedPlugin, LoadOrder
+    from plugin_sdk.child.record import Recorder
 else:
     import _signal as signal  # the half in C: the other half imports enum, which is slow
 
@@ -75,23 +76,38 @@ def run(in_fd: int, out_fd: int, trace_fd: int, parent: int) -> int:
     if not isinstance(message, Load):
         return EXIT_OK  # the host changed its mind
     _prepare_interpreter(trace_fd)
+    payload = unpack(message.payload)
+    if "compile" in payload:
+        from plugin_sdk.child.compiler import compile_sources
+
+        compile_sources(channel, payload["package_dir"], payload["compile"])
+        return EXIT_OK
     # 5. and 6. Import, initialise, report.
     from plugin_sdk.child.faults import Faults
     from plugin_sdk.child.loader import LoadOrder
 
-    order = LoadOrder(unpack(message.payload))
-    faults = Faults(order.package_dir)
+    order = LoadOrder(payload)
+    faults = Faults(order.package_dir, order)
+    if order.granted.get("subprocess"):
+        from plugin_sdk.child.processes import prepare
+
+        prepare(channel, trace_fd, order.package_dir)
     if order.desk >= 0:
         from plugin_sdk.child.network import install
 
         install(order.desk)
+    elif order.granted.get("unix"):
+        from plugin_sdk.child.network import install_for_unix
+
+        install_for_unix()
+    recorder = _recorder(order) if order.trial else None
     plugin = _load(channel, order, faults)
     if plugin is None:
         return EXIT_NOT_LOADED
     # 7. Serve.
     from plugin_sdk.child.loop import Loop
 
-    Loop(channel, plugin, faults).run()
+    Loop(channel, plugin, faults, recorder).run()
     return EXIT_OK
 
 
@@ -143,6 +159,14 @@ def _nothing() -> None:
     """Take the place of FileFinder.invalidate_caches."""
 
 
+def _recorder(order: LoadOrder) -> Recorder:
+    from plugin_sdk.child.record import Recorder
+
+    recorder = Recorder(order)
+    recorder.install()
+    return recorder
+
+
 def _load(channel: ChildChannel, order: LoadOrder, faults: Faults) -> LoadedPlugin | None:
     from plugin_sdk.child.interface import LoadError
     from plugin_sdk.child.loader import load
@@ -170,12 +194,12 @@ def _load(channel: ChildChannel, order: LoadOrder, faults: Faults) -> LoadedPlug
     return None
 
 
-def _details(error: Any, faults: Faults) -> dict[str, str]:
+def _details(error: Any, faults: Faults) -> dict[str, Any]:
     details = _cause(error.cause, faults) if error.cause is not None else {}
     details["message"] = str(error)
     return details
 
 
-def _cause(error: BaseException, faults: Faults) -> dict[str, str]:
+def _cause(error: BaseException, faults: Faults) -> dict[str, Any]:
     code, details = faults.describe(error)
     return {"cause": code, **details}

@@ -7,14 +7,18 @@ descriptors whose lack it reports. Nothing here may fail, and nothing here may k
 from __future__ import annotations
 
 import os
+import sys
 from errno import EMFILE, ENFILE
-from mmap import mmap
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 
 from plugin_sdk.wire.limits import MAX_ERROR_TEXT_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
+    from typing import Any
+
+    from plugin_sdk.child.loader import LoadOrder
 
 EXCEPTION = "exception"
 MEMORY = "memory"
@@ -44,10 +48,12 @@ class Faults:
 
     Args:
         package_dir: where the plugin's files are; places are told relative to it.
+        order: what was loaded, for explanations of what it was refused; None: there are none.
     """
 
-    def __init__(self, package_dir: str) -> None:
+    def __init__(self, package_dir: str, order: LoadOrder | None = None) -> None:
         self._prefix = os.path.join(package_dir, "")
+        self._order = order
         self._memory: mmap | bytes | None = None
         self._descriptor: int | None = None
         self.take_reserve()
@@ -67,32 +73,57 @@ class Faults:
         if self._memory is None:
             self._memory = _map_reserve() or _allocate_reserve()
 
-    def describe(self, error: BaseException) -> tuple[str, dict[str, str]]:
+    def describe(self, error: BaseException) -> tuple[str, dict[str, Any]]:
         """Return a code, and ``{type, message, traceback, place}`` with every text capped.
 
         The code is `EXCEPTION`, or the budget that ran out: `MEMORY` or `DESCRIPTORS`. The frames
-        of an exception that stands for a budget are cleared, which frees what they hold.
+        of an exception that stands for a budget are cleared, which frees what they hold. One that
+        stands for a refusal gets a note of it, and there is ``denied: {rule, asked, where}``.
         """
         code = EXCEPTION
         place = ""
         try:
             code = _code(error)
+            if code == MEMORY and made_code(error):
+                code = EXCEPTION
             if code != EXCEPTION:
                 self._give_reserve()
             place = self._place(error)
+            denied = self._explained(error, place) if code == EXCEPTION else None
             if code != EXCEPTION:
                 _clear_frames(error)
-            return code, {
+            described: dict[str, Any] = {
                 "type": _type_name(error),
                 "message": head(text_of(error), MAX_MESSAGE_BYTES),
                 "traceback": _tail(_traceback_text(error), MAX_ERROR_TEXT_BYTES),
                 "place": place,
             }
+            if denied is not None:
+                described["denied"] = denied
+            return code, described
         except BaseException:  # noqa: BLE001 - memory may run out again, or a signal handler raise
             text = "an exception that could not be described"
             return code, {"type": "", "message": text, "traceback": "", "place": place}
         finally:
             self.take_reserve()
+
+    def _explained(self, error: BaseException, place: str) -> dict[str, str] | None:
+        """Return which refusal it stands for, having noted that in it, or None."""
+        if self._order is None or not _may_be_refusal(error):
+            return None
+        try:
+            from plugin_sdk.child.explain import explain, note_of
+
+            explained = explain(error, self._order)
+            if explained is None:
+                return None
+            found, link = explained
+            note = note_of(found, self._order)
+            if note not in getattr(error, "__notes__", ()):
+                BaseException.add_note(error, note)
+            return {**found, "where": self._place(link) or place}
+        except BaseException:  # noqa: BLE001 - the plugin's class, or no memory: it stays unexplained
+            return None
 
     def _place(self, error: BaseException) -> str:
         """Return ``"main.py:12 in predict"`` for the innermost frame of the plugin, or ``""``."""
@@ -131,8 +162,9 @@ class Faults:
 
 def _map_reserve() -> mmap | None:
     try:
-        mmap(-1, 2 * _RESERVE_BYTES).close()
-        return mmap(-1, _RESERVE_BYTES)
+        # Private: what is shared is refused to plugins.
+        mmap(-1, 2 * _RESERVE_BYTES, MAP_PRIVATE | MAP_ANONYMOUS).close()
+        return mmap(-1, _RESERVE_BYTES, MAP_PRIVATE | MAP_ANONYMOUS)
     except (MemoryError, OSError):
         return None
 
@@ -174,6 +206,39 @@ def _code(error: BaseException) -> str:
             return DESCRIPTORS
         link = link.__cause__ or link.__context__
     return EXCEPTION
+
+
+def _may_be_refusal(error: BaseException) -> bool:
+    """Tell whether it is worth a look, which costs an import and the parsing of a line or two."""
+    link: BaseException | None = error
+    for _ in range(_MAX_CHAIN):
+        if link is None:
+            return False
+        if isinstance(link, OSError | ImportError | KeyError | RuntimeError | MemoryError):
+            return True
+        link = link.__cause__ or link.__context__
+    return False
+
+
+def made_code(error: BaseException) -> bool:
+    """Tell whether it is ctypes' way to say that it may not make code for a callback.
+
+    It raises an empty MemoryError, also where there is memory enough. Found by the names that the
+    frame uses: with memory gone, there is none to look closer.
+    """
+    machine = sys.modules.get("_ctypes")
+    step = error.__traceback__
+    if machine is None or type(error) is not MemoryError or error.args or step is None:
+        return False
+    while step.tb_next is not None:
+        step = step.tb_next
+    frame = step.tb_frame
+    code = frame.f_code
+    if {"CFUNCTYPE", "PYFUNCTYPE"} & {*code.co_names}:
+        return True
+    # Not its local variables: to look at them makes a copy, which keeps alive what they hold.
+    used = (frame.f_globals.get(name) for name in code.co_names)
+    return any(type(one) is type(machine.CFuncPtr) for one in used)
 
 
 def _clear_frames(error: BaseException) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from _thread import RLock, allocate_lock
+from errno import EPIPE
 from time import monotonic_ns
 
 from plugin_sdk.wire.connection import Connection
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 # two processes that block on each other take 80 µs a round trip and 5 µs when the reader polls.
 # Yielding between the polls keeps it harmless where CPUs are scarce.
 POLL_NS = 50_000
+
+_LEFT = -1
 
 # How often a thread that waits for an answer looks whether anybody still reads.
 _TURN_SECONDS = 0.01
@@ -78,6 +81,17 @@ class ChildChannel:
         """An exception raised now in the calling thread would cut a frame, or lose one."""
         owned: bool = self._lock._is_owned()  # type: ignore[attr-defined]  # noqa: SLF001 - as threading does
         return owned or self._taking
+
+    def leave(self) -> None:
+        """In a forked copy of the process: take no part in the original's conversation any more.
+
+        Whatever the copy sends meets a `BrokenPipeError`. The lock may have been held, when it was
+        forked, by a thread that the copy does not have.
+        """
+        self._lock = RLock()
+        for descriptor in (self._in_fd, self._out_fd):
+            os.close(descriptor)
+        self._in_fd = self._out_fd = _LEFT
 
     def receive(self) -> Message | None:
         """Return the next message, waiting for it; None when the host closed its end.
@@ -184,6 +198,9 @@ class ChildChannel:
             LocalProtocolError: the session does not allow it now.
             OSError: the host is gone.
         """
+        if self._out_fd == _LEFT:
+            text = "only the plugin's own process speaks to the host, none that it has started"
+            raise BrokenPipeError(EPIPE, text)
         with self._lock:
             self._connection.send(message)
             if self._writing:

@@ -36,6 +36,8 @@ class LoadOrder:
         desk: the descriptor of the host's network desk, or -1: no network.
         events: event types that the plugin may handle.
         publish: event types that it may publish.
+        granted: the permissions in force, by their names in plugin.json.
+        trial: its author tries it: what it uses, and is refused, is written down.
         services: names of the application's services that it may ask for.
     """
 
@@ -44,12 +46,14 @@ class LoadOrder:
         "data_dir",
         "desk",
         "events",
+        "granted",
         "identity",
         "package_dir",
         "publish",
         "scratch_dir",
         "services",
         "sys_path",
+        "trial",
     )
 
     def __init__(self, payload: dict[str, Any]) -> None:
@@ -62,6 +66,8 @@ class LoadOrder:
         self.desk: int = payload.get("desk", -1)
         self.events: list[str] = payload["events"]
         self.publish: list[str] = payload["publish"]
+        self.granted: dict[str, Any] = payload.get("granted", {})
+        self.trial: bool = payload.get("trial", False)
         self.services: list[str] = payload.get("services", [])
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from plugin_sdk.child.interface import Operation
     from plugin_sdk.child.io import ChildChannel
     from plugin_sdk.child.loader import LoadedPlugin
+    from plugin_sdk.child.record import Recorder
     from plugin_sdk.wire.messages import Message
 else:
     import _signal as signal  # the half in C: the other half imports enum, which is slow
@@ -56,14 +57,22 @@ class Loop:
         channel: where messages come from and answers go.
         plugin: what was loaded.
         faults: describes what the plugin raises.
+        recorder: knows what a trial used; None where it is none.
     """
 
-    def __init__(self, channel: ChildChannel, plugin: LoadedPlugin, faults: Faults) -> None:
+    def __init__(
+        self,
+        channel: ChildChannel,
+        plugin: LoadedPlugin,
+        faults: Faults,
+        recorder: Recorder | None = None,
+    ) -> None:
         self._channel = channel
         self._operations = plugin.interface.operations
         self._handlers = plugin.interface.handlers
         self._cleanup = plugin.hooks.get("cleanup")
         self._faults = faults
+        self._recorder = recorder
         self._deadline_ns = 0
         signal.signal(signal.SIGUSR2, self._late)
 
@@ -180,7 +189,7 @@ class Loop:
 
     def _deliver(self, deliver: Deliver) -> Message:
         """Run every handler of the event; one that fails does not stop the others."""
-        errors: list[dict[str, str]] = []
+        errors: list[dict[str, Any]] = []
         try:
             event = _event(deliver, unpack(deliver.payload))
         except (PayloadError, MemoryError) as error:
@@ -194,13 +203,13 @@ class Loop:
                         errors.append({"handler": _name(handler), **self._told(error)})
         return Handled(deliver.id, not errors, payload=pack({"errors": errors}))
 
-    def _told(self, error: BaseException) -> dict[str, str]:
+    def _told(self, error: BaseException) -> dict[str, Any]:
         code, details = self._faults.describe(error)
         return {"code": code, **details}
 
     def _stop(self) -> Message:
         """Run ``cleanup()``; a plugin that has none is clean."""
-        problem: dict[str, str] | None = None
+        problem: dict[str, Any] | None = None
         if self._cleanup is not None:
             try:
                 answer = self._cleanup()
@@ -212,7 +221,10 @@ class Loop:
                     problem = {"message": text}
             except BaseException as error:  # noqa: BLE001 - as in _run
                 problem = self._told(error)
-        return Stopped(payload=pack({"ok": problem is None, "error": problem}))
+        told: dict[str, Any] = {"ok": problem is None, "error": problem}
+        if self._recorder is not None:
+            told["observed"] = self._recorder.report()
+        return Stopped(payload=pack(told))
 
 
 def _is_arguments(value: Any) -> bool:

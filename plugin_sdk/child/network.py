@@ -46,7 +46,13 @@ class Desk:
         self._answers: dict[int, tuple[dict[str, Any], list[int]]] = {}
         self._waiting: set[int] = set()
         self._reading = False
+        self._left = False
         self._last = 0
+
+    def leave(self) -> None:
+        """In a forked copy of the process: the answers there are for the original's questions."""
+        self._left = True
+        self._end.close()
 
     def ask(self, what: str, host: str, port: int, seconds: float) -> tuple[dict[str, Any], int]:
         """Return the answer, and the descriptor that came with it or -1.
@@ -54,6 +60,9 @@ class Desk:
         Raises:
             OSError: it was refused, or failed; PermissionError where it is not granted.
         """
+        if self._left:
+            text = "only the plugin's own process asks for connections, none that it has started"
+            raise PermissionError(errno.EPERM, text)
         # What no program means would look like an attack to the host.
         if len(host) > MAX_HOST_LENGTH or not host.isprintable():
             raise OSError(errno.EINVAL, f"{host[:80]!r} is no host")
@@ -73,6 +82,9 @@ class Desk:
         if answer["error"]:
             # OSError makes itself a PermissionError, a TimeoutError and so on by the number.
             raise OSError(answer["errno"], answer["error"])
+        if what == CONNECT and not passed:
+            # The kernel dropped it (unix(7), MSG_CTRUNC): there is no number left for it here.
+            raise OSError(errno.EMFILE, f"{os.strerror(errno.EMFILE)} for another connection")
         return answer, passed[0] if passed else -1
 
     def _wait_for(self, number: int) -> tuple[dict[str, Any], list[int]]:
@@ -112,6 +124,8 @@ class Network:
         """Put a connection that the host made in the place of a socket's own description."""
         if made.family not in _FAMILIES:
             raise PermissionError(errno.EPERM, "a plugin connects over TCP, and to nothing else")
+        if _is_connected(made):
+            raise OSError(errno.EISCONN, os.strerror(errno.EISCONN))
         host, port = _text(address[0]) or "127.0.0.1", int(address[1])
         timeout = made.gettimeout()
         seconds = DEFAULT_SECONDS if not timeout else float(timeout)
@@ -155,7 +169,9 @@ def install(descriptor: int) -> None:
     Args:
         descriptor: this end of the socket to it.
     """
-    network = Network(Desk(descriptor))
+    desk = Desk(descriptor)
+    os.register_at_fork(after_in_child=desk.leave)
+    network = Network(desk)
 
     def connect(self: socket.socket, address: Any) -> None:
         network.connect(self, address)
@@ -182,12 +198,22 @@ def install(descriptor: int) -> None:
         found = network.getaddrinfo(host, 0, socket.AF_INET, socket.SOCK_STREAM)
         return str(found[0][4][0])
 
+    def gethostbyname_ex(host: str) -> tuple[str, list[str], list[str]]:
+        found = network.getaddrinfo(host, 0, socket.AF_INET, socket.SOCK_STREAM)
+        return host, [], [str(entry[4][0]) for entry in found]
+
     socket.socket.connect = connect  # type: ignore[method-assign,assignment]
     socket.socket.connect_ex = connect_ex  # type: ignore[method-assign,assignment]
     # asyncio and others look whether it is there, and do without.
     socket.socket.sendmsg = _Absent()  # type: ignore[method-assign,assignment]
     socket.getaddrinfo = getaddrinfo
     socket.gethostbyname = gethostbyname
+    socket.gethostbyname_ex = gethostbyname_ex
+
+
+def install_for_unix() -> None:
+    """Have `socket` be without what a plugin that connects to Unix sockets may not do with them."""
+    socket.socket.sendmsg = _Absent()  # type: ignore[method-assign,assignment]
 
 
 class _Absent:
@@ -199,6 +225,14 @@ class _Absent:
 
 def _text(host: Any) -> str:
     return host.decode("ascii") if isinstance(host, bytes | bytearray) else host or ""
+
+
+def _is_connected(made: socket.socket) -> bool:
+    try:
+        made.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def _carry_over(old: socket.socket, given: int, level: int, option: int) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 
 from plugin_sdk.lockdown.libc import prctl
 from plugin_sdk.lockdown.privileges import PR_SET_DUMPABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Callable, Iterable
 
 ALLOWED = "allowed"
 _MSG_FASTOPEN = 0x20000000
+_SIGCONT = 18
 
 
 def try_all(names: Iterable[str], canary: str, host_pid: int) -> dict[str, str]:
@@ -32,7 +35,16 @@ def try_all(names: Iterable[str], canary: str, host_pid: int) -> dict[str, str]:
         "connect": _connect,
         "fast-open": _open_fast,
         "datagram-socket": _make_datagram_socket,
+        "unix-socket": lambda: _unix_socket().close(),
+        "unix-datagram-socket": _make_unix_datagram_socket,
+        "unix-bind": lambda: _unix_socket().bind(""),
+        "unix-listen": lambda: _unix_socket().listen(1),
+        "unix-message": _send_message,
         "fork": _fork,
+        "start-interpreter": lambda: _start(sys.executable, "-V"),
+        "execute-own-file": _execute_own_file,
+        "execute-library": lambda: _start(_a_library()),
+        "resume-self": lambda: os.kill(os.getpid(), _SIGCONT),
         "start-thread": _start_thread,
         "execute": lambda: os.execv("/", ["none"]),  # noqa: S606 - a directory: it fails
         "signal-host": lambda: _signal_other(host_pid),
@@ -83,11 +95,73 @@ def _make_datagram_socket() -> None:
     _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM).close()
 
 
+def _unix_socket() -> socket:
+    import _socket
+
+    return _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+
+
+def _make_unix_datagram_socket() -> None:
+    import _socket
+
+    _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM).close()
+
+
+def _send_message() -> None:
+    # By which descriptors would be handed over (unix(7), SCM_RIGHTS).
+    _unix_socket().sendmsg([b"x"])
+
+
 def _fork() -> None:
     child = os.fork()
     if child == 0:
         os._exit(0)
     os.waitpid(child, 0)
+
+
+def _start(program: str, *arguments: str) -> None:
+    """Execute a program in a process of its own, with nowhere to print to.
+
+    Raises:
+        OSError: it could not be executed, or ended otherwise than well.
+    """
+    child = os.fork()
+    if child == 0:
+        number = errno.EIO
+        try:
+            null = os.open(os.devnull, os.O_RDWR)
+            for descriptor in (0, 1, 2):
+                os.dup2(null, descriptor)
+            os.execv(program, [program, *arguments])  # noqa: S606 - that is what is tried
+        except OSError as error:
+            number = error.errno or number
+        finally:
+            os._exit(number)
+    _, status = os.waitpid(child, 0)
+    if status:
+        number = os.waitstatus_to_exitcode(status)
+        raise OSError(number if number > 0 else errno.EIO, "it could not be executed")
+
+
+def _execute_own_file() -> None:
+    """Execute what this process wrote: a file that names the interpreter, with the bit set."""
+    path = os.path.abspath("program")
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o700)
+    try:
+        os.write(descriptor, f"#!{sys.executable} -V\n".encode())
+    finally:
+        os.close(descriptor)
+    try:
+        _start(path)
+    finally:
+        os.unlink(path)
+
+
+def _a_library() -> str:
+    """Return a file that may be mapped as code: executing it is another matter."""
+    import _ctypes
+
+    return str(getattr(_ctypes, "__file__", os.__file__))
 
 
 def _start_thread() -> None:

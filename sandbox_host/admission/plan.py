@@ -7,6 +7,7 @@ The steps, numbered again in `admit`:
 3. Every permission it requests is available and granted; no limit it names is above the ceiling.
 4. Its configuration, with the operator's laid over it, meets its schema.
 5. Every guarantee is kept by the layers that this machine offers, or its absence accepted by name.
+6. Its sources were scanned, where findings may refuse it; what they are admits nothing.
 
 That it brings no native code that it did not request is a rule of bundles, kept at verification.
 """
@@ -39,12 +40,30 @@ from sandbox_host.model import (
     Permissions,
 )
 from sandbox_host.reading import BadValueError, quoted, sentence, shown_bytes
+from sandbox_host.scan.verdict import ScanEvidence, check_evidence
 
 if TYPE_CHECKING:
     from sandbox_host.bundle.verify import VerifiedBundle
 
 CORE_FRAMEWORK: Final = "core_framework"
 _TOKEN: Final = object()
+
+_UNIX_LAYERS: Final = (Layer.NETWORK_NAMESPACE, Layer.OWN_ROOT, Layer.SECCOMP)
+"""Abstract sockets are hidden by the first, those with a path by the second; the third lets a
+plugin do nothing but connect. Landlock rules on the paths of sockets in no ABI up to 7."""
+
+
+_PROCESS_LAYERS: Final = (
+    Layer.CGROUP,
+    Layer.PID_NAMESPACE,
+    Layer.OWN_ROOT,
+    Layer.LANDLOCK,
+    Layer.SECCOMP,
+)
+"""The first counts what all processes use, the second ends them with the plugin and keeps their
+signals among them; Landlock decides which file is executed, and a root of its own, which is
+noexec, what the dynamic loader can be made to load; the last keeps them stopped when the host
+stops them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +82,7 @@ class SandboxPlan:
         disabled: layers that the operator switched off, and accepted to miss by name.
         accepted_missing: guarantees that nothing keeps here, accepted to be missing by name.
         notes: what the operator should be told although the plugin is admitted.
+        scan: that its sources were scanned, and what that found; None where no policy wants it.
     """
 
     identity: str
@@ -76,6 +96,7 @@ class SandboxPlan:
     disabled: tuple[Layer, ...]
     accepted_missing: tuple[Guarantee, ...]
     notes: tuple[str, ...]
+    scan: ScanEvidence | None = None
     token: InitVar[object]
 
     def __post_init__(self, token: object) -> None:
@@ -165,11 +186,20 @@ def _check_enforced(
     manifest: Manifest, permissions: Permissions, layers: tuple[Layer, ...]
 ) -> None:
     """Refuse a permission that nothing would keep narrow."""
+    _check_processes(manifest, permissions, layers)
     if permissions.network and Layer.SECCOMP not in layers:
         raise AdmissionError(
             f"Plugin {manifest.identity} is not admitted: what it is granted of the network is "
             "kept to that by the layer seccomp alone, which is not in force.",
             remedy="Remove seccomp from disable_layers, or permissions.network from plugin.json.",
+        )
+    lacking = [layer for layer in _UNIX_LAYERS if layer not in layers]
+    if permissions.unix and lacking:
+        raise AdmissionError(
+            f"Plugin {manifest.identity} is not admitted: it is to connect to Unix sockets, and "
+            "what keeps every other socket out of its reach is not in force: "
+            f"{', '.join(lacking)}.",
+            remedy="Remove them from disable_layers, or permissions.unix from plugin.json.",
         )
     unread = [path for path in permissions.write if not covers_path(permissions.read, path)]
     if unread and Layer.LANDLOCK not in layers:
@@ -177,6 +207,22 @@ def _check_enforced(
             f"Plugin {manifest.identity} is not admitted: it is to write to {unread[0]} and "
             "not to read there; only the layer landlock keeps that apart, and it is not in force.",
             remedy="Request and grant permissions.read for it as well, or have Landlock in force.",
+        )
+
+
+def _check_processes(
+    manifest: Manifest, permissions: Permissions, layers: tuple[Layer, ...]
+) -> None:
+    """Refuse processes that nothing would count, end, or keep to the one program."""
+    lacking = [layer for layer in _PROCESS_LAYERS if layer not in layers]
+    if permissions.subprocess and lacking:
+        raise AdmissionError(
+            f"Plugin {manifest.identity} is not admitted: it is to start processes, and what would "
+            "count what they use, end them with the plugin and keep them to its own interpreter "
+            f"is not all in force: {', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} "
+            "missing.",
+            remedy="Run sandbox-host doctor to see what this machine lacks and what to do about "
+            "it, or remove permissions.subprocess from plugin.json.",
         )
 
 
@@ -188,7 +234,8 @@ def _permission_notes(
         f"it may write to {path}: each file has at most {size}, and nothing bounds all of them"
         for path in permissions.write
     ]
-    if manifest.limits.get("threads", 1) > 1 and not permissions.threads:
+    starts = permissions.threads or permissions.subprocess
+    if manifest.limits.get("threads", 1) > 1 and not starts:
         notes.append("limits.threads means nothing without permissions.threads, which it lacks")
     return tuple(notes)
 
@@ -198,6 +245,7 @@ def admit(
     policy: Policy,
     offered: frozenset[Layer],
     required: frozenset[Guarantee] = frozenset(Guarantee),
+    scan: ScanEvidence | None = None,
 ) -> SandboxPlan:
     """Decide what a verified plugin gets, or refuse it.
 
@@ -207,11 +255,12 @@ def admit(
         offered: the layers that are active on this machine; those that are switched off need not
             be left out.
         required: the guarantees that have to be kept unless the operator accepted their absence.
+        scan: of its sources; whoever made it refused what its findings refuse.
 
     Raises:
         PluginDisabledError: it is disabled.
         AdmissionError: it asks for more than it is granted, for what this version cannot enforce,
-            or for another plugin API.
+            or for another plugin API; or its sources were not scanned, and had to be.
         ConfigError: the operator's configuration for it does not meet its schema.
         ConfinementError: a required guarantee is missing, or a layer is switched off, and that was
             not accepted by name.
@@ -227,7 +276,7 @@ def admit(
     # 2. The plugin API.
     _check_api(manifest)
     # 3. Requested x granted, every difference at once.
-    signers = (bundle.key_id,)
+    signers = [key.id for key in bundle.signers]
     differences = permission_differences(manifest, policy, signers)
     differences += limit_differences(manifest, policy)
     if differences:
@@ -246,9 +295,11 @@ def admit(
     confinement = confine(manifest.identity, policy, offered, required)
     permissions = effective_permissions(manifest, policy, signers)
     limits = effective_limits(manifest, policy.ceilings)
-    if not permissions.threads:
+    if not (permissions.threads or permissions.subprocess):
         limits = replace(limits, threads=1)
     _check_enforced(manifest, permissions, confinement.layers)
+    # 6. The scan.
+    check_evidence(scan, bundle.root_digest, policy.refuse_findings, manifest.identity)
     return SandboxPlan(
         identity=manifest.identity,
         manifest=manifest,
@@ -266,5 +317,11 @@ def admit(
             *_permission_notes(manifest, permissions, limits),
             *confinement.notes,
         ),
+        scan=scan,
         token=_TOKEN,
     )
+
+
+def without_permissions(plan: SandboxPlan) -> SandboxPlan:
+    """Return the same plan with nothing granted: for work on a plugin that runs none of it."""
+    return replace(plan, permissions=Permissions(), token=_TOKEN)

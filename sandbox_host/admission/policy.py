@@ -19,6 +19,7 @@ from sandbox_host.terms import LIMIT_KEYS
 
 if TYPE_CHECKING:
     from sandbox_host.config import HostConfig
+    from sandbox_host.scan.verdict import RefuseFindings
 
 HARMLESS: Final[Mapping[str, Any]] = MappingProxyType(
     {"publish": ("*",), "subscribe": ("*",), "threads": True}
@@ -37,6 +38,7 @@ class Policy:
         plugin_config: configuration by shell pattern of identity.
         accept_missing: guarantees that may be missing, and layers that may be switched off.
         disabled: layers that are switched off.
+        refuse_findings: the least severity of a scan's findings that refuses a plugin.
         services: names of those that the embedding application offers.
     """
 
@@ -48,6 +50,7 @@ class Policy:
     )
     accept_missing: frozenset[Guarantee | Layer] = frozenset()
     disabled: frozenset[Layer] = frozenset()
+    refuse_findings: RefuseFindings = "none"
     services: frozenset[str] = frozenset()
 
     @classmethod
@@ -60,6 +63,7 @@ class Policy:
             plugin_config=config.plugin_config,
             accept_missing=config.accept_missing,
             disabled=config.disable_layers,
+            refuse_findings=config.refuse_findings,
         )
 
     def granted(self, identity: str, signers: Collection[str] = ()) -> Permissions:

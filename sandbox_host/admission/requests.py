@@ -75,21 +75,10 @@ _FLAGS: Final[Mapping[str, str]] = {
     "threads": "starting threads",
 }
 
-UNAVAILABLE: Final[Mapping[str, str]] = {
-    "unix": "connecting to Unix sockets",
-    "subprocess": "starting processes",
-}
-"""Permissions that this version has no mechanism for; granted or not, they refuse the plugin."""
-
 
 def never(requested: Permissions) -> list[Difference]:
     """Return what no operator can grant."""
     found = [
-        Difference(f"permissions.{key}", f"{what} is not available in this version")
-        for key, what in UNAVAILABLE.items()
-        if getattr(requested, key)
-    ]
-    found += [
         Difference(f"permissions.publish[{index}]", f'only the host publishes "{event}"')
         for index, event in enumerate(requested.publish)
         if event in HOST_EVENTS
@@ -138,7 +127,9 @@ def in_force(requested: Permissions, granted: Permissions) -> Permissions:
         for key, kind in _LISTED.items()
     }
     both |= {key: getattr(requested, key) and getattr(granted, key) for key in _FLAGS}
-    return Permissions(**{key: value for key, value in both.items() if key not in UNAVAILABLE})
+    if both["network"]:
+        both["unix"] = ()  # never together; such a plugin is refused anyway
+    return Permissions(**both)
 
 
 def union(grants: Iterable[Permissions]) -> Permissions:

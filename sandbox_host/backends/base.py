@@ -63,11 +63,13 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a running child uses now, read from the kernel.
+    """What a running child uses now, read from the kernel; with all processes that it may start.
 
     Attributes:
         resident_bytes: memory of its own; pages of files, which can be taken back, are not in it.
         resident_peak_bytes: the most that was resident, with pages of files; up to a second old.
+        threads: of all processes; one that has ended and was not waited for counts as one.
+        descriptors: of its own process.
         at_memory_limit: it has all the memory that its control group may have, and a thread of it
             is held until there is more. Only where the kernel holds, rather than kills.
     """
@@ -135,7 +137,7 @@ class Child(Protocol):
     desk: socket.socket | None
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time the process has used; 0.0 once it has ended."""
+        """Return the CPU time that it has used, with all processes that it may start."""
 
     def sample(self) -> Sample | None:
         """Return what it uses now, or None once it has ended."""
@@ -144,7 +146,10 @@ class Child(Protocol):
         """Return what it holds open on a device that has no name any more; 0 if nobody can know."""
 
     def suspend(self) -> None:
-        """Stop all its threads, each behind the system call that it is in, until `resume`."""
+        """Stop all its threads, each behind the system call that it is in, until `resume`.
+
+        Blocks for some 50 ms at most, where it may start processes.
+        """
 
     def resume(self) -> None:
         """Let it go on."""

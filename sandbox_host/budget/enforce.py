@@ -18,6 +18,9 @@ INTERRUPT_GRACE_SECONDS: Final = 0.25
 """How long an operation past its deadline has to end by itself before its plugin is ended."""
 
 
+KERNELS_TURN_SECONDS: Final = 0.5
+"""How far behind the kernel the host ends what has used up the CPU time of its whole life."""
+
 BACKGROUND: Final = "background threads"
 
 
@@ -113,6 +116,23 @@ def judge_minute(limits: Limits, used: float, operation: str) -> Excess | None:
         return None
     of = (limits.cpu_seconds_per_minute, used, "seconds", operation or BACKGROUND)
     return Excess(Step.END, Cause.CPU, "cpu_per_minute", *of)
+
+
+def judge_total(limits: Limits, cpu_seconds: float, operation: str) -> Excess | None:
+    """Return the excess of what was used in its whole life, or None.
+
+    A single process the kernel has ended by then (RLIMIT_CPU); what several use only the host adds
+    up.
+
+    Args:
+        limits: the budgets.
+        cpu_seconds: the plugin's CPU clock.
+        operation: what the plugin works on; "" for its background threads.
+    """
+    if cpu_seconds <= limits.cpu_total_seconds + KERNELS_TURN_SECONDS:
+        return None
+    of = (limits.cpu_total_seconds, cpu_seconds, "seconds", operation or BACKGROUND)
+    return Excess(Step.END, Cause.CPU, "cpu_total", *of)
 
 
 def tightened(limits: Limits, wanted: OperationLimits) -> Limits:

@@ -54,9 +54,15 @@ class Ledger:
             return dict(self._operations)
 
     def usage(
-        self, *, bytes_in: int, bytes_out: int, held_back: float = 0.0, connections: int = 0
+        self,
+        *,
+        bytes_in: int,
+        bytes_out: int,
+        held_back: float = 0.0,
+        connections: int = 0,
+        network: tuple[int, int] = (0, 0),
     ) -> Usage:
-        """Return the sums so far, with those that are counted elsewhere."""
+        """Return the sums so far, with those that are counted elsewhere; ``network`` sent first."""
         with self._lock:
             return Usage(
                 cpu_seconds=self._cpu_seconds,
@@ -71,6 +77,8 @@ class Ledger:
                 bytes_out=bytes_out,
                 held_back_seconds=held_back,
                 connections=connections,
+                network_bytes_sent=network[0],
+                network_bytes_received=network[1],
                 operations=MappingProxyType(
                     {name: _summed(metrics) for name, metrics in self._operations.items()}
                 ),

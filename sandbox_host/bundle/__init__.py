@@ -1,12 +1,13 @@
 """From the bytes of a directory to a `VerifiedBundle`: the room that decides what may ever run.
 
-What comes in is hostile: a directory that anyone may have arranged, an envelope that anyone may
-have written. What goes out is a `sandbox_host.bundle.verify.VerifiedBundle`, which only `verify`
-can make, and a private read-only copy of exactly the bytes that it verified.
+What comes in is hostile: a directory or an archive that anyone may have arranged, an envelope that
+anyone may have written. What goes out is a `sandbox_host.bundle.verify.VerifiedBundle`, which only
+`verify` can make, and a private read-only copy of exactly the bytes that it verified.
 
-The way through: `reader.read_directory` ⇒ `Contents` ⇒ `verify.verify` ⇒ `VerifiedBundle` ⇒
-`stage.stage`. Only `signature` and `keys` touch cryptography; `reader`, `stage`, `protected` and
-`keys` touch the file system; everything else is pure.
+The way through: `source.read_bundle` ⇒ `Contents` ⇒ `verify.verify` ⇒ `VerifiedBundle` ⇒
+`stage.stage`. Only `signature` and `keys` touch cryptography; `reader`, `archive`,
+`archive_write`, `stage`, `protected`, `keys` and `trust_install` touch the file system; the rest
+is pure.
 """
 
 from __future__ import annotations

@@ -15,13 +15,29 @@ def differences(signed: tuple[FileEntry, ...], files: Mapping[str, bytes]) -> li
     Sorted by path, so that the first is the same on every machine. Empty means that the set of
     files, each size and each SHA-256 are exactly what was signed.
     """
+    found = _by_path(signed, files)
+    return [found[path] for path in sorted(found)]
+
+
+def first_difference(
+    signed: tuple[FileEntry, ...], files: Mapping[str, bytes]
+) -> tuple[str, str, str] | None:
+    """Return the file of the first sentence of `differences`, as `VerificationError.differing`."""
+    path = min(_by_path(signed, files), default=None)
+    if path is None:
+        return None
+    expected = next((entry.sha256 for entry in signed if entry.path == path), "")
+    return path, expected, digest_of(files[path]) if path in files else ""
+
+
+def _by_path(signed: tuple[FileEntry, ...], files: Mapping[str, bytes]) -> dict[str, str]:
     expected = {entry.path: entry.sha256 for entry in signed}
     actual = {path: digest_of(data) for path, data in files.items()}
     found = _only_on_one_side(expected, actual) | _changed(expected, actual)
     for entry in signed:
         if actual.get(entry.path) == entry.sha256 and len(files[entry.path]) != entry.size:
             found[entry.path] = f"{shown(entry.path)} does not have the {entry.size} bytes signed"
-    return [found[path] for path in sorted(found)]
+    return found
 
 
 def _only_on_one_side(expected: Mapping[str, str], actual: Mapping[str, str]) -> dict[str, str]:

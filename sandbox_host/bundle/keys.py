@@ -7,17 +7,14 @@ bytes. A passphrase never comes from a command line's arguments: others can list
 
 from __future__ import annotations
 
-import base64
-import binascii
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sandbox_host.bundle.names import shown
 from sandbox_host.bundle.protected import (
@@ -27,13 +24,14 @@ from sandbox_host.bundle.protected import (
     read_secret,
     refuse_existing,
 )
-from sandbox_host.bundle.signature import (
-    PUBLIC_KEY_BYTES,
-    SEED_BYTES,
-    PrivateKey,
-    key_id,
-    public_key_fault,
+from sandbox_host.bundle.public_keys import (
+    MAX_KEY_FILE_BYTES,
+    fingerprint,
+    format_public_key,
+    is_private,
+    parse_public_key,
 )
+from sandbox_host.bundle.signature import SEED_BYTES, PrivateKey, key_id
 from sandbox_host.bundle.trust import TrustStore
 from sandbox_host.bundle.trust_edit import add_key
 from sandbox_host.config import TRUST_STORE_NAME
@@ -41,10 +39,12 @@ from sandbox_host.errors import PassphraseError, TrustStoreError
 
 __all__ = [
     "DEVELOPMENT_KEY_NAME",
+    "MAX_KEY_FILE_BYTES",
     "TRUST_STORE_NAME",
     "DevelopmentKey",
     "PrivateKey",
     "create_development_key",
+    "fingerprint",
     "format_public_key",
     "generate_key",
     "is_private",
@@ -57,11 +57,9 @@ __all__ = [
 ]
 
 DEVELOPMENT_KEY_NAME: Final = "dev.key"
-MAX_KEY_FILE_BYTES: Final = 16 << 10
 
 _OPENSSH_HEADER: Final = b"-----BEGIN OPENSSH PRIVATE KEY-----"
 _WHAT: Final = PRIVATE_KEY
-_PRIVATE_PEM: Final = re.compile(rb"-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----")
 _WHAT_PUBLIC: Final = "the public key"
 
 
@@ -179,43 +177,6 @@ def parse_private_key(
     return PrivateKey(key)
 
 
-def parse_public_key(data: bytes) -> bytes:
-    """Read a public key: an OpenSSH line, PEM, base64 of 32 bytes, or 32 raw bytes.
-
-    Returns:
-        The 32 raw bytes, checked to be safe to trust.
-
-    Raises:
-        TrustStoreError: it is none of these, or the key is weak.
-    """
-    remedy = "Give an Ed25519 public key: an OpenSSH line, PEM, or base64 of its 32 bytes."
-    raw = _public_bytes(data[: MAX_KEY_FILE_BYTES + 1])
-    if raw is None:
-        raise TrustStoreError("the public key cannot be read.", remedy=remedy)
-    weakness = public_key_fault(raw)
-    if weakness:
-        raise TrustStoreError(
-            f"the public key {weakness}; anyone could sign for it.", remedy=remedy
-        )
-    return raw
-
-
-def is_private(data: bytes) -> bool:
-    """Tell whether `data` begins as the PEM of a private key does, whatever its algorithm."""
-    return _PRIVATE_PEM.match(data.lstrip()) is not None
-
-
-def format_public_key(public: bytes, comment: str = "") -> str:
-    """Return a raw public key as the one line that OpenSSH writes, without a line feed."""
-    line = (
-        Ed25519PublicKey.from_public_bytes(public)
-        .public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-        .decode()
-    )
-    words = " ".join("".join(c if c.isprintable() else " " for c in comment).split())
-    return f"{line} {words}" if words else line
-
-
 def create_development_key(config_dir: Path, trust_store: Path | None = None) -> DevelopmentKey:
     """Return this user's development key, making and trusting it where there is none.
 
@@ -240,23 +201,6 @@ def create_development_key(config_dir: Path, trust_store: Path | None = None) ->
         # For a revoked key this says so, and what to do.
         add_key(store, key.public, "development key", roles=("developer",), plugins=("*",))
     return DevelopmentKey(key, path, store, created)
-
-
-def _public_bytes(data: bytes) -> bytes | None:
-    if len(data) == PUBLIC_KEY_BYTES:
-        return data
-    text = data.strip()
-    try:
-        if text.startswith(b"ssh-"):
-            key = serialization.load_ssh_public_key(text)
-        elif text.startswith(b"-----BEGIN"):
-            key = serialization.load_pem_public_key(text)  # type: ignore[assignment]
-        else:
-            raw = base64.b64decode(text, validate=True)
-            return raw if len(raw) == PUBLIC_KEY_BYTES else None
-    except (ValueError, binascii.Error, UnsupportedAlgorithm):
-        return None
-    return key.public_bytes_raw() if isinstance(key, Ed25519PublicKey) else None
 
 
 def _not_a_key(where: str) -> TrustStoreError:

@@ -69,13 +69,20 @@ _DROPPINGS: Final = (
 _DROPPING: Final = re.compile(
     "|".join(fnmatch.translate(pattern) for patterns, _, _ in _DROPPINGS for pattern in patterns)
 )
-_RESERVED: Final = re.compile(r"(?i:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])(?:\..*)?")
+# Windows drops the spaces before the first dot when it looks for a device: "nul .txt" is one.
+_RESERVED: Final = re.compile(
+    r"(?i:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³]) *(?:\..*)?"
+)
+# FAT and NTFS give every longer name such a second one: "PLUGIN~1.JSO" can be plugin.json.
+_SHORT_NAME: Final = re.compile(r"[^.]{1,7}~[0-9]{1,6}(?:\.[^.]{0,3})?")
 _UNPORTABLE: Final = frozenset('\\:*?"<>|')
 # Characters that show as nothing although `str.isprintable` lets them pass: fillers, joiners and
 # variation selectors (Default_Ignorable_Code_Point), and the empty braille pattern.
 _INVISIBLE: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
+# They look like "/" or "\\" in most fonts, so that one file reads as a file in a directory.
+_SLASH_ALIKE: Final = frozenset("\u2044\u2215\u2216\u2571\u2572\u27cb\u27cd\u29f5\u29f8\u29f9")
 _SHOWN_CHARACTERS: Final = 160
 
 
@@ -96,13 +103,25 @@ def check_path(path: str) -> None:
         BundleError: the path is absolute, climbs, is too long or too deep, or one of its
             components breaks a rule; the message says which and what to do.
     """
-    if len(path) > MAX_PATH_BYTES or len(path.encode("utf-8", "replace")) > MAX_PATH_BYTES:
-        raise BundleError(f"the path {shown(path)} is longer than {MAX_PATH_BYTES} bytes.")
+    check_length(path)
     components = path.split("/")
     if len(components) > MAX_DEPTH:
         raise BundleError(f"the path {shown(path)} is deeper than {MAX_DEPTH} components.")
     for component in components:
         check_component(component, path)
+
+
+def check_length(path: str) -> None:
+    """Check that a path fits every platform's PATH_MAX.
+
+    Raises:
+        BundleError: it has more than 1,024 bytes in UTF-8.
+    """
+    if len(path) > MAX_PATH_BYTES or len(path.encode("utf-8", "replace")) > MAX_PATH_BYTES:
+        raise BundleError(
+            f"the path {shown(path)} is longer than {MAX_PATH_BYTES} bytes.",
+            remedy="Use shorter names or fewer levels, and sign again.",
+        )
 
 
 def check_component(name: str, path: str) -> None:
@@ -187,7 +206,19 @@ def _deceptive(name: str) -> str:
         return "it holds a control, invisible or direction-changing character"
     if not unicodedata.is_normalized("NFC", name):
         return "it is not in Unicode normal form C"
-    return ""
+    return "" if name.isascii() else _misleading(name)
+
+
+def _misleading(name: str) -> str:
+    """Return how a name with other than ASCII characters misleads the eye or a converter, or ""."""
+    if unicodedata.category(name[0]).startswith("M"):
+        return "it begins with a mark that is drawn over the character before it"
+    if _SLASH_ALIKE.intersection(name):
+        return "it holds a character that looks like a slash"
+    # Converting to an older character set makes a slash of U+FF0F and dots of U+2025.
+    compatible = unicodedata.normalize("NFKC", name)
+    reason = _unportable(compatible) if compatible != name else ""
+    return f"converted to plain characters, {reason}" if reason else ""
 
 
 def _unportable(name: str) -> str:
@@ -201,6 +232,10 @@ def _unportable(name: str) -> str:
         return "it ends with a dot or a space, which Windows drops"
     if name[0] == " ":
         return "it begins with a space"
+    if name[0] == "-":
+        return "it begins with a dash, which commands take for an option"
     if _RESERVED.fullmatch(name):
         return "Windows reserves it for a device"
+    if _SHORT_NAME.fullmatch(name):
+        return "Windows may have it as the short name of another file"
     return ""

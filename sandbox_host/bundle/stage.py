@@ -28,12 +28,16 @@ _MAX_COPIES: Final = 1_000
 """Copies of one bundle that may lie beside each other: one per host that runs it."""
 
 
-def stage(bundle: VerifiedBundle, parent: Path) -> Path:
+def stage(
+    bundle: VerifiedBundle, parent: Path, bytecode: Mapping[str, bytes] | None = None
+) -> Path:
     """Make the private copy of a verified bundle.
 
     Args:
         bundle: whose bytes are written.
         parent: an existing directory that is ours with mode 0700.
+        bytecode: what was compiled of this very bundle, by path; it lies in ``__pycache__``, which
+            no bundle may have, so that it never takes a verified file's place.
 
     Returns:
         The package directory ``parent/<identity>-<digest>/<identity>``. What is above it is fit
@@ -53,7 +57,7 @@ def stage(bundle: VerifiedBundle, parent: Path) -> Path:
         _check_private(os.fstat(descriptor), parent)
         name = _make_unique(descriptor, name)
         try:
-            _write_package(descriptor, name, identity, bundle.files)
+            _write_package(descriptor, name, identity, {**(bytecode or {}), **bundle.files})
         except BaseException:
             remove(parent / name)
             raise

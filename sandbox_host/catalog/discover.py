@@ -1,7 +1,8 @@
 """The plugins below a directory, as their plugin.json says; one bad one never hides the others.
 
-Every open is relative to a descriptor and follows no link, so that a name swapped while it is read
-leads nowhere else. Nothing of a plugin but its plugin.json is opened.
+A plugin is a directory or a ``.plugin`` archive. Every open is relative to a descriptor and follows
+no link, so that a name swapped while it is read leads nowhere else. Nothing of a plugin but its
+plugin.json is read.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from sandbox_host.bundle import archive
+from sandbox_host.bundle.archive_format import SUFFIX
 from sandbox_host.bundle.contents import MANIFEST_NAME
 from sandbox_host.bundle.plugin_json import MAX_MANIFEST_BYTES, parse_manifest
-from sandbox_host.errors import ConfigError, ManifestError
+from sandbox_host.errors import BundleError, ConfigError, ManifestError
 from sandbox_host.model import Manifest
 from sandbox_host.reading import escaped
 
@@ -37,10 +40,10 @@ class DiscoveredState(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Discovered:
-    """One plugin directory.
+    """One plugin.
 
     Attributes:
-        path: the directory.
+        path: its directory or archive.
         name: as plugin.json has it; None where it cannot be read.
         state: "found", "disabled" (``config.enabled`` is false) or "unreadable".
         reason: why it is disabled or unreadable, on one line; "" for a found one.
@@ -55,19 +58,32 @@ class Discovered:
 
 
 def _read_manifest(directory_fd: int, name: str) -> bytes | None:
-    """Return plugin.json of a subdirectory, at most one byte more than is allowed.
+    """Return plugin.json of one name in the directory, at most one byte more than is allowed.
 
-    Returns None where `name` is no plugin directory: a file, or without plugin.json.
+    Returns None where `name` is no plugin: without plugin.json, or a file but no archive.
 
     Raises:
         OSError: it cannot be opened or read.
         ManifestError: it is a link, or its plugin.json is no regular file.
+        BundleError: it is called an archive, and is none of ours.
     """
     mode = os.stat(name, dir_fd=directory_fd, follow_symlinks=False).st_mode
     if stat.S_ISLNK(mode):
         raise ManifestError("it is a symbolic link, and links are not followed")
-    if not stat.S_ISDIR(mode):
-        return None
+    if stat.S_ISDIR(mode):
+        return _in_directory(directory_fd, name)
+    return _in_archive(directory_fd, name) if name.endswith(SUFFIX) else None
+
+
+def _in_archive(directory_fd: int, name: str) -> bytes | None:
+    descriptor = os.open(name, _FILE, dir_fd=directory_fd)
+    try:
+        return archive.read_manifest(descriptor, name, MAX_MANIFEST_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def _in_directory(directory_fd: int, name: str) -> bytes | None:
     plugin_fd = os.open(name, _DIRECTORY, dir_fd=directory_fd)
     try:
         found = os.stat(MANIFEST_NAME, dir_fd=plugin_fd, follow_symlinks=False)
@@ -92,7 +108,7 @@ def _discover_one(directory_fd: int, directory: Path, name: str) -> Discovered |
         manifest = parse_manifest(data)
     except FileNotFoundError:
         return None
-    except ManifestError as error:
+    except (BundleError, ManifestError) as error:
         return Discovered(path, None, DiscoveredState.UNREADABLE, escaped(str(error), 1_000))
     except OSError as error:
         reason = f"it cannot be read: {error.strerror}"
@@ -137,9 +153,10 @@ def _told_apart(one: Discovered, homes: dict[str, list[str]]) -> Discovered:
 
 
 def discover(directory: str | os.PathLike[str]) -> list[Discovered]:
-    """Return the plugins in the directories directly below `directory`, sorted by path.
+    """Return the plugins directly below `directory`, sorted by path.
 
-    A subdirectory without plugin.json is not a plugin and is not listed; nor are hidden ones.
+    A subdirectory without plugin.json is not a plugin and is not listed; nor is a file that is
+    not called ``*.plugin``, or what is hidden.
 
     Raises:
         ConfigError: `directory` itself cannot be read, or has more than 10,000 entries.

@@ -26,14 +26,20 @@ COMMANDS: Final[Mapping[str, str]] = {
     "new": "Write a new plugin that works.",
     "keygen": "Make a signing key.",
     "sign": "Sign a plugin.",
+    "pack": "Pack a plugin into one file.",
     "verify": "Tell whether plugins are what a trusted key signed.",
     "inspect": "Show what a plugin is and asks for, without trusting it.",
     "trust": "Decide whose signatures count.",
+    "approve": "Approve what an update asks for more.",
+    "history": "Show what was admitted, and correct that.",
     "check": "Try a plugin in the sandbox, before it is signed.",
+    "scan": "Show what plugins' sources reach for.",
+    "trace": "Propose the permissions and limits that a plugin's tests need.",
     "run": "Run plugins until Ctrl-C.",
     "call": "Run one operation of a plugin and print its result.",
     "data": "List and remove plugins' data.",
     "dossier": "Show why plugins ended.",
+    "journal": "Verify and show the journal.",
     "denials": "Show what plugins asked for and were not granted.",
     "doctor": "Show what this machine offers to confine plugins.",
 }
@@ -89,6 +95,7 @@ def cli() -> None:
     \b
     Exit codes: 0 ok · 1 not verified, refused, or failed · 2 usage
     3 unsigned · 4 signer not trusted, revoked, expired or out of scope
+    5 older than a version seen before, or the clock was set back
     6 trust store, configuration or machine unusable · 7 internal error
 
     \b

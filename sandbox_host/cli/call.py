@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sandbox_host.cli.downgrades import allow_downgrade
 from sandbox_host.cli.exits import Exit, exit_for
 from sandbox_host.cli.failure import show_log, show_trace
-from sandbox_host.cli.options import host_options, plugin_directory
+from sandbox_host.cli.options import host_options, plugin_bundle
 from sandbox_host.cli.output import fail, no_library_notes, note, working
 from sandbox_host.errors import PluginError, UsageError
 from sandbox_host.runtime.blocking import BlockingHost
 
 if TYPE_CHECKING:
+    from sandbox_host.admission.history import Downgrade
     from sandbox_host.cli.options import HostOptions
     from sandbox_host.config import HostConfig
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     short_help="Run one operation of a plugin and print its result.",
     context_settings={"ignore_unknown_options": True},
 )
-@plugin_directory
+@plugin_bundle
 @click.argument("operation")
 @click.argument("arguments", metavar="[JSON]...", nargs=-1)
 @click.option("--kw", "keywords", multiple=True, metavar="NAME=JSON", help="A keyword argument.")
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="How long the call may take. Default: the plugin's own wall time limit.",
 )
+@allow_downgrade
 @host_options
 def command(
     directory: Path,
@@ -44,11 +47,13 @@ def command(
     arguments: tuple[str, ...],
     keywords: tuple[str, ...],
     deadline: float | None,
+    downgrades: tuple[Downgrade, ...],
     host: HostOptions,
 ) -> int:
-    """Load the plugin in DIR, call OPERATION with JSON values, and print the result as JSON.
+    """Load PLUGIN, call OPERATION with JSON values, and print the result as JSON.
 
-    Text needs its own quotes: '"two words"'. Bytes in a result are shown as {"base64": ...}.
+    PLUGIN is a directory or an archive. Text needs its own quotes: '"two words"'. Bytes in a
+    result are shown as {"base64": ...}.
 
     \b
     Example:
@@ -59,7 +64,7 @@ def command(
     named = dict(_keyword(text) for text in keywords)
     config = host.read()
     try:
-        result = _called(config, directory, operation, values, named, deadline)
+        result = _called(config, directory, operation, values, named, deadline, downgrades)
     except PluginError as error:
         show_trace(error)
         fail(str(error))
@@ -77,11 +82,12 @@ def _called(
     values: list[Any],
     named: dict[str, Any],
     deadline: float | None,
+    downgrades: tuple[Downgrade, ...],
 ) -> Any:
     # What the library would warn of is in the error that it raises, and in the plan's notes.
     with no_library_notes(), BlockingHost(config) as running:
         with working(f"loading {directory}"):
-            plugin = running.load(directory)
+            plugin = running.load(directory, downgrades=downgrades)
         for text in plugin.plan.notes:
             note(f"note: {text}")
         with working(f"calling {operation}"):

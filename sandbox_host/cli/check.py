@@ -10,18 +10,20 @@ import click
 
 from sandbox_host.admission.plan import check_version
 from sandbox_host.admission.policy import Policy, limit_differences, permission_differences
-from sandbox_host.bundle.reader import read_directory
 from sandbox_host.bundle.rules import check_contents
+from sandbox_host.bundle.source import read_bundle
 from sandbox_host.cli.describe import counted, limit_lines, permission_lines, size
 from sandbox_host.cli.exits import Exit, exit_for
 from sandbox_host.cli.failure import show_trace
-from sandbox_host.cli.options import plugin_directory, trial_options
+from sandbox_host.cli.options import plugin_bundle, trial_options
 from sandbox_host.cli.output import fail, field, no_library_notes, say, working
 from sandbox_host.cli.tables import print_receipt
 from sandbox_host.errors import AdmissionError, PluginError, StartError
 from sandbox_host.health.verdict import HealthStatus
 from sandbox_host.ipc.calls import Pending
+from sandbox_host.reading import sentence
 from sandbox_host.runtime.healthcheck import ask, judge_health
+from sandbox_host.runtime.observed import Observed
 from sandbox_host.runtime.throwaway import ThrowawayHost
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ _MAX_LOG_LINES: Final = 10
 
 
 @click.command("check", short_help="Try a plugin in the sandbox, before it is signed.")
-@plugin_directory
+@plugin_bundle
 @click.option("--static", is_flag=True, help="Look at plugin.json and the files only; run nothing.")
 @trial_options
 def command(
@@ -43,9 +45,9 @@ def command(
     static: bool,
     host: HostOptions,
 ) -> int:
-    """Check the plugin in DIR: plugin.json, its files, and a trial in the real sandbox.
+    """Check PLUGIN, a directory or archive: plugin.json, its files, and a trial in the sandbox.
 
-    The trial loads a copy that is signed with a throw-away key, in a host of its own. DIR, your
+    The trial loads a copy that is signed with a throw-away key, in a host of its own. PLUGIN, your
     trust store and your plugins' data are not touched. What no host of this version loads is
     refused with --static as well, with exit code 1.
 
@@ -55,7 +57,7 @@ def command(
       sandbox-host check downloads/unknown_plugin --static
     """
     config = host.read()
-    contents = read_directory(directory)
+    contents = read_bundle(directory)
     manifest = check_contents(contents.files)
     say(f"{directory}: {manifest.identity} {manifest.version}")
     warnings = _static(contents, manifest, config)
@@ -126,7 +128,7 @@ def _trial(contents: Contents, config: HostConfig) -> list[str]:
         SandboxHostError: it was refused, or this machine cannot confine it.
     """
     # What the library would warn of is part of the report.
-    with no_library_notes(), ThrowawayHost(config) as host:
+    with no_library_notes(), ThrowawayHost(config, observing=True) as host:
         started = time.monotonic()
         try:
             with working("trying it in the sandbox"):
@@ -134,6 +136,7 @@ def _trial(contents: Contents, config: HostConfig) -> list[str]:
         except StartError as error:
             show_trace(error)
             raise
+        identity = process.identity
         field("trial", f"ready after {time.monotonic() - started:.2f} s")
         warnings = [*process.plan.notes, *_show_interface(process)]
         warnings += _show_health(process)
@@ -144,7 +147,17 @@ def _trial(contents: Contents, config: HostConfig) -> list[str]:
         printed = process.log_tail(_MAX_LOG_LINES)
     for line in printed:
         field("printed", line)
+    warnings += denial_lines(host, identity)
     return [*warnings, f"clean-up: {problem}"] if problem else warnings
+
+
+def denial_lines(host: ThrowawayHost, identity: str) -> list[str]:
+    """Return what a plugin that is gone was refused, each once; also what it caught itself."""
+    lines = [f"denied: {sentence(what)}" for what in host.core.denials[identity]]
+    observed = host.observed.get(identity, Observed())
+    reports = {(one.rule, one.asked): one for one in observed.denied}
+    reports |= {(one.rule, one.asked): one for one in host.core.reports[identity]}
+    return lines + [f"denied, by its own word: {sentence(one.text)}" for one in reports.values()]
 
 
 def _show_interface(process: PluginProcess) -> tuple[str, ...]:

@@ -10,7 +10,9 @@ from sandbox_host.errors import (
     AttestationError,
     ConfigError,
     ConfinementError,
+    HistoryError,
     JournalError,
+    RollbackError,
     SandboxHostError,
     TrustStoreError,
     UnsignedError,
@@ -29,7 +31,7 @@ class Exit(enum.IntEnum):
     UNSIGNED = 3
     UNTRUSTED = 4
     ROLLBACK = 5
-    """Kept free for a version older than one seen before."""
+    """Older than a version seen before, or another with the same version; or the clock is."""
     ENVIRONMENT = 6
     """The trust store, a key file, the configuration or this machine cannot be used."""
     INTERNAL = 7
@@ -42,12 +44,14 @@ class Exit(enum.IntEnum):
 _BY_ERROR: Final[tuple[tuple[type[SandboxHostError], Exit], ...]] = (
     (UnsignedError, Exit.UNSIGNED),
     (UntrustedError, Exit.UNTRUSTED),
+    (RollbackError, Exit.ROLLBACK),
     (UsageError, Exit.USAGE),
     (TrustStoreError, Exit.ENVIRONMENT),
     (ConfigError, Exit.ENVIRONMENT),
     (ConfinementError, Exit.ENVIRONMENT),
     (AttestationError, Exit.ENVIRONMENT),
     (JournalError, Exit.ENVIRONMENT),
+    (HistoryError, Exit.ENVIRONMENT),
     (SandboxHostError, Exit.REFUSED),
 )
 

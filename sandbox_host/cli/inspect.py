@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,41 +13,73 @@ import click
 from sandbox_host.bundle.contents import ENVELOPE_NAME, digest_of
 from sandbox_host.bundle.differences import differences
 from sandbox_host.bundle.envelope import format_time, parse_envelope, parse_statement
-from sandbox_host.bundle.reader import read_directory
 from sandbox_host.bundle.rules import check_contents
+from sandbox_host.bundle.source import read_bundle
+from sandbox_host.bundle.trust import TrustStore
 from sandbox_host.cli.describe import limit_lines, permission_lines, size
-from sandbox_host.cli.options import output_format, plugin_directory
+from sandbox_host.cli.export import KINDS, export
+from sandbox_host.cli.options import output_format, plugin_bundle, trust_options
 from sandbox_host.cli.output import clean, field, print_json, say
-from sandbox_host.errors import VerificationError
+from sandbox_host.cli.targets import Target, check_targets, reads_targets
+from sandbox_host.errors import UsageError, VerificationError
 
 if TYPE_CHECKING:
     from sandbox_host.bundle.contents import Contents
+    from sandbox_host.cli.options import HostOptions
     from sandbox_host.model import Manifest
 
 _WARNING = "NOT VERIFIED. Inspecting is not verifying: nobody has checked any of this."
 
 
 @click.command("inspect", short_help="Show what a plugin is and asks for, without trusting it.")
-@plugin_directory
+@plugin_bundle
 @output_format
-def command(directory: Path, as_format: str) -> None:
-    """Show what the plugin in DIR is and asks for, and what its envelope claims.
+@click.option(
+    "--export",
+    "targets",
+    callback=reads_targets(*KINDS),
+    metavar="PART[=FILE]",
+    multiple=True,
+    help=f"Write a part of the signature instead: {', '.join(KINDS)}; may be repeated.",
+)
+@click.option(
+    "--by",
+    default="",
+    metavar="KEY",
+    help="Of several signatures, export the one by the key whose id begins so.",
+)
+@trust_options
+def command(
+    directory: Path, as_format: str, targets: tuple[Target, ...], by: str, host: HostOptions
+) -> None:
+    """Show what PLUGIN is and asks for, and what its envelope claims.
 
-    Inspecting is not verifying: no key is looked up and no signature is checked. Nothing of the
-    plugin is run.
+    PLUGIN is a directory or an archive. Inspecting is not verifying: no key is looked up and no
+    signature is checked. Nothing of the plugin is run.
+
+    --export writes what another tool needs to check a signature: pae (the bytes that were signed),
+    sig (the signature) and pem (the public key, which the trust store must have).
 
     \b
     Example:
       sandbox-host inspect downloads/weather_model
+      sandbox-host inspect weather_model --export pae=w.pae --export sig=w.sig --export pem=w.pem
+      openssl pkeyutl -verify -rawin -pubin -inkey w.pem -in w.pae -sigfile w.sig
     """
-    contents = read_directory(directory)
+    wanted = check_targets(targets, "--export")
+    if by and not wanted:
+        raise UsageError("--by says which signature to export.", remedy="Give --export as well.")
+    contents = read_bundle(directory)
+    if wanted:
+        export(contents, wanted, by, lambda: TrustStore.load(host.read().trust_store))
+        return
     manifest = check_contents(contents.files)
     claim = _claim(contents)
     if as_format == "json":
         print_json(_document(directory, contents, manifest, claim))
         return
     say(f"{directory}: {manifest.identity} {manifest.version}")
-    say(f"{_WARNING} Next: sandbox-host verify {directory}")
+    say(f"{_WARNING} Next: sandbox-host verify {shlex.quote(str(directory))}")
     _print_manifest(manifest)
     _print_claim(claim)
     say()
@@ -66,7 +99,8 @@ def _claim(contents: Contents) -> dict[str, Any]:
         return {"signed": True, "malformed": clean(error.message)}
     return {
         "signed": True,
-        "key": envelope.key_id,
+        "key": clean(envelope.key_id),
+        "keys": [clean(one.key_id) for one in envelope.signatures],
         "name": statement.name,
         "version": statement.version,
         "created": format_time(statement.created),
@@ -144,7 +178,8 @@ def _print_claim(claim: dict[str, Any]) -> None:
     if "malformed" in claim:
         field("malformed", claim["malformed"])
         return
-    field("key", claim["key"])
+    for key in claim["keys"]:
+        field("claims key", key or "none")
     field("signed", f"{claim['name']} {claim['version']}, {claim['files']} files")
     field("created", claim["created"])
     if claim["expires"]:

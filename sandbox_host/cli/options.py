@@ -41,9 +41,15 @@ class SuggestingGroup(click.Group):
 DIRECTORY: Final = click.Path(exists=True, file_okay=False, path_type=Path)
 """A plugin's directory; that it is no link and what is in it, the reader checks."""
 
+BUNDLE: Final = click.Path(exists=True, path_type=Path)
+"""A plugin's directory or ``.plugin`` archive; `bundle.source.read_bundle` checks which."""
+
 FILE: Final = click.Path(path_type=Path)
 
 plugin_directory = click.argument("directory", metavar="DIR", type=DIRECTORY)
+
+plugin_bundle = click.argument("directory", metavar="PLUGIN", type=BUNDLE)
+"""Either form of a plugin; for commands that write nothing into it."""
 
 output_format = click.option(
     "--format",
@@ -156,6 +162,12 @@ def trust_options(function: Function) -> Function:
 def state_options(function: Function) -> Function:
     """Add the two options of commands about what hosts keep; the function gets ``host``."""
     decorate: Callable[[Function], Function] = _gathered(_CONFIG, _STATE_DIR)
+    return decorate(function)
+
+
+def memory_options(function: Function) -> Function:
+    """Add the three options of commands about what was admitted; the function gets ``host``."""
+    decorate: Callable[[Function], Function] = _gathered(_CONFIG, _TRUST_STORE, _STATE_DIR)
     return decorate(function)
 
 

@@ -1,7 +1,8 @@
-"""Where passphrases come from: a terminal or an open descriptor, never an argument.
+"""Where passphrases come from: a terminal, an open descriptor or a variable, never an argument.
 
-Arguments can be listed by every user of the machine, and environment variables are inherited by
-whatever is started.
+Arguments can be listed by every user of the machine. Environment variables are inherited by
+whatever is started, so one is used only where it is named, as CI services hand out their secrets,
+and is removed from this process's environment when it is read.
 """
 
 from __future__ import annotations
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
     from sandbox_host.bundle.keys import PrivateKey
 
 MAX_PASSPHRASE_BYTES: Final = 1_024
+
+passphrase_env = click.option(
+    "--passphrase-env",
+    metavar="NAME",
+    help="Take the key's passphrase from this environment variable, as CI services hand it out.",
+)
+
 _CHUNK_BYTES: Final = 256
 
 
@@ -67,7 +75,37 @@ def ask_passphrase(prompt: str, *, confirm: bool = False) -> bytes:
     return answer.encode()
 
 
-def open_private_key(path: Path, descriptor: int | None) -> PrivateKey:
+def take_passphrase(name: str) -> bytes:
+    """Return what an environment variable holds, and remove it from the environment.
+
+    Raises:
+        UsageError: it is not set, empty or too long.
+    """
+    passphrase = os.environb.pop(os.fsencode(name), b"")
+    if not passphrase or len(passphrase) > MAX_PASSPHRASE_BYTES:
+        raise UsageError(
+            f"${name} holds no passphrase of 1 to {MAX_PASSPHRASE_BYTES} bytes.",
+            remedy="Export it, or give the passphrase with --passphrase-fd.",
+        )
+    return passphrase
+
+
+def given_passphrase(descriptor: int | None, variable: str | None) -> bytes | None:
+    """Return the passphrase that the command line leads to; None where it names neither way.
+
+    Raises:
+        UsageError: it names both, or there is none where it says.
+    """
+    if descriptor is not None and variable is not None:
+        raise UsageError(
+            "--passphrase-fd and --passphrase-env exclude each other.", remedy="Keep one of them."
+        )
+    if descriptor is not None:
+        return read_passphrase(descriptor)
+    return take_passphrase(variable) if variable is not None else None
+
+
+def open_private_key(path: Path, descriptor: int | None, variable: str | None = None) -> PrivateKey:
     """Read a private key, asking for its passphrase only where it has one.
 
     Raises:
@@ -77,8 +115,9 @@ def open_private_key(path: Path, descriptor: int | None) -> PrivateKey:
     """
     from sandbox_host.bundle.keys import load_private_key
 
-    if descriptor is not None:
-        return load_private_key(path, read_passphrase(descriptor))
+    given = given_passphrase(descriptor, variable)
+    if given is not None:
+        return load_private_key(path, given)
     try:
         return load_private_key(path)
     except PassphraseError:

@@ -16,9 +16,10 @@ from sandbox_host.admission.policy import Policy
 from sandbox_host.catalog.discover import DiscoveredState, discover
 from sandbox_host.catalog.readme import update_readme
 from sandbox_host.cli.describe import counted
+from sandbox_host.cli.downgrades import allow_downgrade
 from sandbox_host.cli.exits import Exit, exit_for
 from sandbox_host.cli.failure import show_log
-from sandbox_host.cli.options import DIRECTORY, FILE, host_options
+from sandbox_host.cli.options import BUNDLE, FILE, host_options
 from sandbox_host.cli.output import fail, note, place, working
 from sandbox_host.cli.tables import print_plugins, print_receipt
 from sandbox_host.errors import AttestationError, ConfigError, PluginError, RefusedError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
+    from sandbox_host.admission.history import Downgrade
     from sandbox_host.cli.options import HostOptions
     from sandbox_host.config import HostConfig
 
@@ -55,12 +57,14 @@ class _Start:
         discovered: found in the plugin directory, where one that fails does not stop the rest.
         disabled: found there, and not to be loaded.
         failed: whether one of them could not be read or loaded.
+        downgrades: what the operator lets in although history speaks against it.
     """
 
     directories: list[Path]
     discovered: bool = False
     disabled: _Entries = field(default_factory=dict)
     failed: bool = False
+    downgrades: tuple[Downgrade, ...] = ()
 
     def tell(self, text: str) -> None:
         """Tell of one that failed, and remember it for the exit code."""
@@ -69,7 +73,7 @@ class _Start:
 
 
 @click.command("run", short_help="Run plugins until Ctrl-C.")
-@click.argument("directories", metavar="[DIR]...", type=DIRECTORY, nargs=-1)
+@click.argument("directories", metavar="[PLUGIN]...", type=BUNDLE, nargs=-1)
 @click.option("--once", is_flag=True, help="Load, show and unload.")
 @click.option(
     "--manifest",
@@ -78,21 +82,25 @@ class _Start:
     metavar="FILE",
     help="A README whose plugin manifest, a block of JSON, is kept up to date meanwhile.",
 )
+@allow_downgrade
 @host_options
 def command(
     directories: tuple[Path, ...],
     once: bool,
     readme: Path | None,
+    downgrades: tuple[Downgrade, ...],
     host: HostOptions,
 ) -> int:
-    """Verify, confine and load the plugin in each DIR, and run them until Ctrl-C or SIGTERM.
+    """Verify, confine and load each PLUGIN, and run them until Ctrl-C or SIGTERM.
+
+    A PLUGIN is a directory, or an archive made with `sandbox-host pack`.
 
     Prints what confines each plugin, read back from the kernel, and what each was granted. One
     that is refused stops the start of all. At the end each may clean up and is unloaded; a second
     Ctrl-C does not wait for that.
 
-    Without DIR, the plugins in the configuration's plugin_directory: one that is refused is told,
-    the others run, and the exit code is 1 in the end.
+    Without PLUGIN, the plugins in the configuration's plugin_directory: one that is refused is
+    told, the others run, and the exit code is 1 in the end.
 
     \b
     Example:
@@ -101,6 +109,7 @@ def command(
     """
     config = host.read()
     start = _Start(list(directories)) if directories else _discovered(config)
+    start.downgrades = downgrades
     shown = _Readme(readme, start.disabled)
     try:
         with _stop_on_signal() as stop, shown, BlockingHost(config) as running:
@@ -124,7 +133,7 @@ def _discovered(config: HostConfig) -> _Start:
         ConfigError: it cannot be read.
     """
     if config.plugin_directory is None:
-        text = "Missing argument 'DIR...', and the configuration names no plugin_directory."
+        text = "Missing argument 'PLUGIN...', and the configuration names no plugin_directory."
         raise click.UsageError(text, click.get_current_context())
     start = _Start([], discovered=True)
     policy = Policy.from_config(config)
@@ -146,7 +155,7 @@ def _load(
     for directory in start.directories:
         try:
             with working(f"loading {directory}"):
-                plugin = running.load(directory)
+                plugin = running.load(directory, downgrades=start.downgrades)
         except _OF_ONE_PLUGIN as error:
             if not start.discovered:
                 raise

@@ -5,24 +5,21 @@ from __future__ import annotations
 import os
 import re
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from sandbox_host.bundle.envelope import format_time
-from sandbox_host.bundle.keys import (
-    MAX_KEY_FILE_BYTES,
-    format_public_key,
-    is_private,
-    parse_public_key,
-)
-from sandbox_host.bundle.trust import ROLES, Revocation, Role, TrustStore
-from sandbox_host.bundle.trust_edit import add_key, revoke
+from sandbox_host.bundle.keys import fingerprint, format_public_key
+from sandbox_host.bundle.trust import ROLES, Revocation, Role, Threshold, TrustStore
+from sandbox_host.bundle.trust_edit import add_key, add_threshold, revoke
 from sandbox_host.cli.describe import counted
+from sandbox_host.cli.moments import read_moment
 from sandbox_host.cli.options import SuggestingGroup, output_format, trust_options
 from sandbox_host.cli.output import clean, field, note, print_json, print_table, say
-from sandbox_host.errors import TrustStoreError, UsageError
+from sandbox_host.cli.signers import read_public_key
+from sandbox_host.cli.trust_root import install, root, sign
+from sandbox_host.errors import UsageError
 
 if TYPE_CHECKING:
     from sandbox_host.bundle.trust import TrustedKey
@@ -57,22 +54,42 @@ def command() -> None:
     help='Plugins that the key may sign, such as "weather_*"; repeatable. Default: all.',
 )
 @click.option("--role", type=click.Choice(ROLES), default="publisher", show_default=True)
+@click.option(
+    "--not-before",
+    callback=read_moment,
+    metavar="TIME",
+    help="The key counts from then on, as 2027-01-31T00:00:00Z.",
+)
+@click.option("--not-after", callback=read_moment, metavar="TIME", help="And until then.")
 @trust_options
 def add(
-    public_key: str, label: str, plugins: tuple[str, ...], role: Role, host: HostOptions
+    public_key: str,
+    label: str,
+    plugins: tuple[str, ...],
+    role: Role,
+    not_before: datetime | None,
+    not_after: datetime | None,
+    host: HostOptions,
 ) -> None:
     """Trust a public key: an OpenSSH line, PEM, or base64 of its 32 bytes.
 
-    Compare its id with its owner's by another way first: whoever holds the private key can have
-    code run here.
+    Compare its id or fingerprint with its owner's by another way first: whoever holds the private
+    key can have code run here. A key that anyone could sign for is refused.
 
     \b
     Example:
       sandbox-host trust add team.pub --label "weather team" --plugins 'weather_*'
     """
     store = host.read().trust_store
-    patterns = plugins or (_EVERY_PLUGIN,)
-    key = add_key(store, _public_key(public_key), label, roles=(role,), plugins=patterns)
+    key = add_key(
+        store,
+        read_public_key(public_key),
+        label,
+        roles=(role,),
+        plugins=plugins or (_EVERY_PLUGIN,),
+        not_before=not_before,
+        not_after=not_after,
+    )
     say(f"{store}: trusts {key.label}")
     _print_key(key)
     if not plugins:
@@ -110,8 +127,37 @@ def revoke_(
         say(f"{store}: {digest} was revoked on {known.date} already: {known.reason}")
         return
     kind: Any = "bundle" if bundle else "key"
-    revoke(store, Revocation(digest, kind, reason, datetime.now(UTC).date()))
+    before = revoke(store, Revocation(digest, kind, reason, datetime.now(UTC).date()))
     say(f"{store}: the {kind} {digest} is revoked")
+    if not bundle and digest not in before.keys:
+        note("note: no key in the store has this id; a bundle with this digest is refused, too.")
+
+
+@command.command("threshold", short_help="Ask for several signers.")
+@click.argument("count", type=click.IntRange(min=1))
+@click.option(
+    "--plugins",
+    multiple=True,
+    required=True,
+    metavar="PATTERN",
+    help='For these plugins, such as "payments_*"; repeatable.',
+)
+@trust_options
+def threshold(count: int, plugins: tuple[str, ...], host: HostOptions) -> None:
+    """Ask for the signatures of COUNT distinct keys on some plugins.
+
+    It adds an entry and never lowers what another one asks for: the greatest number counts.
+
+    \b
+    Example:
+      sandbox-host trust threshold 2 --plugins 'payments_*'
+    """
+    store = host.read().trust_store
+    changed = add_threshold(store, Threshold(plugins, count))
+    say(f"{store}: {', '.join(plugins)} needs {counted(count, 'signature')}")
+    able = len(changed.keys.keys() - changed.revoked.keys())
+    if able < count:
+        note(f"note: the store has {counted(able, 'key')} that could sign, so nothing passes.")
 
 
 @command.command("list", short_help="List trusted keys and revocations.")
@@ -128,10 +174,12 @@ def list_(host: HostOptions, as_format: str) -> None:
     if as_format == "json":
         print_json(_document(store))
         return
-    now = datetime.now(UTC)
     revoked = counted(len(store.revoked), "revocation")
-    say(f"{store.origin}: {counted(len(store.keys), 'key')}, {revoked}")
+    say(f"{store.origin}: version {store.version}, {counted(len(store.keys), 'key')}, {revoked}")
+    if store.mark.root:
+        say(f"signed by its root, the key {store.mark.root}")
     if store.keys:
+        now = datetime.now(UTC)
         print_table(
             ("KEY", "LABEL", "ROLE", "PLUGINS", "STANDING"),
             [
@@ -139,6 +187,10 @@ def list_(host: HostOptions, as_format: str) -> None:
                 for k in store.keys.values()
             ],
         )
+    if store.threshold > 1:
+        say(f"every plugin needs {counted(store.threshold, 'signature')}")
+    for asked in store.thresholds:
+        say(f"{', '.join(asked.plugins)} needs {counted(asked.count, 'signature')}")
     for gone in store.revoked.values():
         say(f"revoked {gone.date} {gone.kind} {gone.subject}: {gone.reason}")
 
@@ -172,36 +224,6 @@ def show(key_id: str, host: HostOptions) -> None:
     field("standing", _standing(found[0], store, datetime.now(UTC)))
 
 
-def _public_key(text: str) -> bytes:
-    """Return the raw key in the file `text` names, or in the text itself."""
-    file = Path(text)
-    try:
-        data = _read(file) if file.is_file() else text.encode()
-        if is_private(data):
-            raise UsageError(
-                f"{file.name[:80]!r} is a private key, and only its public half is for others.",
-                remedy="Keep it to yourself, and give the public key: `sandbox-host keygen` wrote "
-                "it beside it, with .pub at the end of its name.",
-            )
-        return parse_public_key(data)
-    except (TrustStoreError, ValueError) as error:
-        why = error.message if isinstance(error, TrustStoreError) else "it is not text"
-        raise UsageError(
-            f"{text!r} is neither the file of a public key nor one itself: {why}",
-            remedy="Give an OpenSSH line, PEM, or base64 of the 32 bytes of an Ed25519 key.",
-        ) from error
-    except OSError as error:
-        raise UsageError(
-            f"The public key {text!r} cannot be read: {error.strerror}.",
-            remedy="Check the path and its permissions.",
-        ) from error
-
-
-def _read(file: Path) -> bytes:
-    with file.open("rb") as opened:
-        return opened.read(MAX_KEY_FILE_BYTES + 1)
-
-
 def _standing(key: TrustedKey, store: TrustStore, now: datetime) -> str:
     if key.id in store.revoked:
         return f"revoked on {store.revoked[key.id].date}"
@@ -216,6 +238,7 @@ def _standing(key: TrustedKey, store: TrustStore, now: datetime) -> str:
 
 def _print_key(key: TrustedKey) -> None:
     field("key", key.id)
+    field("fingerprint", fingerprint(key.public))
     field("role", ", ".join(key.roles))
     field("plugins", key.scope)
 
@@ -224,9 +247,16 @@ def _document(store: TrustStore) -> dict[str, Any]:
     now = datetime.now(UTC)
     return {
         "trust_store": clean(store.origin),
+        "version": store.version,
+        "root": store.mark.root or None,
+        "threshold": store.threshold,
+        "thresholds": [
+            {"plugins": list(one.plugins), "count": one.count} for one in store.thresholds
+        ],
         "keys": [
             {
                 "id": key.id,
+                "fingerprint": fingerprint(key.public),
                 "label": key.label,
                 "roles": list(key.roles),
                 "plugins": list(key.plugins),
@@ -241,3 +271,8 @@ def _document(store: TrustStore) -> dict[str, Any]:
             for r in store.revoked.values()
         ],
     }
+
+
+command.add_command(sign)
+command.add_command(root)
+command.add_command(install)

@@ -1,89 +1,149 @@
-"""``sandbox-host verify``: a verdict for each plugin, for people and for scripts."""
+"""``sandbox-host verify``: a verdict for each plugin, for people, scripts and CI services."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from sandbox_host.bundle.reader import read_directory
+import sandbox_host
 from sandbox_host.bundle.trust import TrustStore
-from sandbox_host.bundle.verify import verify
-from sandbox_host.cli.exits import Exit, exit_for, worst
-from sandbox_host.cli.options import DIRECTORY, output_format, trust_options
-from sandbox_host.cli.output import clean, field, print_json, say
-from sandbox_host.errors import RefusedError
+from sandbox_host.cli.candidates import Candidate, find_candidates
+from sandbox_host.cli.judge import judge, refused_path
+from sandbox_host.cli.options import BUNDLE, trust_options
+from sandbox_host.cli.output import clean, note, place
+from sandbox_host.cli.reports import FORMATS
+from sandbox_host.cli.reports.model import Report, Verdict
+from sandbox_host.cli.targets import Target, check_targets, reads_targets
+from sandbox_host.cli.written import write_file
+from sandbox_host.errors import BundleError, UsageError
+from sandbox_host.runtime.admissions import check_remembered
 
 if TYPE_CHECKING:
+    from sandbox_host.bundle.verify import VerifiedBundle
     from sandbox_host.cli.options import HostOptions
 
-VERIFIED = "verified"
+_TEXT: Final = Target("text", None)
 
 
 @click.command("verify", short_help="Tell whether plugins are what a trusted key signed.")
-@click.argument("directories", metavar="DIR...", type=DIRECTORY, nargs=-1, required=True)
+@click.argument("paths", metavar="PATH...", type=BUNDLE, nargs=-1, required=True)
 @trust_options
-@output_format
-def command(directories: tuple[Path, ...], host: HostOptions, as_format: str) -> int:
-    """Tell whether the plugin in each DIR is exactly what a trusted key signed.
+@click.option(
+    "--format",
+    "targets",
+    callback=reads_targets(*FORMATS),
+    metavar="FORMAT[=FILE]",
+    multiple=True,
+    help=f"{', '.join(FORMATS)}; may be repeated, with a FILE for each but one. Default: text.",
+)
+def command(paths: tuple[Path, ...], host: HostOptions, targets: tuple[Target, ...]) -> int:
+    """Tell whether the plugin at each PATH is exactly what trusted keys signed.
 
-    Nothing of a plugin is run. The exit code is the gravest of all verdicts: 1 (not what was
-    signed) before 4 (signer not trusted) before 3 (unsigned) before 0.
+    PATH is a plugin's directory, a .plugin archive, or a directory that holds plugins, one or two
+    levels down. Nothing of a plugin is run, and nothing asks the network. What the hosts of this
+    state_dir have admitted counts: an older version is told. The exit code is the gravest of all
+    verdicts: 1 (not what was signed) before 5 (older than one seen before) before 4 (signer not
+    trusted) before 3 (unsigned) before 0.
 
     \b
     Example:
-      sandbox-host verify plugins/* --format json
+      sandbox-host verify plugins
+      sandbox-host verify plugins --format sarif=out.sarif --format github
     """
-    trust = TrustStore.load(host.read().trust_store)
-    verdicts = [_verdict(directory, trust) for directory in directories]
-    if as_format == "json":
-        print_json({"trust_store": clean(trust.origin), "verdicts": verdicts})
-    else:
-        for verdict in verdicts:
-            _print(verdict)
-    return worst(Exit(verdict["exit_code"]) for verdict in verdicts)
+    wanted = check_targets(targets or (_TEXT,), "--format")
+    config = host.read()
+    trust = TrustStore.load(config.trust_store)
+    found = _find(paths)
+    _keep_out(wanted, found)
+    report = Report(
+        verdicts=tuple(_judge_all(found, trust, config.state_dir)),
+        trust_store=trust.origin,
+        base=os.getcwd(),
+        tool_version=sandbox_host.__version__,
+    )
+    _publish(report, wanted)
+    return report.exit_code
 
 
-def _verdict(directory: Path, trust: TrustStore) -> dict[str, Any]:
-    """Return one verdict as the JSON document has it."""
-    path = clean(directory)
-    try:
-        bundle = verify(read_directory(directory), trust, datetime.now(UTC))
-    except RefusedError as error:
-        return {
-            "path": path,
-            "verdict": error.code,
-            "exit_code": int(exit_for(error)),
-            "reason": clean(error.message),
-            "remedy": clean(error.remedy),
-        }
-    return {
-        "path": path,
-        "verdict": VERIFIED,
-        "exit_code": int(Exit.OK),
-        "plugin": bundle.manifest.identity,
-        "version": bundle.manifest.version,
-        "key": bundle.key_id,
-        "signer": clean(bundle.signer),
-        "scope": list(trust.keys[bundle.key_id].plugins),
-        "digest": bundle.root_digest,
-        "files": len(bundle.files),
-    }
+def _find(paths: Iterable[Path]) -> list[Candidate | Verdict]:
+    """Return the candidates at each path, or the verdict on a path that holds none."""
+    found: list[Candidate | Verdict] = []
+    for path in paths:
+        try:
+            found += find_candidates(path)
+        except BundleError as error:
+            found.append(refused_path(path, error))
+    return found
 
 
-def _print(verdict: dict[str, Any]) -> None:
-    if verdict["verdict"] != VERIFIED:
-        say(f"{verdict['path']}: NOT VERIFIED ({verdict['verdict']})")
-        field("reason", verdict["reason"])
-        if verdict["remedy"]:
-            field("next", verdict["remedy"])
+def _keep_out(targets: Iterable[Target], found: Iterable[Candidate | Verdict]) -> None:
+    """Refuse a report inside a plugin, where it would be a file that nobody signed.
+
+    Raises:
+        UsageError: one would be.
+    """
+    plugins = {Path(os.path.realpath(one.path)) for one in found if isinstance(one, Candidate)}
+    for path in (target.path for target in targets if target.path is not None):
+        inside = plugins.intersection(Path(os.path.realpath(path)).parents)
+        if inside:
+            raise UsageError(
+                f"The report {place(path)} would lie inside the plugin {place(min(inside))}, and "
+                "be a file in it that nobody signed.",
+                remedy="Name a file outside of the plugins.",
+            )
+
+
+def _judge_all(
+    found: list[Candidate | Verdict], trust: TrustStore, state_dir: Path
+) -> Iterator[Verdict]:
+    now = datetime.now(UTC)
+
+    def remember(bundle: VerifiedBundle) -> None:
+        check_remembered(state_dir, bundle, trust, now)
+
+    with _progress(len(found)) as tell:
+        for one in found:
+            tell(one.path)
+            yield judge(one, trust, now, remember) if isinstance(one, Candidate) else one
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[object], None]]:
+    """Show on a terminal which plugin it is at; a file or pipe gets nothing of it."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
         return
-    say(f"{verdict['path']}: verified")
-    field("plugin", f"{verdict['plugin']} {verdict['version']}")
-    field("signer", verdict["signer"])
-    field("key", verdict["key"])
-    field("scope", ", ".join(verdict["scope"]))
-    field("digest", verdict["digest"])
-    field("files", verdict["files"])
+    from rich.console import Console
+    from rich.text import Text
+
+    count = 0
+    with Console(stderr=True).status("verifying ...") as status:
+
+        def tell(path: object) -> None:
+            nonlocal count
+            count += 1
+            status.update(Text(clean(f"verifying {count} of {total}: {path}")))
+
+        yield tell
+
+
+def _publish(report: Report, targets: Iterable[Target]) -> None:
+    """Write the files first, so that they are there even if standard output is closed."""
+    streams = [target for target in targets if target.path is None]
+    written = [target.path for target in targets if target.path is not None]
+    for target in targets:
+        if target.path is not None:
+            data = FORMATS[target.kind](report).encode("utf-8", "backslashreplace")
+            write_file(target.path, data, f"the {target.kind} report")
+    for target in streams:
+        # The renderers escape, each as its format demands.
+        click.echo(FORMATS[target.kind](report), nl=False)
+    if not streams:
+        note(f"{report.summary}; see {', '.join(place(path) for path in written)}")

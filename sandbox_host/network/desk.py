@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import math
 import os
 import select
@@ -29,14 +30,17 @@ from plugin_sdk.wire.network import (
     RESOLVE,
 )
 from sandbox_host.budget.rate import Bucket
-from sandbox_host.network import dial
+from sandbox_host.network import dial, meter
 from sandbox_host.network.allowlist import LOCALHOST, literal, normalized
+from sandbox_host.network.diag import Passed
 from sandbox_host.reading import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sandbox_host.network.allowlist import Allowlist
+
+_log = logging.getLogger("sandbox_host")
 
 SERVERS: Final = 4
 """So many requests of one plugin are worked on at a time."""
@@ -110,6 +114,8 @@ class NetworkDesk:
         on_denied: is told of what was refused, in a sentence.
         on_violation: is told of what is no request, which ends the plugin.
         on_fault: takes a fault of the host's, which ends it too.
+        on_connected: is told where a connection leads that was handed over, as ``host:port``.
+        on_passed: is told, twice a second and at each end, how many bytes have passed in all.
 
     Attributes:
         connections: how many were handed over.
@@ -124,8 +130,12 @@ class NetworkDesk:
         on_denied: Callable[[str], None],
         on_violation: Callable[[str], None],
         on_fault: Callable[[BaseException], None],
+        on_passed: Callable[[int], None],
+        on_connected: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._on_connected = on_connected
         self._end = end
+        self._account = _account(on_passed, on_fault)
         self._allowlist = allowlist
         self._on_denied = on_denied
         self._on_violation = on_violation
@@ -150,6 +160,12 @@ class NetworkDesk:
         self._closed = True
         with contextlib.suppress(OSError):
             self._end.shutdown(socket.SHUT_RDWR)  # wakes who waits for requests; close would not
+        if self._account is not None:
+            self._account.close()
+
+    def passed(self) -> Passed:
+        """Return the bytes that have passed through all connections; 0 where nobody tells."""
+        return self._account.passed() if self._account is not None else Passed()
 
     def _serve(self) -> None:
         try:
@@ -212,13 +228,18 @@ class NetworkDesk:
             told = f"{_shown(request)}: {error.strerror or error}"
             answer |= {"error": told, "errno": _errno_of(error)}
         try:
-            self._send(answer, passed)
+            if self._send(answer, passed):
+                self._on_connected(_address(request))
         finally:
             for descriptor in passed:
                 os.close(descriptor)
 
-    def _send(self, answer: dict[str, Any], passed: list[int]) -> None:
-        """Hand an answer over, waiting a while for a plugin that does not read."""
+    def _send(self, answer: dict[str, Any], passed: list[int]) -> bool:
+        """Hand an answer over, waiting a while for a plugin that does not read.
+
+        Returns:
+            Whether it has a connection now.
+        """
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", passed))] if passed else []
         until = time.monotonic() + _PATIENCE_SECONDS
         while not self._closed:
@@ -227,16 +248,17 @@ class NetworkDesk:
                 self._end.sendmsg([codec.pack(answer)], rights, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 if time.monotonic() > until:
-                    return  # it has asked, and does not want to know
+                    return False  # it has asked, and does not want to know
                 self._await_room()
             except OSError as error:
                 if not rights:
-                    return  # it is gone
+                    return False  # it is gone
                 told = f"the host cannot hand it over now: {error.strerror}"
                 answer, rights = {**answer, "error": told, "errno": errno.EAGAIN}, []
             else:
                 self.connections += bool(rights)
-                return
+                return bool(rights)
+        return False
 
     def _await_room(self) -> None:
         poller = select.poll()
@@ -265,10 +287,20 @@ class NetworkDesk:
                 raise _DeniedError(fault)
             try:
                 left = until - time.monotonic()
-                return dial.connect(address, port, left, lambda: self._closed).detach()
+                return self._counted(dial.connect(address, port, left, lambda: self._closed))
             except OSError as error:
                 failed = error
         raise failed or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+
+    def _counted(self, connection: socket.socket) -> int:
+        """Return the descriptor of a connection, whose bytes are counted from its first on."""
+        try:
+            if self._account is not None:
+                self._account.add(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection.detach()
 
     def _ways(self, host: str, port: int) -> list[tuple[str, str]]:
         """Return each granted name with an address that it leads to.
@@ -289,6 +321,21 @@ class NetworkDesk:
         if not granted:
             raise _DeniedError(_not_granted(f"connecting to {host}", host, port))
         return [(granted[0], host)]
+
+
+def _account(
+    on_passed: Callable[[int], None], on_fault: Callable[[BaseException], None]
+) -> meter.Account | None:
+    try:
+        return meter.open_account(lambda it: on_passed(it.sent + it.received), on_fault)
+    except OSError as error:
+        _log.warning("the bytes of plugins' connections are not counted here: %s", error)
+        return None
+
+
+def _address(request: Request) -> str:
+    host = normalized(request.host)
+    return f"[{host}]:{request.port}" if ":" in host else f"{host}:{request.port}"
 
 
 def _not_granted(what: str, host: str, port: int) -> str:

@@ -54,6 +54,11 @@ _ADVICE: Final[Mapping[Cause, tuple[str, ...]]] = {
         "Let the plugin remove old files itself.",
         "{raise_}",
     ),
+    Cause.NETWORK: (
+        "Compare `usage().connections` with what its calls should need: does it ask too often?",
+        "Let {operation} ask for less at once, and keep what does not change among its data.",
+        "{raise_}",
+    ),
     Cause.PROTOCOL_VIOLATION: (
         "With plugin_sdk as it is no plugin does this: suspect it, and ask whoever signed it.",
         _REVOKE,
@@ -107,6 +112,7 @@ _KEY_OF_CAUSE: Final[Mapping[Cause, str]] = {
     Cause.DEADLINE: "wall_time",
     Cause.THREADS: "threads",
     Cause.DISK: "data",
+    Cause.NETWORK: "network_bytes_per_minute",
 }
 _KEY_OF_BUDGET: Final[Mapping[str, str]] = {
     "cpu": "cpu_time",

@@ -71,6 +71,7 @@ class OperationMetrics:
         failures: those of them that ended with an error.
         total_seconds: time of all of them.
         cpu_seconds: CPU time of all of them.
+        cpu_peak_seconds: that of the one that took most.
         bytes_out, bytes_in: their payloads, packed.
         latency: their distribution.
     """
@@ -79,6 +80,7 @@ class OperationMetrics:
         "bytes_in",
         "bytes_out",
         "count",
+        "cpu_peak_seconds",
         "cpu_seconds",
         "failures",
         "latency",
@@ -90,6 +92,7 @@ class OperationMetrics:
         self.failures = 0
         self.total_seconds = 0.0
         self.cpu_seconds = 0.0
+        self.cpu_peak_seconds = 0.0
         self.bytes_out = 0
         self.bytes_in = 0
         self.latency = LatencyHistogram()
@@ -106,6 +109,7 @@ class OperationMetrics:
         """Count one call that took `seconds`."""
         self.count += 1
         self.cpu_seconds += max(0.0, cpu)
+        self.cpu_peak_seconds = max(self.cpu_peak_seconds, cpu)
         self.bytes_out += bytes_out
         self.bytes_in += bytes_in
         self.failures += failed

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import PayloadError, PayloadTooLargeError
 from plugin_sdk.wire.messages import Failure, Message, Result
+from sandbox_host.admission.explanations import explained, read_report
 from sandbox_host.errors import (
     BackpressureError,
     BudgetExceededError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from sandbox_host.backends.base import Sample
     from sandbox_host.budget.enforce import Excess
     from sandbox_host.ipc.calls import Pending
+    from sandbox_host.model import Denial, Permissions
 
 _MAX_MESSAGE: Final = 2_000
 _MAX_TRACEBACK: Final = 16_000
@@ -116,13 +118,28 @@ def _failure(
             remedy='Work in smaller pieces, or raise "limits": {"memory": …}.',
         )
     type_name = clean(told.get("type"), _MAX_PLACE)
+    denial = denial_of(told, plan.permissions)
+    traceback_text = clean(told.get("traceback"), _MAX_TRACEBACK, keep="\n\t")
     return OperationError(
         f"{what} raised {type_name or 'an error'}{at}: {sentence(message)}",
         plugin=plugin,
-        remedy=hint(type_name, message, clean(told.get("traceback"), 16_000, keep="\n\t")),
+        remedy=advice_on(denial) if denial else hint(type_name, message, traceback_text),
         type_name=type_name,
-        traceback_text=clean(told.get("traceback"), _MAX_TRACEBACK, keep="\n\t"),
+        traceback_text=traceback_text,
+        denial=denial,
     )
+
+
+def denial_of(told: object, granted: Permissions) -> Denial | None:
+    """Return what a failure that a plugin reported stands for, by its own word, or None."""
+    report = read_report(told.get("denied")) if isinstance(told, dict) else None
+    return None if report is None else explained(report, granted)
+
+
+def advice_on(denial: Denial) -> str:
+    """Return the same as the end of an error's text, with who says so."""
+    text = f"{denial.text[:1].upper()}{denial.text[1:]}"
+    return f"{sentence(text)} (By the word of the plugin's own process.)"
 
 
 _SIMPLE: Final = {
@@ -167,8 +184,9 @@ _HINTS: Final = (
 
 _PROCESSES: Final = ("multiprocessing", "subprocess.py", "concurrent/futures/process.py")
 _ONE_PROCESS: Final = (
-    "A plugin is one process and starts no other, so that multiprocessing and subprocess do not "
-    "work inside: use threads (numpy computes in parallel in them), or several plugins."
+    "A plugin is one process and starts no other, unless it has the permission subprocess, and "
+    "then no program but its own interpreter, sys.executable. Threads (numpy computes in parallel "
+    "in them) or several plugins do without."
 )
 
 

@@ -14,9 +14,10 @@ from sandbox_host.runtime.healthcheck import ask, judge_health
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from types import TracebackType
 
+    from sandbox_host.admission.history import Downgrade
     from sandbox_host.backends.base import Backend
     from sandbox_host.broker.queues import Subscription
     from sandbox_host.health.verdict import Verdict
@@ -42,9 +43,11 @@ class BlockingHost:
     ) -> None:
         self._core.close()
 
-    def load(self, path: str | os.PathLike[str]) -> BlockingPlugin:
+    def load(
+        self, path: str | os.PathLike[str], *, downgrades: Collection[Downgrade] = ()
+    ) -> BlockingPlugin:
         """Verify, admit, confine, attest and start a plugin; see `SandboxHost.load`."""
-        return BlockingPlugin(self._core.load(path))
+        return BlockingPlugin(self._core.load(path, downgrades))
 
     def unload(self, name: str) -> None:
         """Let the plugin finish what it has, clean up and leave; see `SandboxHost.unload`."""

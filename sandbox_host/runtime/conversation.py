@@ -19,7 +19,12 @@ from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import LocalProtocolError, PayloadError, PayloadTooLargeError
 from plugin_sdk.wire.limits import EVENT, MAX_PAYLOAD_BYTES
 from plugin_sdk.wire.messages import Answer, Ask, Call, Deliver, Failure, Handled, Publish
-from sandbox_host.errors import MessageTooLargeError, NotSerializableError, PluginError
+from sandbox_host.errors import (
+    MessageTooLargeError,
+    NotSerializableError,
+    OperationError,
+    PluginError,
+)
 from sandbox_host.ipc.calls import Pending
 from sandbox_host.ipc.channel import SESSION_ID, Channel
 from sandbox_host.model import CallUsage, Metered
@@ -34,7 +39,7 @@ if TYPE_CHECKING:
     from sandbox_host.broker.packed import PackedEvent
     from sandbox_host.budget.ledger import Ledger
     from sandbox_host.budget.rate import MessageRate
-    from sandbox_host.model import Limits
+    from sandbox_host.model import Denial, Limits
     from sandbox_host.observe.dossier import FrameHeader
     from sandbox_host.runtime.watch import Watch
 
@@ -79,6 +84,9 @@ class Party(Protocol):
 
     def handler_failed(self, event_type: str, report: Any) -> None:
         """A handler of an event failed."""
+
+    def reported(self, denial: Denial) -> None:
+        """It says that it was refused something."""
 
     def rearm(self, for_room: bool, /) -> None:
         """Have the keeper pump when there is something to read, or room to write."""
@@ -316,6 +324,10 @@ class Conversation:
         sample = self._child.sample() if isinstance(answer, Failure) else None
         try:
             return answers.value_of(self._plan, pending, answer, sample)
+        except OperationError as error:
+            if error.denial is not None:
+                self._party.reported(error.denial)
+            raise
         except answers.BadAnswerError as error:
             self._party.violated(str(error))
             raise self._party.unanswered(pending) from None

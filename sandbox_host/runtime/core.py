@@ -31,9 +31,10 @@ from sandbox_host.errors import (
 )
 from sandbox_host.model import Cause, Event, State, identity_of
 from sandbox_host.observe.dossiers import DossierStore
-from sandbox_host.observe.journal import Journal
 from sandbox_host.runtime import answers
+from sandbox_host.runtime.admissions import Admissions
 from sandbox_host.runtime.causes import Ending
+from sandbox_host.runtime.chronicle import Chronicle
 from sandbox_host.runtime.data import DataDirectories
 from sandbox_host.runtime.disk import DiskWatch
 from sandbox_host.runtime.keeper import Keeper
@@ -45,17 +46,26 @@ from sandbox_host.runtime.services import Services
 from sandbox_host.runtime.workspace import Workspace, remove_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
+    from sandbox_host.admission.history import Downgrade
     from sandbox_host.backends.base import Backend, Places
     from sandbox_host.broker.queues import Subscription
     from sandbox_host.config import HostConfig
+    from sandbox_host.model import Denial
 
 _log = logging.getLogger("sandbox_host")
 
 HOST: Final = "host"
+DENIED: Final = "denied"
+DENIAL_REPORTED: Final = "denial_reported"
+"""Events of the journal: what the host refused, and what a plugin alone says that it was refused.
+
+Two, so that no text of a plugin's can pass for the host's, and none of one crowds out the other.
+"""
 
 _STOPPERS: Final = 16
+_MAX_ERRORS: Final = 8
 _PAUSE_SECONDS: Final = 0.01
 _DYING_SECONDS: Final = 2.0
 
@@ -77,10 +87,14 @@ class HostCore:
     Args:
         config: the operator's decisions.
         backend: another than this system's, for the host's own tests.
+        trial: plugins are tried by their authors: they tell what they used and were refused.
     """
 
-    def __init__(self, config: HostConfig, backend: Backend | None = None) -> None:
+    def __init__(
+        self, config: HostConfig, backend: Backend | None = None, *, trial: bool = False
+    ) -> None:
         self.config = config
+        self._trial = trial
         self._backend = backend
         self._lock = threading.RLock()
         self._services = Services()
@@ -122,9 +136,12 @@ class HostCore:
             self._closer = Worker("sandbox-host-closer")
             made.callback(self._closer.shutdown)
             self._closer.submit(int)  # its thread is there when there are no more to be had
-            self._journal = Journal(self.config.journal_path)
-            made.callback(self._journal.close)
-            self._journal.append("host_started", detail=f"pid {os.getpid()}")
+            self._chronicle = Chronicle(self.config)
+            made.callback(self._chronicle.close)
+            self._journal = self._chronicle.journal
+            self._chronicle.host_started()
+            admissions = Admissions(self.config.state_dir, self._journal)
+            admissions.start(self.config)
             self._broker = Broker(lambda: datetime.now(UTC).timestamp(), self.config.event_queue)
             made.callback(self._broker.close)
             self._keeper = Keeper()
@@ -143,7 +160,9 @@ class HostCore:
                 self._workspace,
                 self._keeper,
                 self._journal,
-                lambda: self._services.names,
+                admissions,
+                services=lambda: self._services.names,
+                trial=self._trial,
             )
             made.callback(self._services.close)
             self._closing_steps = made.pop_all()
@@ -167,8 +186,7 @@ class HostCore:
         try:
             with self._closing_steps:
                 self._stop_all()
-                with contextlib.suppress(SandboxHostError, OSError):
-                    self._journal.append("host_stopped")
+                self._chronicle.host_stopped()
         except OSError as error:
             text = f"Not everything of the host could be put away: {error}."
             remedy = "Does the application close descriptors that are not its own?"
@@ -205,12 +223,19 @@ class HostCore:
 
     # -- plugins ----------------------------------------------------------------------------
 
-    def load(self, path: str | os.PathLike[str]) -> PluginProcess:
+    def load(
+        self, path: str | os.PathLike[str], downgrades: Collection[Downgrade] = ()
+    ) -> PluginProcess:
         """Verify, admit, confine, attest and start the plugin in a directory.
+
+        Args:
+            path: where it is, or its archive.
+            downgrades: the operator's word for versions that history speaks against.
 
         Raises:
             RefusedError: it was not admitted; nothing of it was executed.
             TrustStoreError: the trust store cannot be used; nothing was executed.
+            HistoryError: what was admitted before cannot be used; nothing was executed.
             ConfinementError: a layer of confinement is missing, or the watchdog has broken down;
                 nothing was executed.
             AttestationError: it was not confined as planned; nothing was executed.
@@ -218,18 +243,17 @@ class HostCore:
         """
         self._check_open()
         self._keeper.check()
-        plan, bundle = self._launcher.admit(Path(path))
+        plan, bundle = self._launcher.admit(Path(path), downgrades)
         with self._reserved(plan.identity):
             process = self._launcher.start(plan, bundle, self)
             with self._lock:
+                again = plan.identity in self._plugins
                 self._plugins[plan.identity] = process
             try:
                 self._disk.add(process)
                 self._launcher.become_ready(process)
                 self._register(process)
-                layers = ", ".join(process.receipt.active)
-                detail = f"pid {process.receipt.pid}, layers {layers}"
-                self._journal.append("started", plan.identity, detail)
+                self._chronicle.started(process, again=again)
             except BaseException as error:
                 self._give_up(process, error)
                 raise
@@ -365,6 +389,7 @@ class HostCore:
         try:
             codec.unpack(payload, EVENT)  # only to know that whoever takes it can
             self._broker.publish(event_type, payload, identity)
+            self._chronicle.used(process, "publish", event_type)
         except (PayloadError, UsageError) as error:
             text = f"{identity} broke the protocol: {answers.clean(str(error), 300)}."
             process.end(Ending(Cause.PROTOCOL_VIOLATION, text))
@@ -392,6 +417,9 @@ class HostCore:
         first = errors[0] if isinstance(errors, list) and errors else {}
         told = first if isinstance(first, dict) else {}
         message = answers.clean(told.get("message"), 300)
+        for one in errors[:_MAX_ERRORS] if isinstance(errors, list) else ():
+            if denial := answers.denial_of(one, process.plan.permissions):
+                self.reported(process, denial)
         message = process.complaints.told(message or "no reason given", time.monotonic())
         if not message:
             return
@@ -400,14 +428,29 @@ class HostCore:
             data = {"plugin": process.identity, "event": event_type, "message": message}
             self._tell("error_occurred", data)
 
+    def connected(self, process: PluginProcess, where: str) -> None:
+        """Write down a plugin's first connection to an address."""
+        self._chronicle.used(process, "network", where)
+
     def denied(self, process: PluginProcess, what: str) -> None:
         """Write down what a plugin asked for and is not granted; its process is told the same."""
-        what = process.denials.told(what, time.monotonic())
+        self._write_denial(DENIED, process, process.denials.told(what, time.monotonic()))
+
+    def reported(self, process: PluginProcess, denial: Denial) -> None:
+        """Write down what a plugin says that it was refused, marked as its own word."""
+        if denial.rule == "network" and process.plan.permissions.network:
+            return  # its desk is the host's, and has written it down already
+        # Apart: who reports what is not so must not hide by that what the host refused.
+        told = process.reports.told(denial.text, time.monotonic())
+        self._write_denial(DENIAL_REPORTED, process, told)
+
+    def _write_denial(self, event: str, process: PluginProcess, what: str) -> None:
         if not what:
             return  # a plugin that asks again and again fills no disk
-        _log.warning("%s: denied: %s", process.identity, what)
+        by = ", by its own word" if event == DENIAL_REPORTED else ""
+        _log.warning("%s: denied%s: %s", process.identity, by, what)
         try:
-            self._journal.append("denied", process.identity, what)
+            self._journal.append(event, process.identity, what)
         except (SandboxHostError, OSError) as error:
             _log.error("%s", error)
 
@@ -421,11 +464,7 @@ class HostCore:
             _log.warning("%s", process.cause_text)
         if process.interface is not None:
             self._tell("plugin_unloaded", {"plugin": identity, "cause": str(process.cause)})
-        try:
-            event = "ended" if failed else "unloaded"
-            self._journal.append(event, identity, f"{process.cause}: {process.cause_text}")
-        except (SandboxHostError, OSError) as error:
-            _log.error("%s", error)
+        self._chronicle.ended(process)
 
     def gone(self, process: PluginProcess) -> None:
         """Nothing of a process is left: give back what was taken for it. Called by the keeper.

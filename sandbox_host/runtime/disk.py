@@ -14,9 +14,10 @@ what there is. That costs a busy plugin the time of a look, at every other one; 
 and cannot know beforehand. A stopped process can end no system call but the one it is in; one look
 more suffices for that.
 
-What changes although the plugin is stopped is changed by processes that it must not have (without
-the seccomp layer nobody keeps it from forking), and a part that cannot be read it must not make:
-after some looks in a row that ended so, it is ended.
+A plugin that may start processes is stopped with all of them. What changes although it is stopped
+is changed by processes that it must not have (without the seccomp layer nobody keeps it from
+forking), and a part that cannot be read it must not make: after some looks in a row that ended so,
+it is ended.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sandbox_host.catalog.environment import read_fault, write_fault
 from sandbox_host.model import Layer
+from sandbox_host.network.unix import listening_fault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,8 +17,12 @@ if TYPE_CHECKING:
 
 
 def shortfalls(plan: SandboxPlan) -> tuple[str, ...]:
-    """Return a note for each granted path and variable that the plugin cannot make use of."""
-    return (*_unreadable_grants(plan), *_unwritable_grants(plan), *unset_variables(plan))
+    """Return a note for each granted path and variable that the plugin cannot make use of.
+
+    And one where a server would take the plugin for the host's own user.
+    """
+    paths = (*_unreadable_grants(plan), *_unwritable_grants(plan))
+    return (*paths, *_deaf_sockets(plan), *unset_variables(plan))
 
 
 def _unreadable_grants(plan: SandboxPlan) -> list[str]:
@@ -56,6 +61,28 @@ def _unwritable_grants(plan: SandboxPlan) -> list[str]:
                 )
         elif path.exists() and not os.access(path, os.W_OK):
             notes.append(f"it is granted to write to {path}, where this host itself may not write")
+    return notes
+
+
+def _deaf_sockets(plan: SandboxPlan) -> list[str]:
+    """Return at which granted Unix sockets the plugin would not be heard, and as whom it is."""
+    notes = []
+    for path in plan.permissions.unix:
+        if fault := listening_fault(path):
+            notes.append(
+                f"it is granted the Unix socket {path}, and {fault}: a server that starts makes "
+                "another socket, so that the plugin has to be loaded after it"
+            )
+        if Layer.OWN_UID not in plan.layers:
+            notes.append(
+                f"it connects to {path} as this host's own user: what the server lets that user "
+                "do by its name, it lets the plugin do"
+            )
+        elif fault := write_fault(Path(path)):
+            notes.append(
+                f"it is granted the Unix socket {path}, and cannot connect with a user id of its "
+                f"own: {fault}; to open it: chmod o+w {path}, or the server's own setting"
+            )
     return notes
 
 

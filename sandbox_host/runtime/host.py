@@ -19,9 +19,10 @@ from sandbox_host.runtime.healthcheck import ask, judge_health
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from types import TracebackType
 
+    from sandbox_host.admission.history import Downgrade
     from sandbox_host.backends.base import Backend
     from sandbox_host.broker.queues import Subscription
     from sandbox_host.health.verdict import Verdict
@@ -86,17 +87,24 @@ class SandboxHost:
             function = offload.blocking(function, asyncio.get_running_loop())
         self._core.offer(name, function)
 
-    async def load(self, path: str | os.PathLike[str]) -> Plugin:
+    async def load(
+        self, path: str | os.PathLike[str], *, downgrades: Collection[Downgrade] = ()
+    ) -> Plugin:
         """Verify, admit, confine, attest and start the plugin in a directory.
+
+        Args:
+            path: where it is, or its archive.
+            downgrades: the operator's word for versions that are older than one admitted before.
 
         Raises:
             RefusedError: it was not admitted; nothing of it was executed.
             TrustStoreError: the trust store cannot be used; nothing was executed.
+            HistoryError: what was admitted before cannot be used; nothing was executed.
             ConfinementError: a layer of confinement is missing; nothing was executed.
             AttestationError: it was not confined as planned; nothing was executed.
             PluginError: it was admitted, and did not become ready.
         """
-        loading = offload.start(lambda: self._core.load(path))
+        loading = offload.start(lambda: self._core.load(path, downgrades))
         try:
             return Plugin(await asyncio.shield(loading))
         except asyncio.CancelledError:

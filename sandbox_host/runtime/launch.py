@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,7 +23,7 @@ from sandbox_host.admission.plan import admit
 from sandbox_host.admission.policy import Policy
 from sandbox_host.backends.base import Places
 from sandbox_host.bundle import stage
-from sandbox_host.bundle.reader import read_directory
+from sandbox_host.bundle.source import read_bundle
 from sandbox_host.bundle.trust import TrustStore
 from sandbox_host.bundle.verify import verify
 from sandbox_host.catalog.environment import interpreter_fault
@@ -32,29 +32,34 @@ from sandbox_host.errors import (
     ConfigError,
     ConfinementError,
     DataInUseError,
-    PluginError,
     RefusedError,
     StartError,
+    TrustStoreError,
 )
 from sandbox_host.model import Layer, LayerStatus
+from sandbox_host.network import meter
 from sandbox_host.reading import sentence
 from sandbox_host.runtime import answers
+from sandbox_host.runtime.bytecode import Bytecode
 from sandbox_host.runtime.granted import shortfalls
 from sandbox_host.runtime.interface import check_ready
 from sandbox_host.runtime.process import PluginProcess
 from sandbox_host.runtime.receipt import check_kept, with_watchdog
 from sandbox_host.runtime.workspace import remove_tree
+from sandbox_host.scan.verdict import ScanEvidence, findings_refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from plugin_sdk.wire.messages import Message
+    from sandbox_host.admission.history import Downgrade
     from sandbox_host.admission.plan import SandboxPlan
     from sandbox_host.backends.base import Backend, Child
     from sandbox_host.bundle.verify import VerifiedBundle
     from sandbox_host.config import HostConfig
     from sandbox_host.model import Receipt
     from sandbox_host.observe.journal import Journal
+    from sandbox_host.runtime.admissions import Admissions
     from sandbox_host.runtime.keeper import Keeper
     from sandbox_host.runtime.process import Listener
     from sandbox_host.runtime.workspace import Workspace
@@ -73,7 +78,9 @@ class Launcher:
         workspace: where their files go.
         keeper: looks after them.
         journal: where each admission, refusal and start is written down.
+        admissions: what was admitted before.
         services: returns the names of those that the application offers now.
+        trial: plugins tell at their end what they used and were refused.
     """
 
     def __init__(
@@ -83,7 +90,10 @@ class Launcher:
         workspace: Workspace,
         keeper: Keeper,
         journal: Journal,
+        admissions: Admissions,
+        *,
         services: Callable[[], frozenset[str]] = frozenset,
+        trial: bool = False,
     ) -> None:
         self._config = config
         self._policy = Policy.from_config(config)
@@ -91,31 +101,65 @@ class Launcher:
         self._workspace = workspace
         self._keeper = keeper
         self._journal = journal
+        self._admissions = admissions
+        python, timeout = config.python or base_python(), config.start_timeout_seconds
+        self._bytecode = Bytecode(backend, workspace, python, timeout)
         self._services = services
+        self._trial = trial
 
-    def admit(self, directory: Path) -> tuple[SandboxPlan, VerifiedBundle]:
+    def admit(
+        self, directory: Path, downgrades: Collection[Downgrade] = ()
+    ) -> tuple[SandboxPlan, VerifiedBundle]:
         """Read, verify and admit the plugin in a directory; nothing of it is executed.
 
+        Args:
+            directory: where it is, or its archive.
+            downgrades: what the operator lets in although history speaks against it.
+
         Raises:
-            RefusedError: it was not admitted.
-            TrustStoreError: the trust store cannot be used.
+            RefusedError: it was not admitted, or is held until the operator approves of it.
+            TrustStoreError: the trust store cannot be used, or is older than one used before.
+            HistoryError: what was admitted before cannot be read or written.
             ConfinementError: a guarantee is missing, or a layer switched off, and nobody accepted
                 that.
         """
         try:
-            contents = read_directory(directory)
+            contents = read_bundle(directory)
             trust = TrustStore.load(self._config.trust_store)
-            bundle = verify(contents, trust, datetime.now(UTC))
-            return self._plan(bundle), bundle
-        except (RefusedError, ConfinementError) as error:
+            now = datetime.now(UTC)  # once, for all that is judged by the time
+            bundle = verify(contents, trust, now)
+            self._admissions.check(bundle, trust, now, downgrades)
+            plan = self._plan(bundle, self._scanned(bundle))
+            self._admissions.admit(bundle, trust, now, downgrades)
+            self._tell_admitted(plan)
+            return plan, bundle
+        except (RefusedError, ConfinementError, TrustStoreError) as error:
             self._journal.append("refused", detail=f"{directory}: [{error.code}] {error.message}")
             raise
 
-    def _plan(self, bundle: VerifiedBundle) -> SandboxPlan:
+    def _scanned(self, bundle: VerifiedBundle) -> ScanEvidence | None:
+        """Have the sources scanned where findings may refuse the plugin, and refuse it if so."""
+        policy = self._config.refuse_findings
+        if policy == "none":
+            return None
+        # Here, because what reads the sources is a plugin as well, and started by this module.
+        from sandbox_host.runtime.scanner import scan_files
+
+        identity = bundle.manifest.identity
+        findings = scan_files(bundle.files, bundle.manifest.permissions, self._config)
+        evidence = ScanEvidence.of(bundle.root_digest, findings, policy)
+        self._journal.append("scanned", identity, f"root {bundle.root_digest}: {evidence}")
+        if refusal := findings_refusal(findings, policy, identity):
+            raise refusal
+        return evidence
+
+    def _plan(self, bundle: VerifiedBundle, scan: ScanEvidence | None) -> SandboxPlan:
         offers = self._backend.offers()
         offered = {offer.layer for offer in offers if offer.status is LayerStatus.ACTIVE}
         policy = replace(self._policy, services=self._services())
-        plan = admit(bundle, policy, frozenset(offered | {Layer.WATCHDOG}))
+        return admit(bundle, policy, frozenset(offered | {Layer.WATCHDOG}), scan=scan)
+
+    def _tell_admitted(self, plan: SandboxPlan) -> None:
         self._journal.append(
             "admitted", plan.identity, f"root {plan.root_digest}, key {plan.key_id}"
         )
@@ -126,7 +170,6 @@ class Launcher:
         # What was switched off, is missing or kept with a restriction is among the notes.
         for note in (*plan.notes, *shortfalls(plan)):
             _log.warning("%s: %s", plan.identity, note)
-        return plan
 
     def start(self, plan: SandboxPlan, bundle: VerifiedBundle, listener: Listener) -> PluginProcess:
         """Return the plugin's process: confined, attested and watched, with nothing imported.
@@ -143,7 +186,8 @@ class Launcher:
             self._check_interpreter()
         with contextlib.ExitStack() as undo:
             self._lock_data(plan, undo)
-            package_dir = stage.stage(bundle, self._workspace.bundles)
+            bytecode = self._bytecode.of(plan, bundle)
+            package_dir = stage.stage(bundle, self._workspace.bundles, bytecode)
             undo.callback(stage.remove, package_dir)
             places = self._places(identity, package_dir, Path(bundle.origin))
             undo.callback(remove_tree, places.scratch_dir)
@@ -151,7 +195,9 @@ class Launcher:
                 timeout = self._config.start_timeout_seconds
                 child, attested = self._start_child(plan, places, timeout)
                 undo.callback(_end_child, child)
-                receipt = with_watchdog(attested, plan.limits, self._config.sweep_seconds)
+                counted = bool(plan.permissions.network) and meter.is_available()
+                pace = self._config.sweep_seconds
+                receipt = with_watchdog(attested, plan.limits, pace, counted=counted)
                 check_kept(receipt, plan)
             except (ConfinementError, AttestationError) as error:
                 _log.error("%s", error)
@@ -230,11 +276,16 @@ class Launcher:
             "publish": list(plan.permissions.publish),
             "services": list(plan.permissions.services),
             "desk": CHILD_DESK if plan.permissions.network else -1,
+            "granted": _told_grants(plan),
+            "trial": self._trial,
         }
         answer = process.load(order, self._config.start_timeout_seconds)
         payload = _start_payload(plan.identity, answer)
         if not isinstance(answer, Ready):
-            raise _start_error(plan.identity, payload)
+            start_error = _start_error(plan, payload)
+            if start_error.denial is not None:
+                process.reported(start_error.denial)
+            raise start_error
         interface = check_ready(plan.manifest, payload)
         for warning in interface.warnings:
             _log.warning("%s: %s", plan.identity, warning)
@@ -255,16 +306,25 @@ def _start_payload(identity: str, answer: Message) -> Any:
         raise StartError(text, plugin=identity) from None
 
 
-def _start_error(identity: str, payload: Any) -> PluginError:
-    told = payload if isinstance(payload, dict) else {}
+def _told_grants(plan: SandboxPlan) -> dict[str, Any]:
+    """Return the permissions in force, for the plugin's own explanations of what it is refused."""
+    granted = asdict(plan.permissions)
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in granted.items() if v}
+
+
+def _start_error(plan: SandboxPlan, payload: Any) -> StartError:
+    identity, told = plan.identity, payload if isinstance(payload, dict) else {}
     message = answers.clean(told.get("message"), 1_000) or "no reason given"
     place = answers.clean(told.get("place"), 300)
     traceback_text = answers.clean(told.get("traceback"), 16_000, keep="\n\t")
+    denial = answers.denial_of(told, plan.permissions)
+    hint = answers.hint(answers.clean(told.get("type"), 200), message, traceback_text)
     return StartError(
         f"{identity} did not start{f' ({place})' if place else ''}: {sentence(message)}",
         plugin=identity,
-        remedy=answers.hint(answers.clean(told.get("type"), 200), message, traceback_text),
+        remedy=answers.advice_on(denial) if denial else hint,
         traceback_text=traceback_text,
+        denial=denial,
     )
 
 

@@ -18,10 +18,12 @@ from plugin_sdk.wire.errors import RemoteProtocolError
 from plugin_sdk.wire.messages import Load, Stop
 from sandbox_host.budget.ledger import Ledger
 from sandbox_host.budget.rate import MessageRate, Sayings, log_rate
+from sandbox_host.budget.traffic import TrafficWindow
 from sandbox_host.errors import PluginError, UsageError
 from sandbox_host.model import Cause, State, Usage
 from sandbox_host.network.allowlist import Allowlist
 from sandbox_host.network.desk import NetworkDesk
+from sandbox_host.network.diag import Passed
 from sandbox_host.observe.plugin_log import PluginLog
 from sandbox_host.runtime import answers
 from sandbox_host.runtime.causes import Ending
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from sandbox_host.budget.enforce import Excess
     from sandbox_host.config import HostConfig
     from sandbox_host.ipc.calls import Pending
-    from sandbox_host.model import Limits, Receipt
+    from sandbox_host.model import Denial, Limits, Receipt
     from sandbox_host.observe.dossier import Dossier
     from sandbox_host.runtime.interface import Interface
     from sandbox_host.runtime.keeper import Keeper
@@ -71,8 +73,14 @@ class Listener(Protocol):
     def handler_failed(self, process: PluginProcess, event_type: str, report: Any) -> None:
         """A handler of an event failed."""
 
+    def connected(self, process: PluginProcess, where: str) -> None:
+        """The host has handed a connection over to it. From any thread."""
+
     def denied(self, process: PluginProcess, what: str) -> None:
         """Something that it asked for is not granted. From any thread."""
+
+    def reported(self, process: PluginProcess, denial: Denial) -> None:
+        """It says itself that it was refused something. From any thread."""
 
     def ended(self, process: PluginProcess) -> None:
         """It has ended, and whoever waited for it knows."""
@@ -91,6 +99,7 @@ class PluginProcess:
         gone: the process has been seen to end.
         complaints: how often a failure of its handlers may be told.
         denials: how often it may be told what it was denied.
+        reports: the same of what it says itself that it was.
         copied: this object is in a forked copy of the host's process.
         dossier_path: where it was written what is known of its end, once it was; None before.
 
@@ -137,6 +146,7 @@ class PluginProcess:
         self.complaints = Sayings(_SAYINGS_PER_SECOND, _SAYINGS_BURST)
         # Apart: who fails on purpose must not hide by that what it was denied.
         self.denials = Sayings(_SAYINGS_PER_SECOND, _SAYINGS_BURST)
+        self.reports = Sayings(_SAYINGS_PER_SECOND, _SAYINGS_BURST)
         self._child = child
         self._rate = MessageRate(plan.limits)
         self._output = Output(child, self.log, log_rate(plan.limits))
@@ -234,11 +244,14 @@ class PluginProcess:
         return self._sums()
 
     def _sums(self) -> Usage:
+        desk = self._desk
+        passed = desk.passed() if desk is not None else Passed()
         return self.ledger.usage(
             bytes_in=self.channel.bytes_in,
             bytes_out=self.channel.bytes_out,
             held_back=self.held_seconds,
-            connections=self._desk.connections if self._desk is not None else 0,
+            connections=desk.connections if desk is not None else 0,
+            network=(passed.sent, passed.received),
         )
 
     def log_tail(self, lines: int) -> list[str]:
@@ -270,13 +283,20 @@ class PluginProcess:
         end, self._child.desk = self._child.desk, None
         if end is None:
             return None
+        window = TrafficWindow(self.limits, time.monotonic())
         return NetworkDesk(
             end,
             Allowlist(self.plan.permissions.network),
+            on_connected=lambda where: self._listener.connected(self, where),
             on_denied=lambda what: self._listener.denied(self, what),
             on_violation=self.violated,
             on_fault=self.failed,
+            on_passed=lambda total: self._passed(window.excess(total, time.monotonic())),
         )
+
+    def _passed(self, excess: Excess | None) -> None:
+        if excess is not None:
+            self.exceeded(excess)
 
     # -- what its conversation asks and tells -----------------------------------------------
 
@@ -325,6 +345,10 @@ class PluginProcess:
     def handler_failed(self, event_type: str, report: Any) -> None:
         """A handler of an event failed."""
         self._listener.handler_failed(self, event_type, report)
+
+    def reported(self, denial: Denial) -> None:
+        """It says that it was refused something."""
+        self._listener.reported(self, denial)
 
     def rearm(self, for_room: bool, /) -> None:
         """Have the keeper pump when there is something to read, or room to write."""

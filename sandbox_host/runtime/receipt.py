@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from sandbox_host.errors import AttestationError
 from sandbox_host.guarantees import missing, standing
 from sandbox_host.model import Enforced, Layer, LayerReport, LayerStatus, Limits
+from sandbox_host.network.meter import LOOK_SECONDS
 from sandbox_host.reading import shown_bytes, shown_seconds
 from sandbox_host.runtime.disk import PAUSE_SECONDS
 from sandbox_host.runtime.watch import IDLE_SECONDS
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 _ORDER: Final = {field.name: number for number, field in enumerate(fields(Limits))}
 
 
-def with_watchdog(receipt: Receipt, limits: Limits, sweep_seconds: float) -> Receipt:
+def with_watchdog(
+    receipt: Receipt, limits: Limits, sweep_seconds: float, *, counted: bool = False
+) -> Receipt:
     """Return the receipt with the watchdog, its limits, and the guarantees that follow; in order.
 
     The guarantees are those of the layers that were attested, not of those that were planned.
@@ -28,15 +31,18 @@ def with_watchdog(receipt: Receipt, limits: Limits, sweep_seconds: float) -> Rec
         receipt: what the backend read back.
         limits: the budgets that the plugin's watch holds it to.
         sweep_seconds: how often the watchdog looks at a plugin that works.
+        counted: the kernel tells what passes through the plugin's connections.
     """
     pace, idle = shown_seconds(sweep_seconds), shown_seconds(IDLE_SECONDS)
     detail = f"memory, CPU time, threads and deadlines, every {pace} (idle: {idle})"
     report = LayerReport(Layer.WATCHDOG, LayerStatus.ACTIVE, detail)
     layers = {**{r.layer: r for r in receipt.layers}, Layer.WATCHDOG: report}
     completed = replace(receipt, layers=tuple(layers[one] for one in Layer if one in layers))
-    entries = sorted((*receipt.limits, *_watched(limits, pace)), key=_place)
+    watched = (*_watched(limits, pace), *(_traffic(limits) if counted else ()))
+    entries = sorted((*receipt.limits, *watched), key=_place)
     outside = any(entry.name == "write" for entry in receipt.permissions)
-    kept = standing(completed.active, writes_outside=outside)
+    started = any(e.name == "subprocess" and e.value != "none" for e in receipt.permissions)
+    kept = standing(completed.active, writes_outside=outside, starts_processes=started)
     return replace(completed, guarantees=kept, limits=tuple(entries))
 
 
@@ -72,6 +78,12 @@ def _watched(limits: Limits, pace: str) -> tuple[Enforced, ...]:
         Enforced("message_bytes_per_second", _rate(limits.message_bytes_per_second), held),
         Enforced("log_bytes_per_second", _rate(limits.log_bytes_per_second), held),
     )
+
+
+def _traffic(limits: Limits) -> tuple[Enforced, ...]:
+    most = f"{shown_bytes(limits.network_bytes_per_minute)} in any 60 s"
+    by = f"measured by the host, every {shown_seconds(LOOK_SECONDS)}"
+    return (Enforced("network_bytes_per_minute", most, by),)
 
 
 def _rate(size: int) -> str:

@@ -10,21 +10,23 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections import defaultdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import PayloadError
 from sandbox_host.bundle.keys import generate_key
-from sandbox_host.bundle.reader import read_directory
 from sandbox_host.bundle.sign import sign
+from sandbox_host.bundle.source import read_bundle
 from sandbox_host.bundle.stage import stage_source
 from sandbox_host.bundle.trust_edit import add_key
 from sandbox_host.config import TRUST_STORE_NAME, HostConfig
 from sandbox_host.model import Cause, State
 from sandbox_host.runtime.answers import clean
 from sandbox_host.runtime.core import HostCore
+from sandbox_host.runtime.observed import Observed, observed_in
 from sandbox_host.runtime.workspace import remove_tree
 
 if TYPE_CHECKING:
@@ -32,11 +34,67 @@ if TYPE_CHECKING:
 
     from sandbox_host.backends.base import Backend
     from sandbox_host.bundle.contents import Contents
+    from sandbox_host.model import Denial
     from sandbox_host.runtime.process import PluginProcess
+
+T = TypeVar("T")
 
 _MAX_PROBLEM_LENGTH = 500
 _LEAVING_SECONDS = 3.0
 _PAUSE_SECONDS = 0.02
+_MAX_KEPT = 500
+
+
+class TrialHost(HostCore):
+    """A host that keeps what the plugins in it do unasked, for who tries them.
+
+    Attributes:
+        published_types: event types, by the identity of who published them.
+        services: names of those that it asked for, by identity.
+        connections: where it connected to, as ``host:port``, by identity.
+        denials: what was refused by the host, in a sentence, by identity.
+        reports: what a plugin says that it was refused, by identity.
+    """
+
+    def __init__(self, config: HostConfig, backend: Backend | None, *, trial: bool) -> None:
+        super().__init__(config, backend, trial=trial)
+        self.published_types: dict[str, set[str]] = defaultdict(set)
+        self.services: dict[str, list[str]] = defaultdict(list)
+        self.connections: dict[str, list[str]] = defaultdict(list)
+        self.denials: dict[str, list[str]] = defaultdict(list)
+        self.reports: dict[str, list[Denial]] = defaultdict(list)
+
+    def published(self, process: PluginProcess, event_type: str, payload: bytes) -> None:
+        """Hand it out, and remember its type."""
+        types = self.published_types[process.identity]
+        if len(types) < _MAX_KEPT:
+            types.add(event_type)
+        super().published(process, event_type, payload)
+
+    def asked(self, process: PluginProcess, number: int, service: str, payload: bytes) -> None:
+        """Do it, and remember which."""
+        _keep(self.services[process.identity], service)
+        super().asked(process, number, service, payload)
+
+    def connected(self, process: PluginProcess, where: str) -> None:
+        """Write it down, and remember it."""
+        _keep(self.connections[process.identity], where)
+        super().connected(process, where)
+
+    def denied(self, process: PluginProcess, what: str) -> None:
+        """Write it down, and remember it."""
+        _keep(self.denials[process.identity], what)
+        super().denied(process, what)
+
+    def reported(self, process: PluginProcess, denial: Denial) -> None:
+        """Write it down, and remember it."""
+        _keep(self.reports[process.identity], denial)
+        super().reported(process, denial)
+
+
+def _keep(kept: list[T], one: T) -> None:
+    if one not in kept and len(kept) < _MAX_KEPT:
+        kept.append(one)
 
 
 class ThrowawayHost:
@@ -46,11 +104,24 @@ class ThrowawayHost:
         config: the operator's decisions to try the plugin under: grants, ceilings, the plugin
             environment. Its trust store and state directory are replaced by temporary ones.
         backend: another than this system's, for the host's own tests.
+        observing: have each plugin tell, when it is unloaded, what it used and was refused.
+
+    Attributes:
+        core: the host, once it is entered.
+        observed: by identity, what the plugins told that were unloaded.
     """
 
-    def __init__(self, config: HostConfig | None = None, *, backend: Backend | None = None) -> None:
+    def __init__(
+        self,
+        config: HostConfig | None = None,
+        *,
+        backend: Backend | None = None,
+        observing: bool = False,
+    ) -> None:
         self._config = config or HostConfig()
         self._backend = backend
+        self._observing = observing
+        self.observed: dict[str, Observed] = {}
         self._signed = 0
 
     def __enter__(self) -> Self:
@@ -65,10 +136,17 @@ class ThrowawayHost:
             self._root = Path(tempfile.mkdtemp(prefix="sandbox-host-trial-")).resolve()
             self._key = generate_key()
             trust_store = self._root / TRUST_STORE_NAME
-            add_key(trust_store, self._key.public, "throw-away key", plugins=("*",))
+            add_key(
+                trust_store,
+                self._key.public,
+                "throw-away key",
+                roles=("developer",),
+                plugins=("*",),
+            )
             paths = {"trust_store": trust_store, "state_dir": self._root / "state"}
-            self._core = HostCore(self._config.model_copy(update=paths), self._backend)
-            self._core.open()
+            config = self._config.model_copy(update=paths)
+            self.core = TrialHost(config, self._backend, trial=self._observing)
+            self.core.open()
         except BaseException:
             self._remove()
             raise
@@ -81,7 +159,7 @@ class ThrowawayHost:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            self._core.close()
+            self.core.close()
         finally:
             self._remove()
 
@@ -94,15 +172,15 @@ class ThrowawayHost:
                 return
             time.sleep(_PAUSE_SECONDS)
 
-    def load(self, directory: Path) -> PluginProcess:
-        """Sign a copy of what `directory` holds now, and load that.
+    def load(self, path: Path) -> PluginProcess:
+        """Sign a copy of what the directory or archive `path` holds now, and load that.
 
         Raises:
-            BundleError: the directory is not a well-formed bundle.
+            BundleError: it is not a well-formed bundle.
             ManifestError: plugin.json is not acceptable.
             SandboxHostError: whatever `SandboxHost.load` raises.
         """
-        return self.load_contents(read_directory(directory))
+        return self.load_contents(read_bundle(path))
 
     def load_contents(self, contents: Contents) -> PluginProcess:
         """Do the same with bytes that were read before; an envelope among them is not used.
@@ -115,7 +193,7 @@ class ThrowawayHost:
         assert self._root is not None  # noqa: S101 - it is entered
         copy = self._root / "signed" / str(self._signed)
         stage_source(contents, envelope, copy)
-        return self._core.load(copy)
+        return self.core.load(copy)
 
     def unload(self, process: PluginProcess) -> str:
         """Let a plugin clean up and leave.
@@ -128,6 +206,10 @@ class ThrowawayHost:
         if answer is None:
             ended = process.cause_text if process.state is State.FAILED else ""
             return ended or f"{process.identity} did not leave within the stop timeout."
+        if self._observing:
+            observed = observed_in(answer, process.plan.permissions)
+            if observed is not None:
+                self.observed[process.identity] = observed
         try:
             return _problem(codec.unpack(answer.payload))
         except PayloadError as error:

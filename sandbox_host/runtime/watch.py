@@ -2,7 +2,8 @@
 
 The keeper calls `look`; facts come from the child, verdicts from `budget.enforce`. A look costs
 what is due: the plugin's CPU clock each time, and the rest (memory, threads, descriptors: a hundred
-times as much) only where that clock has moved. A process that has not run has taken nothing.
+times as much) only where that clock has moved. A process that has not run has taken nothing. Of a
+plugin that may start processes, clock and sums are its control group's, of all of them together.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from sandbox_host.budget.enforce import (
     judge,
     judge_idle,
     judge_minute,
+    judge_total,
 )
 from sandbox_host.budget.window import CpuWindow
 from sandbox_host.observe.curve import Curve
@@ -158,7 +160,8 @@ class Watch:
         else:
             excess = judge(self._limits, facts, None, now) or self._look_idle(cpu, now)
         operation = oldest.operation if oldest else ""
-        return excess or judge_minute(self._limits, self._minute_used, operation)
+        excess = excess or judge_minute(self._limits, self._minute_used, operation)
+        return excess or judge_total(self._limits, cpu, operation)
 
     def pause(self, oldest: Pending | None, now: float) -> float:
         """Return in how many seconds to look again: before anything can be far over its budget.

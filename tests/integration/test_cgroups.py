@@ -175,6 +175,47 @@ def test_tasks_are_bounded(offer: Offer, tasks: int, forked: str) -> None:
     assert group.remove()
 
 
+FAMILY = """
+import os, sys, time
+sys.stdin.readline()
+kept = os.urandom(30 << 20)
+for _ in range(2):
+    if os.fork() == 0:
+        until = time.process_time() + 0.2
+        while time.process_time() < until:
+            pass
+        print("done", flush=True)
+        sys.stdin.read()
+        os._exit(0)
+sys.stdin.read()
+"""
+
+
+def test_usage_is_that_of_all_processes(offer: Offer) -> None:
+    needs(offer, "memory")
+    needs(offer, "pids")
+    group = offer.groups.create("a", 256 * MIB, 64, processes=True)
+    if group.usage() is None:
+        pytest.skip("no control group with the controller cpuacct")
+    with running(FAMILY) as process:
+        group.add(process.pid)
+        assert go(process) == "done\n"
+        assert process.stdout
+        assert process.stdout.readline() == "done\n"
+        used = group.usage()
+        assert used is not None
+        assert 0.4 < used.cpu_seconds < 10
+        assert used.tasks == 3
+        # What a fork shares with its parent is there once.
+        assert 30 * MIB < used.memory_bytes < 60 * MIB
+        assert process.pid in group.processes()
+        assert len(group.processes()) == 3
+        assert process.stdin
+        process.stdin.close()
+        assert process.wait() == 0
+    assert group.remove()
+
+
 def test_closing_leaves_nothing(groups: Cgroups) -> None:
     own = {path.parent for path in groups.create("forgotten", MIB, 1).paths}
     assert all(path.name.startswith(f"sandbox-host-{os.getpid()}-") for path in own)

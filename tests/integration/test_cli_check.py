@@ -120,7 +120,27 @@ def test_the_sandbox_is_the_real_one(cli: LocalCommandLine) -> None:
     ran = check(cli, f"print(open({__file__!r}).read())\n{READY}")
     assert ran.code == 1
     assert "FileNotFoundError" in ran.err
-    assert "a root of its own" in ran.err
+    assert f'"permissions": {{"read": ["{__file__}"]}}' in ran.err
+
+
+def test_what_a_plugin_is_denied_and_goes_on_without_is_told(cli: LocalCommandLine) -> None:
+    source = (
+        "import os\n"
+        "try:\n    open('/etc/hosts')\nexcept OSError:\n    pass\n"
+        "os.environ.get('WANTED')\n"
+        "os.system('ls')\n" + READY
+    )
+    ran = check(cli, source)
+    assert (ran.code, ran.err) == (0, "")
+    told = [line for line in ran.out.splitlines() if line.startswith("  warning     denied")]
+    assert [line.partition(" at ")[0].removeprefix("  warning     ") for line in told] == [
+        'denied, by its own word: reading "/etc/hosts"',
+        'denied, by its own word: seeing the environment variable "WANTED"',
+        'denied, by its own word: starting a process ("ls")',
+    ]
+    assert "__init__.py:3 in <module>" in told[0]
+    assert '"permissions": {"read": ["/etc/hosts"]}' in told[0]
+    assert "3 warnings" in ran.out
 
 
 def test_grants_and_the_plugin_environment_come_from_the_command_line(

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from sandbox_host.selftest.collection.registry import Boundary
+from sandbox_host.selftest.report import Verdict
 from tests.support.bundles import make_key, trust_store
 from tests.support.command_line import CommandLine, snapshot
 from tests.support.traces import eventually
@@ -78,7 +79,10 @@ def test_attacks_on_this_machine(doctor: Doctor) -> None:
     in_force = {r["layer"] for r in told["receipt"]["layers"] if r["status"] == "active"}
     assert set(LAYERS) <= in_force
     assert all(set(one["needs"]).isdisjoint(in_force) for one in told["attacks"])
-    assert all(one["holds"] for one in told["aftermath"])
+    assert [one["holds"] for one in told["aftermath"]] == [True] * 4
+    if os.geteuid() == 0:
+        without = [one["name"] for one in told["attacks"] if one["verdict"] == Verdict.NO_CONTROL]
+        assert len(without) <= len(told["attacks"]) // 10
     assert snapshot(doctor.home) == before
     assert doctor.left() == []
 

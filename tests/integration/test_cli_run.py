@@ -280,7 +280,7 @@ def test_one_that_fails_does_not_stop_the_rest(cli: CommandLine) -> None:
 def test_nothing_to_run(cli: CommandLine) -> None:
     ran = cli("run")
     assert ran.code == 2
-    assert "Missing argument 'DIR...'" in ran.err
+    assert "Missing argument 'PLUGIN...'" in ran.err
     configure(cli)
     ran = cli("run", "--trust-store", "trust/trust.toml")
     assert ran.code == 1

@@ -137,7 +137,11 @@ def listed_first(names, here):
 """
 
 
-@pytest.mark.parametrize("guided", [False, True], ids=["always", "when it is looked for"])
+@pytest.mark.parametrize(
+    "guided",
+    [False, pytest.param(True, marks=pytest.mark.soak)],
+    ids=["always", "when it is looked for"],
+)
 def test_a_tree_that_is_elsewhere_is_found(workshop: Workshop, load: Load, guided: bool) -> None:
     """Moved on at every step, or, told by the times of access, to where the host has been."""
     budget = {"wall_time": 60, "cpu_time": 60}

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import pytest
@@ -32,15 +32,22 @@ from sandbox_host.bundle.envelope import Statement, build_statement
 from sandbox_host.bundle.keys import create_development_key
 from sandbox_host.bundle.plugin_json import _OPTIONAL, _REQUIRED, parse_manifest
 from sandbox_host.bundle.trust import TrustStore
+from sandbox_host.bundle.trust_document import Document
 from sandbox_host.cli import main
 from sandbox_host.cli.app import COMMANDS, cli
 from sandbox_host.cli.exits import Exit
 from sandbox_host.config import PerformanceThresholds, default_config_dir
 from sandbox_host.guarantees import PROMISES, WAYS, Way
-from sandbox_host.model import FIXED_LAYERS, LayerStatus
+from sandbox_host.model import FIXED_LAYERS, STANDARD_EVENTS, LayerStatus
 from sandbox_host.observe import verify_journal
+from sandbox_host.observe.journal_lines import NEW, REPAIRED, ROTATED
 from sandbox_host.reading import parse_bytes
+from sandbox_host.runtime.admissions import STARTED
+from sandbox_host.runtime.core import DENIAL_REPORTED, DENIED
 from sandbox_host.runtime.lifecycle import TABLE
+from sandbox_host.scan.rules import RULES
+from sandbox_host.signing.foreign import FORMS
+from sandbox_host.signing.uri import Scheme
 from sandbox_host.terms import LIMIT_KEYS
 from tests.support.bundles import manifest, sign_directory
 from tests.support.host import Workshop
@@ -50,6 +57,7 @@ PAGES = {path.name: path for path in [ROOT / "README.md", *sorted((ROOT / "docs"
 TEXTS = {name: path.read_text(encoding="utf-8") for name, path in PAGES.items()}
 GUIDE, API = TEXTS["plugin_development.md"], TEXTS["api_reference.md"]
 OPERATIONS, SECURITY = TEXTS["operations.md"], TEXTS["security.md"]
+ADMISSION, SIGNING = TEXTS["admission.md"], TEXTS["signing.md"]
 
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>[a-z]+)(?:: (?P<path>\S+))? -->\n)?"
@@ -169,7 +177,7 @@ def test_examples_run_in_their_order(
             _run_python(block)
         elif block.mark == "test":
             _run_tests(block, request.getfixturevalue)
-    shown = {"plugin_development.md": '"hello Ada"', "operations.md": "intact"}
+    shown = {"plugin_development.md": '"hello Ada"', "admission.md": "intact"}
     assert shown.get(page, "") in capsys.readouterr().out
 
 
@@ -203,7 +211,31 @@ def test_journal_events_are_documented(workshop: Workshop) -> None:
         with pytest.raises(errors.VerificationError):
             host.load(directory)
     lines = workshop.config().journal_path.read_text().splitlines()
-    assert {json.loads(line)["event"] for line in lines} <= _quoted(OPERATIONS)
+    assert {json.loads(line)["event"] for line in lines} <= _journal_events()
+
+
+def _journal_events() -> set[str]:
+    return {name for cell, _ in _rows(ADMISSION, "events") for name in _quoted(cell)}
+
+
+_APPENDED = re.compile(r"(?:_journal\.append|self\._tell)\(\s*\"([a-z_]+)\"")
+
+
+def test_every_journal_event() -> None:
+    written = {STARTED, DENIED, DENIAL_REPORTED, REPAIRED, ROTATED, NEW}
+    for source in (ROOT / "sandbox_host").rglob("*.py"):
+        written |= set(_APPENDED.findall(source.read_text(encoding="utf-8")))
+    # Where the code chooses among several; what goes to subscribers is no line of the journal.
+    written |= {
+        "host_started",
+        "host_stopped",
+        "started",
+        "restarted",
+        "ended",
+        "killed",
+        "unloaded",
+    }
+    assert written - STANDARD_EVENTS == _journal_events()
 
 
 # -- what is parsed ----------------------------------------------------------------------------
@@ -220,6 +252,7 @@ def test_toml_is_what_the_host_reads(block: Block, tmp_path: Path) -> None:
         store = TrustStore.parse(block.text.encode())
         assert store.keys
         assert store.revoked
+        assert store.version
         return
     file = tmp_path / "config.toml"
     file.write_text(block.text)
@@ -343,6 +376,25 @@ def test_every_limit_of_the_wire() -> None:
         for name, value, _ in _rows(SECURITY, "limits")
     }
     assert said == {k: v for k, v in vars(wire_limits).items() if k.isupper() and type(v) is int}
+
+
+def test_every_family_of_findings() -> None:
+    said = {family.strip("`") for family, _ in _rows(ADMISSION, "findings")}
+    assert said == {rule[:3] for rule in RULES}
+
+
+def test_every_key_of_the_trust_store() -> None:
+    section = _section(SIGNING, "The trust store")
+    for name, field in Document.model_fields.items():
+        assert name in _quoted(section) or f"[{name}]" in section
+        for kind in (field.annotation, *get_args(field.annotation)):
+            assert set(getattr(kind, "model_fields", ())) <= _quoted(section)
+
+
+def test_every_kind_of_signer() -> None:
+    section = _section(SIGNING, "Signers")
+    assert {scheme.value for scheme in Scheme} <= set(re.findall(r"`([a-z-]+):", section))
+    assert set(FORMS) <= set(re.findall(r"--also (\w+)=", SIGNING))
 
 
 def test_every_system_call() -> None:

@@ -116,6 +116,7 @@ def test_what_was_measured_is_above_what_was_allowed(made: dict[Cause, Dossier])
         Cause.DEADLINE: "wall_time",
         Cause.THREADS: "threads",
         Cause.DISK: "data",
+        Cause.NETWORK: "network_bytes_per_minute",
     }
     assert made[Cause.MEMORY].usage.memory_peak_bytes > 64 * MIB
     assert made[Cause.CPU].usage.cpu_seconds > 1.0

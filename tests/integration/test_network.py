@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import http.server
+import errno
 import json
 import socket
-import ssl
-import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sandbox_host import BlockingPlugin, SandboxHost
-from sandbox_host.errors import AdmissionError, OperationError
+from sandbox_host.errors import AdmissionError, BudgetExceededError, OperationError
 from sandbox_host.model import Permissions
-from tests.support.host import Workshop
+from sandbox_host.network import meter
+from tests.support.host import Load, Workshop
+from tests.support.traces import eventually
+from tests.support.web import make_certificate, web_server
 
 pytestmark = pytest.mark.needs("landlock", "seccomp")
 
@@ -78,6 +80,20 @@ def ask_tls(host, port, authority):
         return told(answer.read())
 
 @operation
+def fetch(host, port, size):
+    with urllib.request.urlopen(f"http://{host}:{port}/bytes/{size}", timeout=10) as answer:
+        return len(answer.read())
+
+@operation
+def fetch_on(host, port, size):
+    while True:
+        fetch(host, port, size)
+
+@operation
+def openly(code, host, port):
+    exec(code, {"socket": socket, "os": os, "host": host, "port": port})
+
+@operation
 def attempt(code, host, port):
     names = {"socket": socket, "os": os, "host": host, "port": port, "errno": errno}
     try:
@@ -92,45 +108,14 @@ NAMES = (
 )
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Says hello, or sends elsewhere."""
-
-    def do_GET(self) -> None:
-        if self.path.startswith("/to/"):
-            self.send_response(302)
-            self.send_header("Location", "http://" + self.path.removeprefix("/to/"))
-            self.end_headers()
-            return
-        body = b"hello"
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
 Serve = Callable[..., int]
 
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
     """Start servers on the loopback; return their ports."""
-    servers: list[http.server.ThreadingHTTPServer] = []
-
-    def started(context: ssl.SSLContext | None = None) -> int:
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        if context is not None:
-            server.socket = context.wrap_socket(server.socket, server_side=True)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return server.server_address[1]
-
-    yield started
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    with ExitStack() as stack:
+        yield lambda context=None: stack.enter_context(web_server(context))
 
 
 Reach = Callable[..., BlockingPlugin]
@@ -139,20 +124,15 @@ Reach = Callable[..., BlockingPlugin]
 @pytest.fixture
 def reach(workshop: Workshop) -> Iterator[Reach]:
     """Load a plugin that requested these endpoints and was granted them."""
-    hosts: list[Any] = []
 
-    def loaded(*entries: str) -> BlockingPlugin:
+    def loaded(*entries: str, **limits: Any) -> BlockingPlugin:
         config = workshop.config(grants={"sample": Permissions(network=entries)})
-        host = SandboxHost.blocking(config)
-        host.__enter__()
-        hosts.append(host)
-        return host.load(
-            workshop.write(CLIENTS, permissions={"network": list(entries), "threads": True})
-        )
+        host = stack.enter_context(SandboxHost.blocking(config))
+        permissions = {"network": list(entries), "threads": True}
+        return host.load(workshop.write(CLIENTS, permissions=permissions, limits=limits))
 
-    yield loaded
-    for host in hosts:
-        host.__exit__(None, None, None)
+    with ExitStack() as stack:
+        yield loaded
 
 
 @pytest.mark.parametrize("client", NAMES)
@@ -212,7 +192,13 @@ ATTEMPTS = {
     "IPv4 in IPv6": "socket.create_connection(('::ffff:127.0.0.2', port), 5)",
     "a name": "socket.getaddrinfo('example.org', 80)",
     "a name, by its old function": "socket.gethostbyname('example.org')",
+    "a name, by its other old function": "socket.gethostbyname_ex('example.org')",
     "datagrams": "socket.socket(socket.AF_INET, socket.SOCK_DGRAM)",
+    "datagrams over IPv6": "socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)",
+    "out of band": "socket.create_connection((host, port), 5).send(b'!', socket.MSG_OOB)",
+    "packets": "socket.socket(socket.AF_PACKET, socket.SOCK_RAW)",
+    "virtual machines": "socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)",
+    "multipath": "socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)",
     "raw packets": "socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)",
     "netlink": "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)",
     "a Unix socket": "socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)",
@@ -256,6 +242,35 @@ def test_nothing_else(reach: Reach, serve: Serve, name: str) -> None:
     kind, number, text = plugin.call("attempt", ATTEMPTS[name], "127.0.0.1", port)
     assert (kind, number) == ("PermissionError", 1), text
     assert plugin.call("ask", "plain_socket", "127.0.0.1", port) == "hello"
+
+
+OPENLY = (
+    *("another port", "another name of the address", "another address of the machine", "IPv6"),
+    *("a name", "datagrams", "raw packets", "a Unix socket"),
+)
+
+
+@pytest.mark.parametrize("name", OPENLY)
+def test_what_is_refused_is_explained_and_written_down(
+    reach: Reach, serve: Serve, workshop: Workshop, name: str
+) -> None:
+    port = serve()
+    plugin = reach(f"127.0.0.1:{port}")
+    with pytest.raises(OperationError) as caught:
+        plugin.call("openly", ATTEMPTS[name], "127.0.0.1", port)
+    told = f"{caught.value}\n{caught.value.traceback_text}"
+    assert "denied by the sandbox" in told
+    lines = (workshop.state_dir / "journal.jsonl").read_text().splitlines()
+    events = [json.loads(line)["event"] for line in lines]
+    assert any(event.startswith("den") for event in events), events
+
+
+def test_names_backwards_are_not_resolved(reach: Reach, serve: Serve) -> None:
+    port = serve()
+    kind, *_ = reach(f"127.0.0.1:{port}").call(
+        "attempt", "socket.gethostbyaddr('192.0.2.1')", "", 0
+    )
+    assert kind in {"herror", "gaierror", "PermissionError"}
 
 
 def test_a_refusal_explains_itself_and_is_written_down(
@@ -305,43 +320,86 @@ def test_garbage_at_the_desk_ends_the_plugin(reach: Reach, serve: Serve) -> None
 
 
 def test_over_tls_with_an_authority_of_ones_own(reach: Reach, serve: Serve, tmp_path: Path) -> None:
-    certificate, authority = make_certificate(tmp_path)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    port = serve(context)
-    assert reach(f"localhost:{port}").call("ask_tls", "localhost", port, authority) == "hello"
+    certificate = make_certificate(tmp_path)
+    port = serve(certificate.context())
+    plugin = reach(f"localhost:{port}")
+    assert plugin.call("ask_tls", "localhost", port, certificate.authority) == "hello"
 
 
-def make_certificate(directory: Path) -> tuple[Path, str]:
-    """Write a key with a certificate for localhost, which is its own authority."""
-    from datetime import UTC, datetime, timedelta
+def test_a_socket_is_connected_once(reach: Reach, serve: Serve) -> None:
+    port = serve()
+    code = """
+made = socket.create_connection((host, port), 5)
+made.connect((host, port))
+"""
+    plugin = reach(f"127.0.0.1:{port}")
+    kind, number, _ = plugin.call("attempt", code, "127.0.0.1", port)
+    assert (kind, number) == ("OSError", errno.EISCONN)
+    assert plugin.usage().connections == 1
 
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import NameOID
 
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    public = certificate.public_bytes(serialization.Encoding.PEM)
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    path = directory / "server.pem"
-    path.write_bytes(private + public)
-    return path, public.decode()
+def test_no_more_are_open_than_it_has_descriptors_for(reach: Reach, serve: Serve) -> None:
+    port = serve()
+    code = """
+kept = []
+while len(kept) < 64:
+    kept.append(socket.create_connection((host, port), 5))
+"""
+    plugin = reach(f"127.0.0.1:{port}", descriptors=32)
+    kind, number, _ = plugin.call("attempt", code, "127.0.0.1", port)
+    assert (kind, number) == ("OSError", errno.EMFILE)
+    assert plugin.call("ask", "plain_socket", "127.0.0.1", port) == "hello"
+
+
+# -- bytes, counted and bounded -------------------------------------------------------------------
+
+MANY = 200_000
+counted = pytest.mark.skipif(not meter.is_available(), reason="the kernel does not tell of them")
+
+
+@counted
+def test_bytes_are_counted_of_short_connections_too(reach: Reach, serve: Serve) -> None:
+    port = serve()
+    plugin = reach(f"127.0.0.1:{port}")
+    for _ in range(5):
+        assert plugin.call("fetch", "127.0.0.1", port, MANY) == MANY
+    # Beside the body, a header each way, and the other side's end.
+    assert eventually(lambda: plugin.usage().network_bytes_received > 5 * MANY)
+    usage = plugin.usage()
+    assert usage.connections == 5
+    assert usage.network_bytes_received < 5 * (MANY + 1_000)
+    assert 5 * 40 < usage.network_bytes_sent < 5 * 1_000
+
+
+@counted
+def test_bytes_are_counted_of_an_open_connection(reach: Reach, serve: Serve) -> None:
+    code = """
+global kept
+kept = socket.create_connection((host, port), 5)
+kept.sendall(b"GET /bytes/100000 HTTP/1.1\\r\\n\\r\\n")
+left = 100_000
+while left > 0:
+    left -= len(kept.recv(min(left, 65536)))
+"""
+    port = serve()
+    plugin = reach(f"127.0.0.1:{port}")
+    assert plugin.call("attempt", code, "127.0.0.1", port)[0] == ""
+    assert 100_000 <= plugin.usage().network_bytes_received < 101_000
+
+
+@counted
+def test_too_many_bytes_in_a_minute_end_it(reach: Reach, serve: Serve) -> None:
+    port = serve()
+    plugin = reach(f"127.0.0.1:{port}", network_bytes_per_minute="1 MiB")
+    limits = {one.name: one for one in plugin.receipt.limits}
+    assert limits["network_bytes_per_minute"].value == "1 MiB in any 60 s"
+    assert plugin.call("fetch", "127.0.0.1", port, MANY) == MANY
+    with pytest.raises(BudgetExceededError, match=r"network_bytes_per_minute"):
+        plugin.call("fetch_on", "127.0.0.1", port, MANY)
+    assert plugin._process.ended.wait(10)
+    assert plugin.cause == "network"
+
+
+@pytest.mark.usefixtures("host")
+def test_a_limit_on_bytes_is_told_where_there_are_connections(load: Load) -> None:
+    assert "network_bytes_per_minute" not in {one.name for one in load().receipt.limits}

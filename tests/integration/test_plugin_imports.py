@@ -214,4 +214,4 @@ def test_a_foreign_shared_object_is_refused_with_the_reason(load: Load) -> None:
 def test_more_processes_explain_themselves(load: Load, how: str) -> None:
     with pytest.raises(OperationError) as caught:
         load(WORK).call("processes", how)
-    assert "A plugin is one process and starts no other" in str(caught.value)
+    assert '"permissions": {"subprocess": true}' in str(caught.value)

@@ -246,7 +246,7 @@ def test_swap_while_reading_is_noticed_or_harmless(
     from sandbox_host.runtime import launch
 
     bundle = workshop.write("@operation\ndef who():\n    return 'verified'\n", name="swapped")
-    read = launch.read_directory
+    read = launch.read_bundle
 
     def read_then_rewrite(path: Path) -> object:
         contents = read(path)
@@ -254,6 +254,6 @@ def test_swap_while_reading_is_noticed_or_harmless(
             file.write_text("raise SystemExit")
         return contents
 
-    monkeypatch.setattr(launch, "read_directory", read_then_rewrite)
+    monkeypatch.setattr(launch, "read_bundle", read_then_rewrite)
     with SandboxHost.blocking(workshop.config()) as host:
         assert host.load(bundle).call("who") == "verified"

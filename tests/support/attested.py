@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox_host.backends.linux.attest import Attested
+from sandbox_host.backends.linux.cgroup_group import GroupUsage
 from sandbox_host.backends.linux.compile import LIMIT_NAMES, Compiled, Ids, compile_plan
 from sandbox_host.backends.linux.evidence import Evidence
 from sandbox_host.backends.linux.mounts import Mount
@@ -30,12 +31,17 @@ class FakeGroup:
 
     values: dict[str, int] = field(default_factory=lambda: {"memory_bytes": 100, "tasks": 9})
     gone: bool = False
+    used: GroupUsage | None = field(default_factory=lambda: GroupUsage(0.1, 1_000, 1))
     paths: tuple[Path, ...] = (Path("/sys/fs/cgroup/sandbox-sample"),)
     weight_file: str = "cgroup v1, cpu.shares"
 
     def is_member(self, membership: str) -> bool:
         """As `Group`."""
         return membership == "0::/sandbox-sample"
+
+    def usage(self) -> GroupUsage | None:
+        """As `Group`."""
+        return self.used
 
     def limits(self) -> dict[str, int]:
         """As `Group`."""

@@ -9,10 +9,13 @@ import contextlib
 import os
 import platform
 import signal
+import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-from sandbox_host import BlockingHost, BlockingPlugin, SandboxHost
+from sandbox_host import BlockingHost, BlockingPlugin, HostConfig, SandboxHost
 from sandbox_host.errors import PluginError, StartError
 from sandbox_host.model import MIB, Cause
 from sandbox_host.observe.dossier import Dossier
@@ -64,6 +67,13 @@ def fill():
     time.sleep(600)
 
 @operation
+def download():
+    import socket
+    with socket.create_connection(("127.0.0.1", context().config["port"])) as made:
+        while made.recv(65536):
+            pass
+
+@operation
 def talk_nonsense():
     for descriptor in range(3, 64):
         try:
@@ -91,6 +101,7 @@ if context().config.get("broken"):
     raise RuntimeError("the first station does not answer")
 """
 LIMITS = {"memory": 64 * MIB, "cpu_time": 1.0, "threads": 8, "data": MIB}
+LIMITS_OF_CONNECTIONS = {**LIMITS, "network_bytes_per_minute": MIB}
 DEADLINES = {Cause.DEADLINE: 1.0}
 
 CALLED = {
@@ -99,6 +110,7 @@ CALLED = {
     Cause.DEADLINE: "await_reading",
     Cause.THREADS: "start_threads",
     Cause.DISK: "fill",
+    Cause.NETWORK: "download",
     Cause.PROTOCOL_VIOLATION: "talk_nonsense",
     Cause.SYSCALL: "call_x32",
     Cause.CRASHED: "crash",
@@ -127,11 +139,20 @@ def produce(root: Path) -> dict[Cause, Dossier]:
     with (
         mock.patch.multiple(process, **_PATIENCE),
         mock.patch.object(warden, "_DUMPED_SECONDS", _DUMPED_SECONDS),
-        SandboxHost.blocking(workshop.config()) as host,
+        _sender(3 * MIB) as port,
+        SandboxHost.blocking(_granting(workshop, port)) as host,
     ):
         bundle = workshop.write(SOURCE, name=NAME, limits=LIMITS, permissions={"threads": True})
+        bundles = dict.fromkeys(CALLED, bundle)
+        bundles[Cause.NETWORK] = workshop.write(
+            SOURCE,
+            name=NAME,
+            limits=LIMITS_OF_CONNECTIONS,
+            permissions={"network": [f"127.0.0.1:{port}"]},
+            config={"port": port},
+        )
         made = {
-            cause: _called(host, workshop, bundle, cause)
+            cause: _called(host, workshop, bundles[cause], cause)
             for cause in CALLED
             if cause is not Cause.SYSCALL or X32
         }
@@ -144,6 +165,34 @@ def produce(root: Path) -> dict[Cause, Dossier]:
         made[Cause.UNKNOWN] = _dossier(workshop, plugin)
         made[Cause.START_FAILED] = _of_a_failed_start(host, workshop)
     return made
+
+
+def _granting(workshop: Workshop, port: int) -> HostConfig:
+    return workshop.config(grants={NAME: {"network": [f"127.0.0.1:{port}"]}})
+
+
+@contextlib.contextmanager
+def _sender(size: int) -> Iterator[int]:
+    """Send so many bytes to each who connects, and then nothing; yield the port."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                made, _ = server.accept()
+                made.sendall(bytes(size))
+                taken.append(made)
+
+    taken: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for made in taken:
+                made.close()
 
 
 def _called(host: BlockingHost, workshop: Workshop, bundle: Path, cause: Cause) -> Dossier:

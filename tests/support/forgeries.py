@@ -12,14 +12,18 @@ import pytest
 
 from sandbox_host.bundle import Contents
 from sandbox_host.bundle.envelope import (
+    Envelope,
+    Signature,
     build_envelope,
     build_statement,
     list_files,
     parse_envelope,
     parse_statement,
     pre_authentication_encoding,
+    render_envelope,
     root_digest_of,
 )
+from sandbox_host.bundle.signature import PrivateKey
 from sandbox_host.bundle.trust import TrustStore
 from sandbox_host.bundle.verify import verify
 from sandbox_host.errors import ManifestError, RefusedError
@@ -80,3 +84,41 @@ def signed_as(files: dict[str, bytes], name: str = "sample", version: str = "1.0
     payload = build_statement(statement)
     signature = KEY.sign(pre_authentication_encoding(payload))
     return Contents(files, build_envelope(payload, KEY.public, signature), "memory")
+
+
+def set_at(path: str, new: Any) -> Callable[[Any], None]:
+    """Return an edit that sets the value at a dotted path, or removes it where `new` is ``...``."""
+
+    def edit(value: Any) -> None:
+        *above, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+        for part in above:
+            value = value[part]
+        if new is ...:
+            del value[last]
+        else:
+            value[last] = new
+
+    return edit
+
+
+def signatures_of(contents: Contents) -> list[dict[str, Any]]:
+    """Return the signatures of an envelope as JSON has them."""
+    assert contents.envelope is not None
+    found: list[dict[str, Any]] = json.loads(contents.envelope)["signatures"]
+    return found
+
+
+def with_signatures(contents: Contents, signatures: list[dict[str, Any]]) -> Contents:
+    """Return `contents` with other signatures over the same payload."""
+    assert contents.envelope is not None
+    value = {**json.loads(contents.envelope), "signatures": signatures}
+    return dataclasses.replace(contents, envelope=compact(value) + b"\n")
+
+
+def signed_by(contents: Contents, *keys: PrivateKey) -> Contents:
+    """Return `contents` with the signatures of exactly these keys over the same payload."""
+    assert contents.envelope is not None
+    payload = parse_envelope(contents.envelope).payload
+    message = pre_authentication_encoding(payload)
+    made = tuple(Signature(key.key_id, key.sign(message)) for key in keys)
+    return dataclasses.replace(contents, envelope=render_envelope(Envelope(payload, made)))

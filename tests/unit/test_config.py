@@ -291,9 +291,11 @@ def test_where_the_hosts_own_files_are(toml, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "c"))
     path = toml('trust_store = "mine.toml"')
     config = HostConfig.from_toml(path)
-    wanted = (path.parent / "mine.toml", tmp_path / "c/sandbox-host", path)
+    beside = ("mine.toml", "mine.toml.sig", "mine.toml.root.pub")
+    wanted = (*(path.parent / name for name in beside), tmp_path / "c/sandbox-host", path)
     assert config.private_paths == wanted
     # What the command line lays over it does not make it forget.
     assert config.model_copy(update={"start": "exec"}).private_paths == wanted
     plain = HostConfig(trust_store=tmp_path / "t")
-    assert plain.private_paths == (tmp_path / "t", tmp_path / "c/sandbox-host")
+    assert plain.private_paths[0] == tmp_path / "t"
+    assert plain.private_paths[-1] == tmp_path / "c/sandbox-host"

@@ -137,3 +137,25 @@ def test_writing_elsewhere_is_a_restriction_of_the_disk_and_of_nothing_else():
         else:
             assert after.status is LayerStatus.DEGRADED
             assert after.detail.startswith(f"{before.detail}; what it writes to granted paths")
+
+
+def test_what_processes_take_away():
+    plain = {r.guarantee: r for r in standing(ALL)}
+    less = {r.guarantee: r for r in standing(ALL, starts_processes=True)}
+    changed = {name for name in Guarantee if plain[name] != less[name]}
+    assert changed == {Guarantee.PROGRAMS, Guarantee.DESCRIPTORS, Guarantee.CPU}
+    assert less[Guarantee.PROGRAMS].status is LayerStatus.DEGRADED
+    assert less[Guarantee.PROGRAMS].detail == (
+        "own-root, landlock, seccomp; its own interpreter only"
+    )
+    assert less[Guarantee.DESCRIPTORS].detail == "rlimits; those of each of its processes"
+    assert (less[Guarantee.CPU].status, less[Guarantee.CPU].detail) == (
+        LayerStatus.ACTIVE,
+        "cgroup, watchdog",
+    )
+
+
+def test_without_a_group_processes_have_no_budget_of_cpu_time():
+    found = {r.guarantee: r for r in standing(ALL - {Layer.CGROUP}, starts_processes=True)}
+    assert found[Guarantee.CPU].status is LayerStatus.UNAVAILABLE
+    assert found[Guarantee.CPU].detail == "would take cgroup"

@@ -11,8 +11,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sandbox_host.backends.linux.compile import HOSTNAME, LIMIT_NAMES, NETWORK_PROBES
+from sandbox_host.backends.linux.compile import HOSTNAME, LIMIT_NAMES
 from sandbox_host.backends.linux.environment import OWN_VARIABLES
+from sandbox_host.backends.linux.expectations import PASSED, expected
 from sandbox_host.backends.linux.mounts import NODEV, NOEXEC, NOSUID, RDONLY, Mount
 from sandbox_host.backends.linux.procfs import PAGE_BYTES, size_of_tmpfs
 from sandbox_host.errors import AttestationError
@@ -27,39 +28,11 @@ if TYPE_CHECKING:
     from sandbox_host.backends.linux.evidence import Evidence
     from sandbox_host.backends.linux.procfs import MountLine
 
-_PASSED: Final = "allowed"
 _NO_CAPABILITIES: Final = "0" * 16
 _CAP_SETPCAP: Final = 1 << 8
 _SECUREBITS: Final = 0b1110_1111
 _UMASK: Final = "0077"
 _ROOT_FLAGS: Final = RDONLY | NOSUID | NODEV | NOEXEC
-
-# What each live probe must have met, by the layer that is to stop it. With an own root the canary
-# is not there; with Landlock alone it is, and cannot be opened. The root itself is there either
-# way, readable by everybody, and in no rule: it tells Landlock from an own root.
-_PROBES: Final = {
-    Layer.OWN_ROOT: {
-        "open-canary": {"ENOENT"},
-        "stat-canary": {"ENOENT"},
-        "write-root": {"EROFS", "EACCES"},
-        # ENOENT: there is no /proc.
-        "change-program": {"EROFS", "ENOENT"},
-    },
-    Layer.LANDLOCK: {
-        "open-canary": {"EACCES", "ENOENT"},
-        "list-root": {"EACCES"},
-        "make-link": {"EACCES"},
-    },
-    Layer.SECCOMP: {
-        "socket": {"EPERM"},
-        "fork": {"EPERM"},
-        "execute": {"EPERM"},
-        "signal-host": {"EPERM"},
-        "change-owner": {"EPERM"},
-        "become-dumpable": {"EPERM"},
-        "writable-and-executable": {"EPERM"},
-    },
-}
 
 _LINKS: Final = {
     Layer.NETWORK_NAMESPACE: "net",
@@ -164,6 +137,9 @@ def _cgroup(it: Attested) -> str:
         if name not in limits:
             text = f"its group has no limit on {name}"
             raise _DifferenceError(text)
+    if it.plan.permissions.subprocess and it.cgroup.usage() is None:
+        text = "its group does not tell what its processes use"
+        raise _DifferenceError(text)
     return f"{limits['memory_bytes']} bytes, {limits['tasks']} tasks; {it.cgroup.paths[0].name}"
 
 
@@ -223,7 +199,7 @@ def _own_root(it: Attested) -> str:
             found = evidence.sources.get(mount.path)
             _expect(f"what is mounted on {mount.path}", found, mount.source)
     _expect("the canary, looked for from outside", it.evidence.canary, "ENOENT")
-    _probes(it.report, Layer.OWN_ROOT)
+    _probes(it, Layer.OWN_ROOT)
     return f"{told}; {len(it.evidence.mounts)} mounts, all planned; no other file is there"
 
 
@@ -345,7 +321,7 @@ def _landlock(it: Attested) -> str:
     if it.compiled.order["landlock"] is None:
         text = "no rules were compiled"
         raise _DifferenceError(text)
-    _probes(it.report, Layer.LANDLOCK)
+    _probes(it, Layer.LANDLOCK)
     return f"files outside the plan were denied (ABI {it.compiled.order['landlock']['abi']})"
 
 
@@ -355,26 +331,19 @@ def _seccomp(it: Attested) -> str:
     if "Seccomp_filters" in status:
         before = int(it.evidence.own_status.get("Seccomp_filters", "0"))
         _expect("number of our filters", int(status["Seccomp_filters"]) - before, 1)
-    otherwise: dict[str, set[str]] = {}
-    if it.plan.permissions.native_code:
-        otherwise["writable-and-executable"] = {_PASSED}
-    if it.plan.permissions.network:
-        # It may make a TCP socket, for the host to put a connection in its place; no more.
-        otherwise |= {"socket": {_PASSED}, **{name: {"EPERM"} for name in NETWORK_PROBES}}
-    if not it.plan.permissions.threads:
-        otherwise["start-thread"] = {"RuntimeError"}
-    _probes(it.report, Layer.SECCOMP, otherwise)
-    return "allowlist in force; socket, fork, exec, signal and chown denied"
+    _probes(it, Layer.SECCOMP)
+    denied = "socket, fork, exec, signal and chown"
+    if it.plan.permissions.subprocess:
+        denied = "socket, chown and SIGCONT"
+    return f"allowlist in force; {denied} denied"
 
 
-def _probes(
-    report: dict[str, Any], layer: Layer, otherwise: dict[str, set[str]] | None = None
-) -> None:
-    met = report.get("probes", {})
-    for probe, wanted in {**_PROBES[layer], **(otherwise or {})}.items():
+def _probes(it: Attested, layer: Layer) -> None:
+    met = it.report.get("probes", {})
+    for probe, wanted in expected(layer, it.plan.permissions).items():
         found = met.get(probe, "not tried")
         if found not in wanted:
-            verdict = "succeeded" if found == _PASSED else f"met {found}"
+            verdict = "succeeded" if found == PASSED else f"met {found}"
             text = f"the probe {probe} {verdict}, not {' or '.join(sorted(wanted))}"
             raise _DifferenceError(text)
 

@@ -193,13 +193,21 @@ class LinuxBackend:
                 memory,
                 limits.threads + TASKS_HEADROOM,
                 limits.cpu_weight,
+                processes=plan.permissions.subprocess,
             )
             child.on_close.append(group.remove)
             group.add(child.pid)
         except OSError as error:
             text = f"The control group for {plan.identity} could not be made: {error}."
             raise ConfinementError(text, layer=Layer.CGROUP) from error
-        child.group = group
+        child.group, child.starts_processes = group, plan.permissions.subprocess
+        if plan.permissions.subprocess and group.usage() is None:
+            text = (
+                f"{plan.identity} may start processes, and nothing tells how much CPU time and "
+                "memory they use together: its control group does not."
+            )
+            remedy = "Use control groups of version 2, or mount the controller cpuacct as well."
+            raise ConfinementError(text, layer=Layer.CGROUP, remedy=remedy)
         return group
 
     def _lease_uid(self, plan: SandboxPlan, places: Places, child: LinuxChild) -> int | None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from sandbox_host.backends.base import OutOfMemory
+    from sandbox_host.backends.linux.cgroup_group import GroupUsage
     from sandbox_host.backends.linux.cgroup_text import Membership, Mount
 
 CONTROLLERS: Final = ("memory", "pids")
@@ -29,6 +30,9 @@ CONTROLLERS: Final = ("memory", "pids")
 
 OPTIONAL: Final = ("cpu",)
 """What is used where it is there."""
+
+ACCOUNTING: Final = ("cpuacct",)
+"""The same of version 1 alone: version 2 counts CPU time without a controller."""
 
 _MAX_MOUNTINFO_BYTES: Final = 4 * 1024 * 1024  # a machine full of containers has thousands
 _REMEDY: Final = (
@@ -94,6 +98,15 @@ class Cgroup(Protocol):
             OSError: the group is gone.
         """
 
+    def cpu_seconds(self) -> float | None:
+        """Return the CPU time of all its processes; None where nobody tells. Never raises."""
+
+    def usage(self) -> GroupUsage | None:
+        """Return what all its processes use; None where the kernel does not tell. Never raises."""
+
+    def processes(self) -> list[int]:
+        """Return its processes, as the host numbers them. Never raises."""
+
     def out_of_memory(self) -> OutOfMemory:
         """Tell whether the kernel ended a process of the group for want of memory. Never raises."""
 
@@ -131,7 +144,13 @@ class Cgroups(Protocol):
         """For a person: version, controllers, and below which group."""
 
     def create(
-        self, name: str, memory_bytes: int, tasks: int, cpu_weight: int = DEFAULT_WEIGHT
+        self,
+        name: str,
+        memory_bytes: int,
+        tasks: int,
+        cpu_weight: int = DEFAULT_WEIGHT,
+        *,
+        processes: bool = False,
     ) -> Cgroup:
         """Make a group, set its limits and read them back.
 
@@ -142,6 +161,7 @@ class Cgroups(Protocol):
             tasks: processes and threads together.
             cpu_weight: share of the CPU among this host's groups, from 1 to 10,000; where there is
                 no controller cpu, nothing is done about it.
+            processes: it is to tell what several processes use together, `Cgroup.usage`.
 
         Raises:
             OSError: the kernel refuses, or more is in force than was asked; nothing is left then.
@@ -325,7 +345,7 @@ def _demand_way_there(view: _View, own: Membership, place: Place) -> None:
 def _open_v1(view: _View, path: str | None, controllers: tuple[str, ...]) -> CgroupsV1:
     places = {controller: _place_v1(view, path, controller) for controller in controllers}
     optional: dict[str, Place] = {}
-    for controller in OPTIONAL:
+    for controller in (*OPTIONAL, *ACCOUNTING):
         with suppress(UnusableError):
             optional[controller] = _place_v1(view, path, controller)
     return CgroupsV1(places, optional)

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -37,6 +38,21 @@ def directory_name(name: str) -> str:
         detail = f"not a name for a control group: {name[:40]!r}"
         raise ValueError(detail)
     return f"sandbox-{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupUsage:
+    """What all processes of a group use together, those that have ended included for the time.
+
+    Attributes:
+        cpu_seconds: since the group was made; behind by a tick of the kernel's at most.
+        memory_bytes: that no file stands behind, each page once however many share it.
+        tasks: processes and threads, also those that have ended and nobody has waited for.
+    """
+
+    cpu_seconds: float
+    memory_bytes: int
+    tasks: int
 
 
 class Group:
@@ -125,6 +141,21 @@ class Group:
     def loosen(self, size: int) -> None:
         """Let a process that is held have a little more, where the kernel holds. Never raises."""
 
+    def cpu_seconds(self) -> float | None:
+        """Return `GroupUsage.cpu_seconds`; None where the kernel does not tell. Never raises."""
+        return None
+
+    def usage(self) -> GroupUsage | None:
+        """Return what its processes use; None where the kernel does not tell it. Never raises."""
+        return None
+
+    def processes(self) -> list[int]:
+        """Return its processes, as the host numbers them; none where it is gone. Never raises."""
+        with suppress(OSError):
+            listed = cgroup_directory.read(self.paths[0] / "cgroup.procs").split()
+            return [pid for pid in map(int, listed) if pid > 0]
+        return []
+
     def out_of_memory(self) -> OutOfMemory:
         """Tell whether the kernel ended a process of the group for want of memory. Never raises."""
         return OutOfMemory.NO
@@ -194,6 +225,13 @@ def read_limit(path: Path) -> int | None:
         return cgroup_text.parse_limit(text)
     except ValueError as error:
         raise OSError(errno.EIO, str(error), str(path)) from error
+
+
+def read_number(path: Path) -> int | None:
+    """Return the number that a file of the kernel's holds; None where it holds none, or is gone."""
+    with suppress(OSError, ValueError):
+        return int(cgroup_directory.read(path))
+    return None
 
 
 def read_counters(path: Path) -> dict[str, int]:

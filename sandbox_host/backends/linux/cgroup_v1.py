@@ -24,9 +24,11 @@ from sandbox_host.backends.linux.cgroup_group import (
     DEFAULT_WEIGHT,
     PAGE_BYTES,
     Group,
+    GroupUsage,
     limit,
     read_counters,
     read_limit,
+    read_number,
     set_weight,
 )
 
@@ -51,6 +53,7 @@ _HELD: Final = b"under_oom 1"
 _TASKS: Final = "pids.max"
 _SHARES: Final = "cpu.shares"
 _SHARES_OF_DEFAULT: Final = 1_024  # sched_prio_to_weight of nice 0, kernel/sched/core.c
+_ACCOUNTING: Final = "cpuacct"
 _NEAR_BYTES: Final = 2 * 1024 * 1024  # what did not fit may have been a huge page
 
 
@@ -144,6 +147,24 @@ class GroupV1(Group):
             shares = read_limit(cpu / _SHARES)
             found["cpu_weight"] = None if shares is None else weight_of(shares)
         return {name: value for name, value in found.items() if value is not None}
+
+    def cpu_seconds(self) -> float | None:
+        """Return the CPU time of all its processes; see `Group.cpu_seconds`."""
+        directory = self._by_controller.get(_ACCOUNTING)
+        if directory is None or directory in self._left_out:
+            return None
+        used = read_number(directory / "cpuacct.usage")
+        return None if used is None else used / 1e9
+
+    def usage(self) -> GroupUsage | None:
+        """Return what its processes use; see `Group.usage`."""
+        memory, pids = self._by_controller.get("memory"), self._by_controller.get("pids")
+        cpu = self.cpu_seconds()
+        if memory is None or pids is None or cpu is None:
+            return None
+        held = read_counters(memory / "memory.stat").get("total_rss")
+        tasks = read_number(pids / "pids.current")
+        return None if held is None or tasks is None else GroupUsage(cpu, held, tasks)
 
     def at_memory_limit(self) -> bool:
         """Tell whether a process is held at the group's own limit, in about 1.5 µs. Never raises.
@@ -295,10 +316,20 @@ class CgroupsV1:
         self._owns[controller] = (place, self._directories[place.directory].path)
 
     def create(
-        self, name: str, memory_bytes: int, tasks: int, cpu_weight: int = DEFAULT_WEIGHT
+        self,
+        name: str,
+        memory_bytes: int,
+        tasks: int,
+        cpu_weight: int = DEFAULT_WEIGHT,
+        *,
+        processes: bool = False,
     ) -> GroupV1:
         """Make a group with its limits; see `sandbox_host.backends.linux.cgroup.Cgroups`."""
-        group = GroupV1(name, self._owns, self._optional)
+        owns = self._owns
+        if not processes:
+            # One process has a clock of its own: a hierarchy less to make and to leave.
+            owns = {name: own for name, own in owns.items() if name != _ACCOUNTING}
+        group = GroupV1(name, owns, self._optional)
         try:
             group.set_limits(memory_bytes, tasks, cpu_weight)
         except OSError:

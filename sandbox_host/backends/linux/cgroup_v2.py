@@ -24,9 +24,11 @@ from sandbox_host.backends.linux.cgroup_group import (
     DEFAULT_WEIGHT,
     PAGE_BYTES,
     Group,
+    GroupUsage,
     limit,
     read_counters,
     read_limit,
+    read_number,
     set_weight,
 )
 
@@ -100,6 +102,22 @@ class GroupV2(Group):
             found["cpu_weight"] = read_limit(self._path / _WEIGHT)
         return {name: value for name, value in found.items() if value is not None}
 
+    def cpu_seconds(self) -> float | None:
+        """Return the CPU time of all its processes; see `Group.cpu_seconds`.
+
+        ``cpu.stat`` has it in every group, also without the controller cpu.
+        """
+        used = read_counters(self._path / "cpu.stat").get("usage_usec")
+        return None if used is None else used / 1e6
+
+    def usage(self) -> GroupUsage | None:
+        """Return what its processes use; see `Group.usage`."""
+        cpu, tasks = self.cpu_seconds(), read_number(self._path / "pids.current")
+        memory = read_counters(self._path / "memory.stat").get("anon")
+        if cpu is None or memory is None or tasks is None:
+            return None
+        return GroupUsage(cpu, memory, tasks)
+
     def out_of_memory(self) -> OutOfMemory:
         """Tell whether the kernel ended a process of the group for want of memory.
 
@@ -169,9 +187,16 @@ class CgroupsV2:
         self.detail = f"{KIND}: {', '.join(self._controllers)} below {below}{moved}"
 
     def create(
-        self, name: str, memory_bytes: int, tasks: int, cpu_weight: int = DEFAULT_WEIGHT
+        self,
+        name: str,
+        memory_bytes: int,
+        tasks: int,
+        cpu_weight: int = DEFAULT_WEIGHT,
+        *,
+        processes: bool = False,
     ) -> GroupV2:
         """Make a group with its limits; see `sandbox_host.backends.linux.cgroup.Cgroups`."""
+        del processes  # every group of this version counts for all of them
         if self._directory is None:
             raise OSError(errno.ENOENT, "the control groups are closed", name)
         group = GroupV2(name, self._place, self._directory.path, self._controllers)

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from plugin_sdk.wire.nursery import CHILD_DESK, CHILD_IN, CHILD_OUT, CHILD_TRACE
 from sandbox_host.backends.linux.environment import environment
-from sandbox_host.backends.linux.grants import granted_place
+from sandbox_host.backends.linux.expectations import probes_of
+from sandbox_host.backends.linux.grants import check_beside_sockets, granted_place, granted_socket
 from sandbox_host.backends.linux.interpreter import interpreter_places
 from sandbox_host.backends.linux.landlock import OWN, READ, Place, rules_for, ruleset_for
 from sandbox_host.backends.linux.mounts import Mount, identified, mounts_for, root_plan
+from sandbox_host.backends.linux.programs import programs, with_links, with_programs
 from sandbox_host.backends.linux.seccomp import ARCHITECTURES, build_filter, rules
 from sandbox_host.model import MIB, Layer, Limits
 
@@ -42,7 +44,6 @@ and what the kernel itself holds for the plugin."""
 HOSTNAME: Final = "plugin"
 
 KEEP: Final = (CHILD_IN, CHILD_OUT, CHILD_TRACE)
-NETWORK_PROBES: Final = ("connect", "fast-open", "datagram-socket")
 """The child's descriptors above standard error."""
 
 NAMESPACES: Final = {
@@ -104,16 +105,19 @@ class Compiled:
     mounts: tuple[Mount, ...]
 
 
-def rlimits(limits: Limits, *, own_count: bool) -> dict[int, int]:
+def rlimits(limits: Limits, *, own_count: bool, processes: bool = False) -> dict[int, int]:
     """Return each resource limit, soft and hard alike, never above what the host has itself.
 
     Args:
         limits: the budgets.
         own_count: the kernel counts this plugin's tasks apart from everybody else's, because of
             its user id or its user namespace; without, a limit on them would hit others.
+        processes: it may start processes, each of which has all of this anew.
     """
     wanted = {
-        resource.RLIMIT_CORE: 0,
+        # Where the kernel hands core dumps to a program, 0 means no limit, and 1 that there be none
+        # (fs/coredump.c). A plugin is not dumpable (prctl(2)); what it executes is.
+        resource.RLIMIT_CORE: int(processes),
         resource.RLIMIT_NOFILE: limits.descriptors,
         resource.RLIMIT_FSIZE: limits.file_bytes,
         resource.RLIMIT_CPU: limits.cpu_total_seconds,
@@ -147,23 +151,34 @@ def compile_plan(plan: SandboxPlan, places: Places, machine: Machine, ids: Ids) 
     granted = plan.permissions
     read = [granted_place(path, places) for path in granted.read]
     write = [granted_place(path, places, write=True) for path in granted.write]
+    sockets = [granted_socket(path, places) for path in granted.unix]
+    if sockets:
+        check_beside_sockets((*read, *write))
     if Layer.OWN_ROOT in layers:
         planned = mounts_for(
             places,
             [place.path for place in read],
             [place.path for place in write],
+            [place.path for place in sockets],
             native_code=granted.native_code,
             scratch_bytes=plan.limits.scratch_bytes,
             uid=ids.uid,
             with_proc=ids.proc,
         )
-        mounts = identified(planned, {place.path: place.identity for place in (*read, *write)})
-    limits = rlimits(plan.limits, own_count=ids.uid is not None or ids.nested_user)
+        if granted.subprocess:
+            planned = with_programs(planned, places.python)
+        found = (*read, *write, *sockets)
+        mounts = identified(planned, {place.path: place.identity for place in found})
+    own_count = ids.uid is not None or ids.nested_user
+    limits = rlimits(plan.limits, own_count=own_count, processes=granted.subprocess)
+    root = root_plan(places, mounts) if mounts else None
+    if root is not None and granted.subprocess:
+        root = with_links(root, places)
     order = {
         "host_pid": ids.host,
         "namespaces": [[layer, flag] for layer, flag in NAMESPACES.items() if layer in layers],
         "hostname": HOSTNAME if Layer.UTS_NAMESPACE in layers else "",
-        "root": root_plan(places, mounts) if mounts else None,
+        "root": root,
         "cwd": str(places.scratch_dir),
         "nested_user": ids.nested_user,
         "environment": environment(places, granted.env),
@@ -173,7 +188,7 @@ def compile_plan(plan: SandboxPlan, places: Places, machine: Machine, ids: Ids) 
         "landlock": _landlock(plan, places, machine, read + write, proc=bool(mounts) and ids.proc),
         "seccomp": _seccomp(plan, machine, 1 if ids.own_pid else ids.pid),
         "canary": str(places.canary),
-        "probes": _probes(plan),
+        "probes": probes_of(plan),
     }
     return Compiled(order, mounts)
 
@@ -193,6 +208,10 @@ def _landlock(
         readable.append(places.plugin_environment)
     granted += [Place(str(path), READ, is_directory=True) for path in readable]
     granted += asked
+    if plan.permissions.subprocess:
+        granted += programs(places.python).places()
+        # Only its package is there, in a root of its own: children find it there by its name.
+        granted.append(Place(str(places.package_dir.parent), READ, is_directory=True))
     own = (places.data_dir, places.scratch_dir)
     granted += [Place(str(path), OWN, is_directory=True) for path in own]
     return {
@@ -210,7 +229,7 @@ def _seccomp(plan: SandboxPlan, machine: Machine, pid: int) -> bytes | None:
     own_root = Layer.OWN_ROOT in plan.layers
     truncate = own_root or machine.landlock_abi >= _TRUNCATE_SINCE_ABI
     may = plan.permissions
-    granted = may.native_code, bool(may.network), may.threads
+    granted = may.native_code, bool(may.network), bool(may.unix), may.threads, may.subprocess
     return _filter(machine.architecture, pid, *granted, truncate, own_root)
 
 
@@ -220,7 +239,9 @@ def _filter(
     pid: int,
     native_code: bool,
     network: bool,
+    unix: bool,
     threads: bool,
+    processes: bool,
     truncate: bool,
     own_root: bool,
 ) -> bytes:
@@ -231,25 +252,9 @@ def _filter(
         truncate_by_path=truncate,
         own_root=own_root,
         network=network,
+        unix=unix,
         threads=threads,
+        processes=processes,
     )
-    return build_filter(ARCHITECTURES[architecture], by_argument, network=network)
-
-
-def _probes(plan: SandboxPlan) -> list[str]:
-    """Return what the child is to try; `attest` knows what each must meet."""
-    names = []
-    if Layer.LANDLOCK in plan.layers or Layer.OWN_ROOT in plan.layers:
-        names.append("open-canary")
-    if Layer.OWN_ROOT in plan.layers:
-        names += ["stat-canary", "write-root", "change-program"]
-    if Layer.LANDLOCK in plan.layers:
-        names += ["list-root", "make-link"]
-    if Layer.SECCOMP in plan.layers:
-        names += ["socket", "fork", "execute", "signal-host", "change-owner", "become-dumpable"]
-        names.append("writable-and-executable")
-        if plan.permissions.network:
-            names += NETWORK_PROBES
-        if not plan.permissions.threads:
-            names.append("start-thread")
-    return names
+    numbers = ARCHITECTURES[architecture]
+    return build_filter(numbers, by_argument, network=network, unix=unix, processes=processes)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from sandbox_host.backends.linux import procfs
+from sandbox_host.backends.linux.control_sockets import control_of
 from sandbox_host.backends.linux.interpreter import interpreter_paths
 from sandbox_host.backends.linux.landlock import READ, WRITE, Place
 from sandbox_host.errors import ConfinementError
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 _NO_LINK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _REMEDY: Final = "Grant what the plugin needs and nothing above it"
 _ELSE: Final = "or move its data elsewhere"
+_MAX_SOCKET_PATH: Final = 107
+"""Bytes of ``sun_path`` without the final zero."""
+
 _PACKAGES: Final = frozenset({"site-packages", "dist-packages"})
 
 _HOST_CODE: Final = (Path(__file__).parents[2], Path(__file__).parents[3] / "plugin_sdk")
@@ -59,13 +63,7 @@ def granted_place(path: str, places: Places, *, write: bool = False) -> Place:
     Raises:
         ConfinementError: it cannot be granted.
     """
-    plain = os.path.normpath(path)
-    plain = plain[1:] if plain.startswith("//") else plain  # POSIX lets two slashes be special
-    if not os.path.isabs(plain):
-        _refuse(path, "it does not say where it starts", "Grant an absolute path.")
-    status = _resolve(path, plain)
-    _check_not_the_hosts(path, plain, places)
-    _check_not_the_kernels(path, plain)
+    plain, status = _found(path, places)
     if write:
         _check_not_code(path, plain, places)
     is_directory = stat.S_ISDIR(status.st_mode)
@@ -74,6 +72,61 @@ def granted_place(path: str, places: Places, *, write: bool = False) -> Place:
         _refuse(path, text, "Grant a directory or a regular file.")
     rights, identity = WRITE if write else READ, (status.st_dev, status.st_ino)
     return Place(plain, rights, is_directory=is_directory, identity=identity)
+
+
+def granted_socket(path: str, places: Places) -> Place:
+    """Return a granted Unix socket, found as a granted path is; no right of Landlock's is with it.
+
+    A server that starts again makes another socket, which is not the one that was granted.
+
+    Args:
+        path: as the operator wrote it.
+        places: the plugin's.
+
+    Raises:
+        ConfinementError: it cannot be granted.
+    """
+    plain, status = _found(path, places)
+    if not stat.S_ISSOCK(status.st_mode):
+        _refuse(path, "it is no socket", "Grant the path of the server's socket itself.")
+    if len(os.fsencode(plain)) > _MAX_SOCKET_PATH:
+        text = f"nobody can connect to a path of more than {_MAX_SOCKET_PATH} bytes (unix(7))"
+        _refuse(path, text, "Have the server make its socket at a shorter one.")
+    identity = status.st_dev, status.st_ino
+    if controlled := control_of(plain, identity):
+        text = f"it leads to {controlled}"
+        _refuse(path, text, "Offer the plugin what it needs of that as a service of yours.")
+    return Place(plain, 0, is_directory=False, identity=identity)
+
+
+def check_beside_sockets(granted: Iterable[Place]) -> None:
+    """Refuse directories to a plugin that connects to Unix sockets.
+
+    It could connect to whatever socket stands in one, or is made there later: neither a mount nor
+    Landlock up to ABI 7 rules on that.
+
+    Raises:
+        ConfinementError: one is a directory.
+    """
+    for place in granted:
+        if place.is_directory:
+            text = (
+                "it is a directory, and to a plugin with permissions.unix each socket that is made "
+                "in one is open"
+            )
+            _refuse(place.path, text, "Grant the files one by one, or do without permissions.unix.")
+
+
+def _found(path: str, places: Places) -> tuple[str, os.stat_result]:
+    """Return a path in its plain form, and what stands there: not the host's, not the kernel's."""
+    plain = os.path.normpath(path)
+    plain = plain[1:] if plain.startswith("//") else plain  # POSIX lets two slashes be special
+    if not os.path.isabs(plain):
+        _refuse(path, "it does not say where it starts", "Grant an absolute path.")
+    status = _resolve(path, plain)
+    _check_not_the_hosts(path, plain, places)
+    _check_not_the_kernels(path, plain)
+    return plain, status
 
 
 def _resolve(path: str, plain: str) -> os.stat_result:
@@ -132,10 +185,26 @@ def _check_not_code(path: str, plain: str, places: Places) -> None:
 
 def _check_apart(path: str, plain: str, other: str, what: str, otherwise: str) -> None:
     remedy = f"{_REMEDY}, {otherwise}." if otherwise else f"{_REMEDY}."
-    if _within(plain, other):
+    # By name, and by device and inode: a bind mount or a hard link has other names for the same.
+    if _within(plain, other) or _is_reached(plain, other):
         _refuse(path, f"it lies in {what}", remedy)
-    if _within(other, plain) and plain != "/":
+    if plain != "/" and (_within(other, plain) or _is_reached(other, plain)):
         _refuse(path, f"it contains {what}", remedy)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _is_reached(path: str, directory: str) -> bool:
+    """Tell whether a path is a directory or lies in it, whatever that is called on the way."""
+    wanted = _identity(directory)
+    above = (path, *map(str, Path(path).parents))
+    return wanted is not None and any(_identity(one) == wanted for one in above)
 
 
 def _check_not_the_kernels(path: str, plain: str) -> None:

@@ -65,6 +65,7 @@ def mounts_for(
     places: Places,
     read: Iterable[str],
     write: Iterable[str] = (),
+    sockets: Iterable[str] = (),
     *,
     native_code: bool,
     scratch_bytes: int,
@@ -77,6 +78,7 @@ def mounts_for(
         places: where the plugin's files are.
         read: granted paths, real ones.
         write: the same; what is at or below one can be written, by whatever grant it is there.
+        sockets: granted Unix sockets. Connecting takes no writable mount (path_resolution(7)).
         native_code: granted: what the plugin brings and writes may be mapped as code.
         scratch_bytes: size of the scratch file system.
         uid: owner of the scratch file system as the plugin sees it, or None for who mounts it.
@@ -91,6 +93,7 @@ def mounts_for(
     found.append(Mount("bind", str(places.package_dir), _LIBRARY | code))
     writable = tuple(write)
     found += [Mount("bind", path, _granted(path, writable)) for path in (*read, *writable)]
+    found += [Mount("bind", path, _READ) for path in sockets]
     found.append(Mount("bind", str(places.data_dir), NOSUID | NODEV | code))
     owner = "" if uid is None else f",uid={uid},gid={uid}"
     size = f"size={scratch_bytes},nr_inodes={SCRATCH_INODES},mode=700{owner}"

@@ -22,6 +22,7 @@ from plugin_sdk.wire.messages import HOST
 from plugin_sdk.wire.nursery import EXIT_RECORD
 from sandbox_host.backends.base import Exit, OutOfMemory, Sample
 from sandbox_host.backends.linux import procfs
+from sandbox_host.backends.linux.process_tree import continue_all, stop_all
 
 if TYPE_CHECKING:
     from sandbox_host.backends.linux.cgroup import Cgroup
@@ -109,6 +110,7 @@ class LinuxChild:
     Attributes:
         on_close: called once when everything is closed, in reverse order.
         group: its control group, or None.
+        starts_processes: what it uses is what its whole group uses, and it is stopped as a whole.
         epitaph: asked when its nursery is gone: what is known of that.
         last_resort: ends the process where it cannot be signalled, and others with it.
     """
@@ -132,6 +134,7 @@ class LinuxChild:
         self.exit_fd = exit_fd
         self.on_close: list[Callable[[], object]] = []
         self.group: Cgroup | None = None
+        self.starts_processes = False
         self.desk: socket.socket | None = None
         self.epitaph: Callable[[], str] = str
         self.last_resort: Callable[[str], object] = str
@@ -148,10 +151,16 @@ class LinuxChild:
         """Return the CPU time used so far, in seconds."""
         if self._exit is None:
             with contextlib.suppress(OSError):
-                used = time.clock_gettime(self._clock)
+                used = self._read_clock()
                 if not self._is_gone():
-                    self._last_cpu = used
+                    # A group's clock is behind by what the kernel has not added up yet.
+                    self._last_cpu = max(used, self._last_cpu)
         return self._last_cpu
+
+    def _read_clock(self) -> float:
+        if self.group is not None and self.starts_processes:
+            return self.group.cpu_seconds() or 0.0
+        return time.clock_gettime(self._clock)
 
     def sample(self) -> Sample | None:
         """Return current use, or None once the process has ended."""
@@ -160,6 +169,12 @@ class LinuxChild:
         try:
             stat = procfs.parse_stat(procfs.read(self.pid, "stat"))
             resident = procfs.parse_statm(procfs.read(self.pid, "statm"))
+            threads = stat.threads
+            if self.group is not None and self.starts_processes:
+                used = self.group.usage()
+                if used is None:
+                    return None
+                resident, threads = used.memory_bytes, used.tasks
             descriptors = procfs.count_descriptors(self.pid)
             peak = self._peak(resident)
         except (OSError, ValueError, IndexError):
@@ -171,7 +186,7 @@ class LinuxChild:
             resident_bytes=resident,
             resident_peak_bytes=peak,
             cpu_seconds=self.cpu_seconds(),
-            threads=stat.threads,
+            threads=threads,
             descriptors=descriptors,
             at_memory_limit=self.group is not None and self.group.at_memory_limit(),
         )
@@ -189,23 +204,40 @@ class LinuxChild:
     def unlinked_bytes(self, device: int) -> int:
         """Return the size on disk of open files of a device that were removed."""
         sizes: dict[int, int] = {}
-        with contextlib.suppress(OSError), os.scandir(f"/proc/{self.pid}/fd") as entries:
-            for entry in entries:
-                with contextlib.suppress(OSError):
-                    status = entry.stat()
-                    if status.st_dev == device and status.st_nlink == 0:
-                        sizes[status.st_ino] = status.st_blocks * _BLOCK_BYTES
+        for pid in self._processes():
+            with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
+                for entry in entries:
+                    with contextlib.suppress(OSError):
+                        status = entry.stat()
+                        if status.st_dev == device and status.st_nlink == 0:
+                            sizes[status.st_ino] = status.st_blocks * _BLOCK_BYTES
         return 0 if self._is_gone() else sum(sizes.values())
 
+    def _processes(self) -> list[int]:
+        """Return its process and all that it has started."""
+        if self.group is not None and self.starts_processes:
+            return self.group.processes()
+        return [self.pid]
+
     def suspend(self) -> None:
-        """Send SIGSTOP, which nobody can catch; a dying parent's SIGKILL ends the stopped too."""
+        """Send SIGSTOP, which nobody can catch; a dying parent's SIGKILL ends the stopped too.
+
+        Not the freezer of version 1's control groups: what that holds, no SIGKILL ends, so that a
+        plugin would survive a host that is killed meanwhile.
+        """
         with contextlib.suppress(OSError):
-            self._signal(signal.SIGSTOP)
+            if self.starts_processes:
+                stop_all(self._processes)
+            else:
+                self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Send SIGCONT."""
         with contextlib.suppress(OSError):
-            self._signal(signal.SIGCONT)
+            if self.starts_processes:
+                continue_all(self._processes)
+            else:
+                self._signal(signal.SIGCONT)
 
     def _is_gone(self) -> bool:
         return self._closed or _readable(self._pidfd, 0.0)
@@ -234,11 +266,12 @@ class LinuxChild:
         A number that is another's by now would have to have come round, pid_max being 32,768 at
         least: that one would be slow, no more.
         """
-        with contextlib.suppress(OSError):
-            for name in os.listdir(f"/proc/{self.pid}/task"):
-                if int(name) != self.pid:
-                    with contextlib.suppress(OSError):  # it has ended, or we are nobody to say so
-                        os.sched_setscheduler(int(name), os.SCHED_IDLE, os.sched_param(0))
+        for pid in self._processes():
+            with contextlib.suppress(OSError):
+                for name in os.listdir(f"/proc/{pid}/task"):
+                    if int(name) != self.pid:
+                        with contextlib.suppress(OSError):  # it ended, or we are nobody to say so
+                            os.sched_setscheduler(int(name), os.SCHED_IDLE, os.sched_param(0))
 
     def _main_thread_is_held(self) -> bool:
         """Tell whether it waits in a page fault, giving it a moment to come back there."""
@@ -297,7 +330,7 @@ class LinuxChild:
         return Exit(
             code=code if code >= 0 else None,
             signal=-code if code < 0 else None,
-            cpu_seconds=cpu / 1e6,
+            cpu_seconds=max(cpu / 1e6, self._last_cpu if self.starts_processes else 0.0),
             resident_peak_bytes=peak,
             out_of_memory=self._lacked_memory() if code == -signal.SIGKILL else OutOfMemory.NO,
         )

@@ -6,6 +6,7 @@ what the host itself enforces (deadlines, messages) is added by the host.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from sandbox_host.backends.linux.procfs import size_of_tmpfs
@@ -14,9 +15,10 @@ from sandbox_host.model import Enforced, Layer, LayerReport, LayerStatus, Receip
 from sandbox_host.reading import shown_bytes, shown_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from sandbox_host.backends.linux.attest import Attested
+    from sandbox_host.backends.linux.procfs import MountLine
 
 _BY_RLIMIT: Final = {
     "descriptors": ("Max open files", "RLIMIT_NOFILE"),
@@ -53,7 +55,7 @@ def write_receipt(
         plugin=it.plan.identity,
         pid=pid,
         layers=(*layers, *others),
-        guarantees=standing(active),
+        guarantees=standing(active, starts_processes=it.plan.permissions.subprocess),
         limits=_limits(it, active),
         permissions=_permissions(it, active),
     )
@@ -66,6 +68,8 @@ def _limits(it: Attested, active: list[Layer]) -> tuple[Enforced, ...]:
             soft, _ = it.evidence.limits.get(kernel_name, ("unlimited", ""))
             if soft != "unlimited" and (name != "threads" or _counted_alone(it)):
                 found.append(Enforced(name, _SHOWN[name](int(soft)), mechanism))
+    if it.plan.permissions.subprocess:
+        found = [_for_each(one) for one in found]
     if it.cgroup is not None:
         limits = it.cgroup.limits()
         found += [
@@ -79,6 +83,12 @@ def _limits(it: Attested, active: list[Layer]) -> tuple[Enforced, ...]:
             if size is not None:
                 found.append(Enforced("scratch_bytes", shown_bytes(size), "tmpfs of its own"))
     return tuple(sorted(found, key=lambda one: list(_SHOWN).index(one.name)))
+
+
+def _for_each(one: Enforced) -> Enforced:
+    """Return a limit as it is where several processes have it: of each, unless they are counted."""
+    counted = one.name == "threads"
+    return one if counted else replace(one, mechanism=f"{one.mechanism}, for each process")
 
 
 def _weight(it: Attested) -> Enforced:
@@ -102,8 +112,7 @@ def _permissions(it: Attested, active: list[Layer]) -> tuple[Enforced, ...]:
     for name, path in paths:
         ways = []
         if path in points:
-            options = points[path].options & {"ro", "rw", "noexec"}
-            ways.append("mounted " + ",".join(sorted(options)))
+            ways.append(_mounted(points, path))
         if Layer.LANDLOCK in active:
             ways.append("Landlock rule")
         found.append(Enforced(name, path, ", ".join(ways)))
@@ -121,7 +130,7 @@ def _permissions(it: Attested, active: list[Layer]) -> tuple[Enforced, ...]:
         found.append(Enforced("native_code", "yes" if granted else "no", how))
     if Layer.SECCOMP in active:
         tried = it.report["probes"]
-        found.append(Enforced("subprocess", "none", f"seccomp, tried: {tried['execute']}"))
+        found.append(_subprocess(tried, granted=permissions.subprocess))
         if not permissions.threads:
             met = "the interpreter could start none"
             found.append(Enforced("threads", "none", f"seccomp, tried: {met}"))
@@ -129,4 +138,32 @@ def _permissions(it: Attested, active: list[Layer]) -> tuple[Enforced, ...]:
             found.append(Enforced("network", "none", f"seccomp, tried: {tried['socket']}"))
         desk = f"connected by the host; by itself: seccomp, tried: {tried.get('connect')}"
         found += [Enforced("network", entry, desk) for entry in permissions.network]
-    return tuple(found)
+    return (*found, *_unix(it, points))
+
+
+def _subprocess(tried: Mapping[str, str], *, granted: bool) -> Enforced:
+    if not granted:
+        return Enforced("subprocess", "none", f"seccomp, tried: {tried['execute']}")
+    how = (
+        f"its interpreter, tried: {tried['start-interpreter']}; other files: Landlock, tried: "
+        f"{tried['execute-own-file']}, {tried['execute-library']}; what they use: control group"
+    )
+    return Enforced("subprocess", "forks, and its own interpreter", how)
+
+
+def _unix(it: Attested, points: Mapping[str, MountLine]) -> list[Enforced]:
+    """Return each Unix socket: the plugin connects there by itself, so that nothing is counted."""
+    tried = it.report.get("probes", {})
+    alone = (
+        "connected by the plugin itself: the host counts neither connections nor bytes; to bind, "
+        "or to send a descriptor: seccomp, tried: "
+        f"{tried.get('unix-bind')}, {tried.get('unix-message')}"
+    )
+    return [
+        Enforced("unix", path, f"{_mounted(points, path)}; {alone}")
+        for path in it.plan.permissions.unix
+    ]
+
+
+def _mounted(points: Mapping[str, MountLine], path: str) -> str:
+    return "mounted " + ",".join(sorted(points[path].options & {"ro", "rw", "noexec"}))

@@ -27,7 +27,16 @@ from sandbox_host.backends.linux.bpf import (
     load,
     mask,
 )
-from sandbox_host.backends.linux.syscalls import AARCH64, AARCH64_NETWORK, X86_64, X86_64_NETWORK
+from sandbox_host.backends.linux.syscalls import (
+    AARCH64,
+    AARCH64_NETWORK,
+    AARCH64_PROCESSES,
+    AARCH64_UNIX,
+    X86_64,
+    X86_64_NETWORK,
+    X86_64_PROCESSES,
+    X86_64_UNIX,
+)
 
 ALLOW: Final = 0x7FFF_0000
 KILL: Final = 0x8000_0000
@@ -46,17 +55,25 @@ class Architecture:
 
     Attributes:
         network: those of the calls that only a plugin with connections may make.
+        unix: the same for one that connects to Unix sockets.
+        processes: the same for one that starts processes.
     """
 
     name: str
     audit: int
     numbers: dict[str, int]
     network: dict[str, int]
+    unix: dict[str, int]
+    processes: dict[str, int]
 
 
 ARCHITECTURES: Final = {
-    "x86_64": Architecture("x86_64", 0xC000_003E, X86_64, X86_64_NETWORK),
-    "aarch64": Architecture("aarch64", 0xC000_00B7, AARCH64, AARCH64_NETWORK),
+    "x86_64": Architecture(
+        "x86_64", 0xC000_003E, X86_64, X86_64_NETWORK, X86_64_UNIX, X86_64_PROCESSES
+    ),
+    "aarch64": Architecture(
+        "aarch64", 0xC000_00B7, AARCH64, AARCH64_NETWORK, AARCH64_UNIX, AARCH64_PROCESSES
+    ),
 }
 
 
@@ -64,13 +81,15 @@ ARCHITECTURES: Final = {
 class Arg:
     """A condition on one argument: ``value & bits`` equals one of ``values``.
 
-    ``wide`` compares all 64 bits of a pointer-sized argument with a single value, unmasked.
+    ``wide`` compares all 64 bits of a pointer-sized argument with a single value, unmasked;
+    ``none`` turns the condition round: it equals none of them.
     """
 
     index: int
     values: tuple[int, ...]
     bits: int = _WORD
     wide: bool = False
+    none: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +111,11 @@ _AF_UNIX, _SOCK_STREAM, _SOCK_TYPE_BITS, _SOL_SOCKET = 1, 1, 0xF, 1
 # passes to start a thread; 0x400000 is the obsolete CLONE_DETACHED that one of them still sets.
 _THREAD_FLAGS, _THREAD_FLAG_BITS = 0x3D_0F00, _WORD & ~0x40_0000
 
+# SIGCHLD alone, as fork has it, or with VM and VFORK, as vfork has it; besides, PARENT_SETTID,
+# CHILD_CLEARTID and CHILD_SETTID. No CLONE_NEW*, no CLONE_PARENT (the parent would be the nursery),
+# and no other signal for the parent when it ends: that could be SIGCONT.
+_FORK_FLAGS, _FORK_FLAG_BITS = (0x11, 0x4111), _WORD & ~0x130_0000
+
 # Only reads, and the thread's own name. PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP stay out.
 _PRCTL = (2, 3, 15, 16, 21, 23, 27, 39)
 
@@ -110,12 +134,18 @@ _SOCKOPT = (2, 3, 4, 9, 20, 21)
 # of a cause that is not the true one. 32 is how a C library cancels a thread.
 _OWN_SIGNALS = (0, 1, 2, 3, 6, 10, 12, 13, 14, 15, 17, 18, 23, 28, 32)
 
+_SIGCONT = 18
+
 # With the permission to ask for connections: TCP sockets, which this process cannot connect, and
 # what clients set on those they are given: TCP_NODELAY, KEEPIDLE, KEEPINTVL, KEEPCNT, QUICKACK,
 # USER_TIMEOUT. No TCP_FASTOPEN_CONNECT, TCP_REPAIR or TCP_ULP.
 _AF_INET, _AF_INET6, _IPPROTO_TCP = 2, 10, 6
 _TCP_OPTIONS = (1, 4, 5, 6, 12, 18)
 _MSG_FASTOPEN = 0x2000_0000
+
+# Out-of-band bytes: nobody needs them, and of Unix sockets they let a sandbox be left by a fault of
+# the kernel's (CVE-2025-38236).
+_MSG_OOB = 1
 
 # Beside those that may be set: SNDBUF, RCVBUF, LINGER, ACCEPTCONN, PROTOCOL, DOMAIN.
 _SOCKOPT_READ = (*_SOCKOPT, 7, 8, 13, 30, 38, 39)
@@ -137,7 +167,9 @@ def rules(
     truncate_by_path: bool,
     own_root: bool = False,
     network: bool = False,
+    unix: bool = False,
     threads: bool = True,
+    processes: bool = False,
 ) -> dict[str, Rule]:
     """Return the calls whose arguments decide.
 
@@ -149,7 +181,10 @@ def rules(
         network: granted: it is handed connected sockets. They must lead nowhere else: connect, bind
             and listen stay out, and one that has come to its end is not opened anew by sending
             (MSG_FASTOPEN connects).
+        unix: granted, and never beside ``network``: it connects to the Unix sockets in its root.
         threads: granted.
+        processes: granted, and only to process 1 of a pid namespace: it forks, and signals what it
+            has forked.
     """
     no_exec = Arg(2, (0,), _PROT_EXEC)
     table = {
@@ -158,7 +193,7 @@ def rules(
         "clone3": Rule(errno=errno.ENOSYS),
         # A datagram socket, even of a pair, can send to any path: streams only.
         "socketpair": Rule(((Arg(0, (_AF_UNIX,)), Arg(1, (_SOCK_STREAM,), _SOCK_TYPE_BITS)),)),
-        "sendto": Rule(((Arg(4, (0,), wide=True),),)),
+        "sendto": Rule(((Arg(4, (0,), wide=True), Arg(3, (0,), _MSG_OOB)),)),
         "setsockopt": Rule(((Arg(1, (_SOL_SOCKET,)), Arg(2, _SOCKOPT)),)),
         "kill": Rule(((Arg(0, (own_pid,)), Arg(1, _OWN_SIGNALS)),)),
         "tgkill": Rule(((Arg(0, (own_pid,)), Arg(2, _OWN_SIGNALS)),)),
@@ -185,6 +220,10 @@ def rules(
         table["truncate"] = Rule()
     if network:
         table.update(_network_rules())
+    if unix:
+        table.update(_unix_rules())
+    if processes:
+        table.update(_process_rules(own_pid, threads=threads))
     table.update(dict.fromkeys(_OWNER_CALLS, Rule()))
     if own_root:
         # What it writes is still there for others when it has ended: never with another's rights.
@@ -203,7 +242,7 @@ def _network_rules() -> dict[str, Rule]:
     # No sendmsg: descriptors that it sends to itself are in flight, which no budget sees, and the
     # kernel counts them for all processes of a user together (unix(7), ETOOMANYREFS).
     stream = Arg(1, (_SOCK_STREAM,), _SOCK_TYPE_BITS)
-    plain = (0,), _MSG_FASTOPEN
+    plain = (0,), _MSG_FASTOPEN | _MSG_OOB
     return {
         "socket": Rule(((Arg(0, (_AF_INET, _AF_INET6)), stream, Arg(2, (0, _IPPROTO_TCP))),)),
         "sendto": Rule(((Arg(4, (0,), wide=True), Arg(3, *plain)),)),
@@ -223,8 +262,46 @@ def _network_rules() -> dict[str, Rule]:
     }
 
 
+def _unix_rules() -> dict[str, Rule]:
+    # What it connects to cannot be seen here: it is what has a name in its root. No bind and no
+    # listen; and neither sendmsg nor recvmsg, by which descriptors would come and go.
+    stream = Arg(1, (_SOCK_STREAM,), _SOCK_TYPE_BITS)
+    return {
+        "socket": Rule(((Arg(0, (_AF_UNIX,)), stream, Arg(2, (0, _AF_UNIX))),)),
+        # Not who is at the other side: SO_PEERPIDFD would be a hold on that process.
+        "getsockopt": Rule(((Arg(1, (_SOL_SOCKET,)), Arg(2, _SOCKOPT_READ)),)),
+    }
+
+
+def _process_rules(own_pid: int, *, threads: bool) -> dict[str, Rule]:
+    # The pid namespace has its own processes and no others, so that any number, and any group, may
+    # be signalled. Its process 1 is the plugin, which the kernel keeps from signals of its own
+    # namespace that it has no handler for, SIGKILL and SIGSTOP included (pid_namespaces(7)); that
+    # they are refused here tells who tries. Nobody may SIGCONT: what the host stops stays stopped.
+    own = tuple(number for number in _OWN_SIGNALS if number != _SIGCONT)
+    flags = [(Arg(0, _FORK_FLAGS, _FORK_FLAG_BITS),)]
+    if threads:
+        flags.append((Arg(0, (_THREAD_FLAGS,), _THREAD_FLAG_BITS),))
+    signals = {
+        name: Rule(
+            (
+                (Arg(0, (own_pid,)), Arg(index, own)),
+                (Arg(0, (own_pid,), none=True), Arg(index, (_SIGCONT,), none=True)),
+            )
+        )
+        for name, index in (("kill", 1), ("tgkill", 2))
+    }
+    # Which programs are executed is for Landlock to say: a filter does not see the path.
+    return {"clone": Rule(tuple(flags)), **signals}
+
+
 def build_filter(
-    architecture: Architecture, by_argument: dict[str, Rule], *, network: bool = False
+    architecture: Architecture,
+    by_argument: dict[str, Rule],
+    *,
+    network: bool = False,
+    unix: bool = False,
+    processes: bool = False,
 ) -> bytes:
     """Return the filter as an array of ``struct sock_filter``.
 
@@ -232,6 +309,8 @@ def build_filter(
         architecture: whose numbers it compares.
         by_argument: what `rules` returned.
         network: with the calls of a plugin that has connections.
+        unix: with those of one that connects to Unix sockets.
+        processes: with those of one that starts processes.
     """
     program: Program = [
         load(_ARCH),
@@ -245,6 +324,8 @@ def build_filter(
         Label("number is plain"),
     ]
     numbers = architecture.numbers | (architecture.network if network else {})
+    numbers |= architecture.unix if unix else {}
+    numbers |= architecture.processes if processes else {}
     for name, number in numbers.items():
         rule = by_argument.get(name)
         if rule is None:
@@ -281,5 +362,7 @@ def _compare(arg: Arg, holds: str, fails: str) -> Program:
     program: Program = [load(low)]
     if arg.bits != _WORD:
         program.append(mask(arg.bits))
+    if arg.none:
+        return program + [if_equal(value, then=fails) for value in arg.values]
     program += [if_equal(value, then=holds) for value in arg.values]
     return [*program, jump(fails), Label(holds)]

@@ -347,3 +347,18 @@ AARCH64: Final[dict[str, int]] = {
 # With connections granted, which the host makes and hands over: what is done with them.
 X86_64_NETWORK: Final[dict[str, int]] = {"socket": 41, "recvmsg": 47}
 AARCH64_NETWORK: Final[dict[str, int]] = {"socket": 198, "recvmsg": 212}
+
+# With Unix sockets granted, which the plugin connects by itself.
+X86_64_UNIX: Final[dict[str, int]] = {"socket": 41, "connect": 42}
+AARCH64_UNIX: Final[dict[str, int]] = {"socket": 198, "connect": 203}
+
+# With processes granted. vfork and fork have numbers of their own on x86-64 only. A session or a
+# process group of its own is what `subprocess` can give a child; neither leaves the namespace.
+X86_64_PROCESSES: Final[dict[str, int]] = {
+    "fork": 57,
+    "vfork": 58,
+    "execve": 59,
+    "setsid": 112,
+    "setpgid": 109,
+}
+AARCH64_PROCESSES: Final[dict[str, int]] = {"execve": 221, "setsid": 157, "setpgid": 154}

@@ -76,12 +76,15 @@ def test_a_grant_for_another_plugin_is_none():
     ]
 
 
-def test_what_cannot_be_enforced_is_refused_even_if_granted():
-    asked = Permissions(subprocess=True)
-    (found,) = permission_differences(manifest(permissions=asked), Policy(grants={"sample": asked}))
-    assert found.path == "permissions.subprocess"
-    assert "not available in this version" in found.problem
-    assert not found.table
+def test_sockets_of_both_kinds_are_refused_even_if_granted():
+    asked = Permissions(unix=("/run/db/socket",), network=("db.example.org:5432",))
+    for granted in (asked, Permissions()):
+        policy = Policy(grants={"sample": granted})
+        found = permission_differences(manifest(permissions=asked), policy)
+        assert found[0].path == "permissions.unix"
+        assert "never given to the same plugin" in found[0].problem
+        assert not found[0].table
+    assert effective_permissions(manifest(permissions=asked), policy) == Permissions()
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ def bundle(*files, **keys):
         files={"__init__.py": b"", "plugin.json": b"{}"} | dict.fromkeys(files, b""),
         root_digest="ab" * 32,
         key_id="cd" * 32,
+        signers=(SimpleNamespace(id="cd" * 32),),
     )
 
 
@@ -155,7 +156,7 @@ def test_the_lines_of_a_remedy_are_toml_that_grants():
 
 def test_only_what_no_table_can_grant():
     with pytest.raises(AdmissionError) as caught:
-        plan(permissions={"publish": ["plugin_unloaded"], "subprocess": True})
+        plan(permissions={"publish": ["plugin_unloaded"]})
     assert "To grant it" not in caught.value.remedy
     assert 'only the host publishes "plugin_unloaded"' in caught.value.message
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -289,3 +291,56 @@ def test_mounts_that_cannot_be_read(
 
     monkeypatch.setattr(procfs, "read", broken)
     assert "what is mounted there cannot be read" in refused(path, places)
+
+
+# -- by another name ------------------------------------------------------------------------------
+
+
+def test_a_hard_link_to_the_hosts_own(tmp_path: Path, places: Places) -> None:
+    secret = tmp_path / "etc" / "trust.toml"
+    alias = tmp_path / "alias"
+    if not secret.exists():
+        secret.parent.mkdir(exist_ok=True)
+        secret.touch()
+    os.link(secret, alias)
+    assert "it lies in" in refused(alias, replace(places, private=(secret,)))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+@pytest.mark.parametrize("below", ["", "state", "state/data"])
+def test_a_bind_mount_of_the_hosts_own(tmp_path: Path, below: str) -> None:
+    """In a mount namespace of its own, so that nothing of it is left."""
+    for name in ("real/state/data/sample", "alias", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+    script = textwrap.dedent(
+        """
+        import ctypes, sys
+        from pathlib import Path
+        from sandbox_host.backends.base import Places
+        from sandbox_host.backends.linux.grants import granted_place
+        from sandbox_host.errors import ConfinementError
+        libc = ctypes.CDLL(None, use_errno=True)
+        root, below = Path(sys.argv[1]), sys.argv[2]
+        assert libc.unshare(0x20000) == 0
+        assert libc.mount(b"none", b"/", None, 0x4000 | 0x40000, None) == 0
+        source, target = bytes(root / "real"), bytes(root / "alias")
+        assert libc.mount(source, target, None, 0x1000, None) == 0
+        none = root / "elsewhere"
+        data = root / "real/state/data/sample"
+        places = Places(Path(sys.executable), none, none, data, none, none)
+        try:
+            granted_place(str(root / "alias" / below), places)
+        except ConfinementError as error:
+            print(error.message)
+        """
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path), below],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert (
+        "it contains the host's own" if not below else "it lies in the host's own"
+    ) in ran.stdout

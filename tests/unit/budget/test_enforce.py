@@ -11,6 +11,7 @@ from sandbox_host.budget.enforce import (
     BACKGROUND,
     IDLE_SHARE,
     INTERRUPT_GRACE_SECONDS,
+    KERNELS_TURN_SECONDS,
     Excess,
     Facts,
     Idle,
@@ -19,6 +20,7 @@ from sandbox_host.budget.enforce import (
     begin_anew,
     judge,
     judge_idle,
+    judge_total,
 )
 from sandbox_host.model import Cause, Limits
 
@@ -101,3 +103,13 @@ def test_held_at_the_limit_of_its_group(running: Running | None) -> None:
     assert excess is not None
     assert (excess.step, excess.cause, excess.budget) == (Step.END, Cause.MEMORY, "memory")
     assert excess.used == excess.limit == LIMITS.memory_bytes
+
+
+@pytest.mark.parametrize(("operation", "told"), [("predict", "predict"), ("", BACKGROUND)])
+def test_cpu_time_of_a_whole_life(operation: str, told: str) -> None:
+    """The kernel comes first: it ends a single process, and says so by itself."""
+    limits = replace(LIMITS, cpu_total_seconds=10)
+    assert judge_total(limits, 10.0, operation) is None
+    assert judge_total(limits, 10.0 + KERNELS_TURN_SECONDS, operation) is None
+    expected = Excess(Step.END, Cause.CPU, "cpu_total", 10, 12.0, "seconds", told)
+    assert judge_total(limits, 12.0, operation) == expected

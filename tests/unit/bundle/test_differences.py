@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from sandbox_host.bundle.differences import differences
+from sandbox_host.bundle.differences import differences, first_difference
 from sandbox_host.bundle.envelope import list_files
 
 SIGNED = list_files({"a": b"1", "b": b"2", "c": b"3", "d": b"4"})
@@ -51,3 +51,17 @@ def test_thousands_of_differences_take_no_quadratic_time() -> None:
     signed = list_files({f"old{i}": b"%d" % i for i in range(2_000)})
     assert len(differences(signed, {f"new{i}": b"%d" % i for i in range(2_000)})) == 2_000
     assert len(differences(signed, {f"old{i}": b"x%d" % i for i in range(2_000)})) == 2_000
+
+
+def test_the_first_difference_is_that_of_the_first_sentence() -> None:
+    digests = {entry.path: entry.sha256 for entry in SIGNED}
+    same = {"a": b"1", "b": b"2", "c": b"3", "d": b"4"}
+    assert first_difference(SIGNED, same) is None
+    assert first_difference(SIGNED, {**same, "b": b"4"}) == ("b", digests["b"], digests["d"])
+    assert first_difference(SIGNED, {**same, "0": b"4"}) == ("0", "", digests["d"])
+    del same["c"]
+    assert first_difference(SIGNED, same) == ("c", digests["c"], "")
+    # Renamed: the text begins with the old name, which comes after the new one.
+    renamed = {**same, "0": b"3"}
+    assert differences(SIGNED, renamed)[0].startswith("'c' was renamed to '0'")
+    assert first_difference(SIGNED, renamed) == ("c", digests["c"], "")

@@ -12,11 +12,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sandbox_host.bundle.keys import (
     create_development_key,
-    format_public_key,
     generate_key,
     load_private_key,
     parse_private_key,
-    parse_public_key,
     save_private_key,
 )
 from sandbox_host.bundle.trust import Revocation, TrustStore
@@ -158,50 +156,6 @@ def test_a_foreign_key_is_refused(path: Path) -> None:
     os.chown(path, 12345, -1)
     with pytest.raises(TrustStoreError, match="belongs to user 12345"):
         load_private_key(path)
-
-
-# -- public keys ------------------------------------------------------------------------------
-
-
-def test_public_keys_are_read_in_every_form() -> None:
-    public = KEY.library_key().public_key()
-    pem = public.public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    import base64
-
-    line = format_public_key(KEY.public, "me@example\nssh-ed25519 evil")
-    assert "\n" not in line
-    for form in (line.encode(), pem, base64.b64encode(KEY.public) + b"\n", KEY.public):
-        assert parse_public_key(form) == KEY.public
-
-
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        (b"", "cannot be read"),
-        (b"ssh-ed25519 AAAA", "cannot be read"),
-        (b"-----BEGIN PUBLIC KEY-----", "cannot be read"),
-        (b"AAAA", "cannot be read"),
-        ((1).to_bytes(32, "little"), "small order"),
-        (b"\xff" * 100_000, "cannot be read"),
-    ],
-)
-def test_what_is_no_public_key(data: bytes, words: str) -> None:
-    with pytest.raises(TrustStoreError, match=words):
-        parse_public_key(data)
-
-
-def test_a_public_key_of_another_algorithm() -> None:
-    other = ec.generate_private_key(ec.SECP256R1()).public_key()
-    for form in (
-        other.public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        ),
-        other.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH),
-    ):
-        with pytest.raises(TrustStoreError, match="cannot be read"):
-            parse_public_key(form)
 
 
 # -- the development key ----------------------------------------------------------------------

@@ -183,6 +183,50 @@ def test_limits_that_are_just_enough(plugin: Path) -> None:
     assert dict(read_directory(plugin, exact).files) == FILES
 
 
+def test_what_is_refused_by_its_look_costs_no_reading(
+    plugin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five files of the largest size are 80 MiB, and are refused for 64 before one is opened."""
+    for number in range(5):
+        with (plugin / f"large{number}").open("wb") as file:
+            file.truncate(16 << 20)
+    monkeypatch.setattr(reader_module, "_read_exactly", None)
+    assert "over the 64 MiB allowed" in refused(plugin)
+    for number in range(2):
+        (plugin / f"large{number}").unlink()
+    (plugin / "zzz").symlink_to("plugin.json")
+    assert "'zzz' in" in refused(plugin)
+    (plugin / "zzz").unlink()
+    write_files(plugin, {"LARGE2": b""})
+    assert "one name on a file system" in refused(plugin)
+
+
+def test_a_path_has_a_limit(plugin: Path) -> None:
+    here = plugin
+    for _ in range(5):
+        here = here / ("d" * 200)
+    write_files(here, {"x" * 50: b""})
+    assert "longer than 1024 bytes" in refused(plugin)
+
+
+@pytest.mark.parametrize("which", ["sub/deep/data.bin", "sub/deep", "sub"])
+def test_what_is_exchanged_between_look_and_reading_is_refused(
+    plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    """The same bytes under the same name, but another file or directory than was looked at."""
+    other = write_files(tmp_path / "other", FILES)
+    real = reader_module.check_set
+
+    def exchange(paths: object) -> None:
+        real(paths)  # type: ignore[arg-type]
+        (plugin / which).rename(tmp_path / "moved")
+        (other / which).rename(plugin / which)
+
+    monkeypatch.setattr(reader_module, "check_set", exchange)
+    assert f"'{which}' in" in (text := refused(plugin))
+    assert "changed while it was read" in text
+
+
 def test_the_envelope_has_a_limit_of_its_own(plugin: Path) -> None:
     (plugin / ENVELOPE_NAME).write_bytes(b"x" * 11)
     assert "has 11 B, more than the 10 B" in refused(plugin, ReadLimits(envelope_bytes=10))
@@ -205,7 +249,7 @@ def test_the_size_is_checked_before_anything_is_read(
     monkeypatch.setattr(reader_module, "_read_exactly", read)
     assert "'huge' in" in (text := refused(plugin))
     assert "has 1 TiB, more than the 16 MiB allowed" in text
-    assert sizes == [0]  # only __init__.py, which sorts before it
+    assert sizes == []
 
 
 @pytest.mark.parametrize("change", [b"x" * 300, b"", b"x" * 256])

@@ -1,21 +1,30 @@
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
-import shutil
-import subprocess
-from pathlib import Path
+from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 
 from sandbox_host.bundle import Contents
 from sandbox_host.bundle.envelope import (
+    MAX_SIGNATURES,
+    Signature,
+    build_envelope,
     parse_envelope,
-    parse_statement,
     pre_authentication_encoding,
 )
-from sandbox_host.bundle.sign import sign
-from sandbox_host.errors import BundleError, ManifestError, UsageError
+from sandbox_host.bundle.sign import complete, draft_more, sign
+from sandbox_host.bundle.signature import signature_fault
+from sandbox_host.bundle.statement import parse_statement
+from sandbox_host.errors import (
+    BundleError,
+    ManifestError,
+    SignerError,
+    UnsignedError,
+    UsageError,
+    VerificationError,
+)
 from tests.support.bundles import NOW, make_key, plugin_files
 
 KEY = make_key()
@@ -82,20 +91,116 @@ def test_nobody_can_sign_what_every_host_refuses() -> None:
         sign(Contents({"__init__.py": b""}, None, "x"), KEY, NOW)
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
-def test_openssl_agrees(tmp_path: Path) -> None:
-    """Somebody else's code verifies what we sign, and refuses what was changed."""
-    envelope = parse_envelope(sign(contents(), KEY, NOW))
-    (tmp_path / "key.pem").write_bytes(
-        KEY.library_key()
-        .public_key()
-        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    )
-    (tmp_path / "sig").write_bytes(envelope.signature)
-    command = ["openssl", "pkeyutl", "-verify", "-rawin", "-pubin", "-inkey", "key.pem"]
-    command += ["-sigfile", "sig", "-in", "pae"]
-    message = pre_authentication_encoding(envelope.payload)
-    for data, code in ((message, 0), (message + b" ", 1)):
-        (tmp_path / "pae").write_bytes(data)
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
-        assert done.returncode == code, done.stderr
+# -- signers that are not to be believed -------------------------------------------------------
+
+
+class _Wrong:
+    """Says that it has `public`, and returns what it was given."""
+
+    def __init__(self, public: bytes, answer: bytes) -> None:
+        self.public = public
+        self.answer = answer
+
+    def sign(self, message: bytes) -> bytes:
+        return self.answer
+
+
+NEUTRAL = (1).to_bytes(32, "little")
+
+
+@pytest.mark.parametrize(
+    ("signer", "words"),
+    [
+        (_Wrong(KEY.public, make_key(2).sign(b"x")), "does not match"),
+        (_Wrong(KEY.public, KEY.sign(b"something else")), "does not match"),
+        (_Wrong(KEY.public, b""), "0 bytes instead of 64"),
+        (_Wrong(KEY.public, bytes(65)), "65 bytes instead of 64"),
+        (_Wrong(KEY.public, NEUTRAL + bytes(32)), "small order"),
+        (_Wrong(NEUTRAL, NEUTRAL + bytes(32)), "public key is a point of small order"),
+        (_Wrong(b"short", bytes(64)), "5 bytes instead of 32"),
+    ],
+    ids=["foreign", "of another message", "empty", "long", "small R", "weak key", "no key"],
+)
+def test_what_a_signer_returns_is_verified_before_it_is_written(signer: _Wrong, words: str) -> None:
+    with pytest.raises(SignerError, match=words):
+        sign(contents(), signer, NOW)
+
+
+# -- a second signature ------------------------------------------------------------------------
+
+OTHER = make_key(2)
+
+
+def signed(**options: object) -> Contents:
+    plain = contents(**options)
+    return dataclasses.replace(plain, envelope=sign(plain, KEY, NOW))
+
+
+def test_a_second_person_signs_the_same_payload() -> None:
+    first = signed(files={"main.py": "x = 1"})
+    assert first.envelope is not None
+    what = draft_more(first)
+    assert [one.key_id for one in what.signatures] == [KEY.key_id]
+    assert what.statement.created == NOW
+    both = parse_envelope(complete(what, OTHER))
+    assert both.payload == parse_envelope(first.envelope).payload
+    assert [one.key_id for one in both.signatures] == [KEY.key_id, OTHER.key_id]
+    message = pre_authentication_encoding(both.payload)
+    for key, one in zip((KEY, OTHER), both.signatures, strict=True):
+        assert not signature_fault(key.public, one.value, message)
+
+
+def test_expiry_is_kept_by_who_signs_second() -> None:
+    plain = contents()
+    until = NOW + dt.timedelta(days=1)
+    first = dataclasses.replace(plain, envelope=sign(plain, KEY, NOW, until))
+    assert draft_more(first).statement.expires == until
+
+
+def test_nothing_is_added_to_an_unsigned_plugin() -> None:
+    with pytest.raises(UnsignedError, match="nothing to add to"):
+        draft_more(contents())
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param({"files": {"main.py": "x = 2"}}, id="a file changed"),
+        pytest.param({"files": {"main.py": "x = 1", "more.py": ""}}, id="a file more"),
+        pytest.param({}, id="a file fewer"),
+        pytest.param({"files": {"main.py": "x = 1"}, "version": "1.0.1"}, id="plugin.json changed"),
+    ],
+)
+def test_nothing_is_added_to_what_the_first_one_did_not_sign(changed: dict[str, Any]) -> None:
+    first = signed(files={"main.py": "x = 1"})
+    assert draft_more(first)
+    now = dataclasses.replace(contents(**changed), envelope=first.envelope)
+    with pytest.raises(VerificationError, match="is not what it is"):
+        draft_more(now)
+
+
+def test_nothing_is_added_to_a_statement_in_another_form() -> None:
+    """It could hold what this version does not show."""
+    first = signed()
+    assert first.envelope is not None
+    payload = parse_envelope(first.envelope).payload.replace(b":", b": ", 1)
+    envelope = build_envelope(payload, KEY.public, KEY.sign(pre_authentication_encoding(payload)))
+    with pytest.raises(VerificationError, match="is not what it is"):
+        draft_more(dataclasses.replace(first, envelope=envelope))
+
+
+def test_a_key_signs_once_under_whatever_id() -> None:
+    what = draft_more(signed())
+    with pytest.raises(UsageError, match="has signed this already"):
+        complete(what, KEY)
+    renamed = dataclasses.replace(what.signatures[0], key_id="another name")
+    with pytest.raises(UsageError, match="has signed this already"):
+        complete(dataclasses.replace(what, signatures=(renamed,)), KEY)
+
+
+def test_there_is_room_for_sixteen() -> None:
+    what = draft_more(signed())
+    many = tuple(Signature(str(i), bytes(64)) for i in range(MAX_SIGNATURES))
+    complete(dataclasses.replace(what, signatures=many[1:]), KEY)
+    with pytest.raises(UsageError, match="the most that one may have"):
+        complete(dataclasses.replace(what, signatures=many), KEY)

@@ -205,3 +205,15 @@ def test_names_that_lead_elsewhere_are_not_written(tmp_path: Path, path: str) ->
     with pytest.raises(BundleError):
         stage_source(Contents({path: b""}, None, "x"), b"", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_byte_code_lies_beside_the_sources_and_replaces_none(
+    bundle: VerifiedBundle, parent: Path
+) -> None:
+    bytecode = {"__pycache__/main.cpython-311.pyc": b"code", "main.py": b"evil"}
+    package = stage(bundle, parent, bytecode)
+    expected = {**bundle.files, "__pycache__/main.cpython-311.pyc": b"code"}
+    assert tree(package) == expected
+    assert stat.S_IMODE((package / "__pycache__").stat().st_mode) == 0o555
+    remove(package)
+    assert list(parent.iterdir()) == []

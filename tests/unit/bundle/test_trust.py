@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
-from sandbox_host.bundle.trust import MAX_STORE_BYTES, TrustStore
+from sandbox_host.bundle.trust import MAX_STORE_BYTES, StoreMark, TrustStore, check_store_version
 from sandbox_host.errors import TrustStoreError
 from tests.support.bundles import make_key, store_text
 
@@ -15,6 +16,7 @@ KEY = make_key()
 GOOD = store_text(KEY, patterns=["weather_*", "sample"])
 ID = "a" * 64
 NEUTRAL = (1).to_bytes(32, "little")
+WEAK = base64.b64encode(NEUTRAL).decode()
 
 
 def parse(text: str) -> TrustStore:
@@ -67,8 +69,6 @@ def test_several_keys() -> None:
 
 
 def _weak(public: bytes) -> str:
-    import hashlib
-
     return GOOD.replace(KEY.key_id, hashlib.sha256(public).hexdigest()).replace(
         base64.b64encode(KEY.public).decode(), base64.b64encode(public).decode()
     )
@@ -107,8 +107,21 @@ def _weak(public: bytes) -> str:
             ),
             "key[0].not_after: it is not after not_before",
         ),
-        ("[policy]\nthreshold = 2\n", "one signature a bundle"),
-        ("[policy]\nthreshold = 0\n", "one signature a bundle"),
+        ("[policy]\nthreshold = 17\n", "policy.threshold"),
+        ("[policy]\nthreshold = 0\n", "policy.threshold"),
+        ('[[threshold]]\nplugins = ["a"]\ncount = 0\n', "threshold[0].count"),
+        ('[[threshold]]\nplugins = ["a"]\ncount = 17\n', "threshold[0].count"),
+        ('[[threshold]]\nplugins = ["A"]\ncount = 2\n', "threshold[0].plugins[0]"),
+        ("[[threshold]]\nplugins = []\ncount = 2\n", "threshold[0].plugins"),
+        ("[[threshold]]\ncount = 2\n", "threshold[0].plugins"),
+        ('[[threshold]]\nplugins = ["a"]\ncount = 2\nkeys = []\n', "threshold[0].keys"),
+        ("version = -1\n", "version"),
+        ("version = 9007199254740993\n", "version"),
+        ('version = "1"\n', "version"),
+        ("version = true\n", "version"),
+        ('[root]\npublic = "AAAA"\n', "root.public: the key has 3 bytes"),
+        (f'[root]\npublic = "{WEAK}"\n', "root.public: the key is a point of small order"),
+        ("[root]\n", "root.public"),
         ("[policy]\nthreshold = true\n", "policy.threshold"),
         ("[policy]\nthresold = 1\n", "policy.thresold"),
         ('[[revoked]]\nreason = "x"\ndate = 2026-01-01\n', "exactly one of key and bundle"),
@@ -131,6 +144,73 @@ def test_what_is_misspelt_weak_or_contradictory_is_refused(text: str, words: str
         parse(text)
     assert words in caught.value.message
     assert caught.value.message.isprintable()
+    assert caught.value.remedy
+
+
+def test_a_store_that_says_nothing_of_them_has_the_least() -> None:
+    store = parse(GOOD)
+    assert (store.version, store.threshold, store.thresholds) == (0, 1, ())
+    assert store.next_root is None
+    assert store.threshold_for("anything") == 1
+    assert store.mark == StoreMark(0, hashlib.sha256(GOOD.encode()).hexdigest(), "")
+
+
+def test_the_greatest_threshold_that_applies_counts() -> None:
+    store = parse(
+        'version = 7\n[policy]\nthreshold = 2\n[[threshold]]\nplugins = ["pay_*", "bank"]\n'
+        'count = 3\n[[threshold]]\nplugins = ["pay_slow"]\ncount = 4\n'
+        '[[threshold]]\nplugins = ["*"]\ncount = 1\n'
+    )
+    asked = {name: store.threshold_for(name) for name in ("pay_x", "bank", "pay_slow", "other")}
+    assert asked == {"pay_x": 3, "bank": 3, "pay_slow": 4, "other": 2}
+    assert store.version == store.mark.version == 7
+
+
+# -- an older store ----------------------------------------------------------------------------
+
+
+def store_at(version: int, more: str = "", root: str = "") -> TrustStore:
+    return TrustStore.parse(f"version = {version}\n{more}".encode(), "trust.toml", root)
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        pytest.param(None, store_at(0), id="first"),
+        pytest.param(store_at(3), store_at(3), id="the same"),
+        pytest.param(store_at(3), store_at(4), id="newer"),
+        pytest.param(store_at(3), store_at(3, "# by hand"), id="edited by hand"),
+        pytest.param(store_at(3), store_at(3, root="a"), id="a root pinned since"),
+        pytest.param(store_at(3, root="a"), store_at(4, root="b"), id="the root exchanged"),
+    ],
+)
+def test_stores_that_may_follow(before: TrustStore | None, now: TrustStore) -> None:
+    assert check_store_version(now, before.mark if before else None) == now.mark
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "words"),
+    [
+        pytest.param(store_at(3), store_at(2), "has version 2, and version 3", id="older"),
+        pytest.param(store_at(1), TrustStore.parse(b""), "has version 0", id="no version"),
+        pytest.param(
+            store_at(3, root="aa"), store_at(2, root="aa"), "has version 2", id="older, signed"
+        ),
+        pytest.param(
+            store_at(3, root="aa"), store_at(4), "not held to its root, the key aa", id="no root"
+        ),
+        pytest.param(
+            store_at(3, root="aa"),
+            store_at(3, "# other", root="aa"),
+            "the same version, 3",
+            id="one number signed twice",
+        ),
+    ],
+)
+def test_stores_that_may_not(before: TrustStore, now: TrustStore, words: str) -> None:
+    with pytest.raises(TrustStoreError) as caught:
+        check_store_version(now, before.mark)
+    assert words in caught.value.message
     assert caught.value.remedy
 
 

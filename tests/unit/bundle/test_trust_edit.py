@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sandbox_host.bundle.trust import Revocation, TrustStore
-from sandbox_host.bundle.trust_edit import add_key, revoke
+from sandbox_host.bundle.trust import Revocation, Threshold, TrustStore
+from sandbox_host.bundle.trust_edit import add_key, add_threshold, revoke
+from sandbox_host.bundle.trust_root import pin_path
 from sandbox_host.errors import TrustStoreError
 from tests.support.bundles import NOW, make_key, store_text
 
@@ -49,10 +50,69 @@ def test_the_operators_own_lines_stay(path: Path) -> None:
     revoke(path, Revocation(make_key(1).key_id, "key", "lost", TODAY))
     add_key(path, make_key(3).public, "three", plugins=["*"])
     store = TrustStore.load(path)
-    assert path.read_text().startswith(before)
+    assert path.read_text().startswith("version = 3\n" + before)
     assert set(store.keys) == {make_key(i).key_id for i in (1, 2, 3)}
     assert set(store.revoked) == {make_key(1).key_id}
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", "version = 1\n"),
+        ("version = 7\n", "version = 8\n"),
+        ("# a\n\n  # version = 3\nversion=41 # b\n", "# a\n\n  # version = 3\nversion = 42 # b\n"),
+        ("version = 1_000\n", "version = 1001\n"),
+        (
+            "[policy]\nthreshold = 1\n# version = 5\n",
+            "version = 1\n[policy]\nthreshold = 1\n# version = 5\n",
+        ),
+    ],
+    ids=["none", "first line", "after comments", "underscores", "none but a table"],
+)
+def test_every_edit_counts(path: Path, before: str, after: str) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text(before)
+    path.chmod(0o600)
+    version = TrustStore.parse(before.encode()).version
+    add_threshold(path, Threshold(("a_*",), 2))
+    assert path.read_text() == after + '\n[[threshold]]\nplugins = ["a_*"]\ncount = 2\n'
+    assert TrustStore.load(path).version == version + 1
+    assert revoke(path, Revocation("a" * 64, "key", "x", TODAY)).version == version + 1
+    assert TrustStore.load(path).version == version + 2
+
+
+def test_a_counter_in_another_place_is_for_hands_only(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text("policy.threshold = 1\nversion = 3\n")
+    path.chmod(0o600)
+    before = path.read_bytes()
+    with pytest.raises(TrustStoreError, match="was not made"):
+        add_threshold(path, Threshold(("a",), 2))
+    assert path.read_bytes() == before
+
+
+def test_a_threshold_is_added_and_the_values_are_checked(path: Path) -> None:
+    assert add_threshold(path, Threshold(("a", "b_*"), 2)).threshold_for("b_1") == 2
+    before = path.read_bytes()
+    for wrong in (Threshold((), 2), Threshold(("A",), 2), Threshold(("a",), 17)):
+        with pytest.raises(TrustStoreError, match="not be valid"):
+            add_threshold(path, wrong)
+    assert path.read_bytes() == before
+
+
+def test_where_a_root_is_pinned_nothing_is_edited(path: Path) -> None:
+    add_key(path, make_key().public, "one", plugins=["a"])
+    before = path.read_bytes()
+    pin_path(path).write_text("any")
+    for edit in (
+        lambda: add_key(path, make_key(2).public, "two", plugins=["a"]),
+        lambda: revoke(path, Revocation("a" * 64, "key", "x", TODAY)),
+        lambda: add_threshold(path, Threshold(("a",), 2)),
+    ):
+        with pytest.raises(TrustStoreError, match="belongs to a root key"):
+            edit()
+    assert path.read_bytes() == before
 
 
 def test_a_known_key_is_not_added_twice(path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import sandbox_host.catalog.discover as room
 from sandbox_host.catalog.discover import discover
 from sandbox_host.errors import ConfigError
+from tests.support.archives import packed
 
 
 @pytest.fixture
@@ -64,6 +65,32 @@ def test_links_are_not_followed(plugin, tmp_path):
     )
     assert found["inner"] == (None, "unreadable", "its plugin.json is not a regular file")
     assert found["real"] == ("real", "found", "")
+
+
+def archive(path, **keys):
+    base = {"name": path.stem, "version": "1", "description": "d", "author": "a"}
+    files = {"plugin.json": json.dumps(base | keys).encode(), "__init__.py": b""}
+    path.write_bytes(packed(files))
+
+
+def test_archives_are_plugins_too(plugin, tmp_path):
+    archive(tmp_path / "packed.plugin")
+    archive(tmp_path / "off.plugin", config={"enabled": False})
+    archive(tmp_path / "wrong.plugin", limits={"memory": True})
+    archive(tmp_path / "otherwise_called.zip")
+    archive(tmp_path / "twice.plugin", name="same")
+    plugin("twice", name="same")
+    (tmp_path / "empty.plugin").write_bytes(packed({"x": b""}))
+    (tmp_path / "text.plugin").write_text("hello")
+    (tmp_path / "linked.plugin").symlink_to("packed.plugin")
+    found = listed(tmp_path)
+    assert found["packed.plugin"] == ("packed", "found", "")
+    assert found["off.plugin"] == ("off", "disabled", "config.enabled is false")
+    assert found["wrong.plugin"][2].startswith("plugin.json: limits.memory: expected bytes")
+    assert found["twice"][1] == found["twice.plugin"][1] == "unreadable"
+    assert "is not a plugin's archive" in found["text.plugin"][2]
+    assert found["linked.plugin"][2] == "it is a symbolic link, and links are not followed"
+    assert not {"otherwise_called.zip", "empty.plugin"} & set(found)
 
 
 def test_a_fifo_does_not_hold_discovery(tmp_path):

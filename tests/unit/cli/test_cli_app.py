@@ -61,7 +61,7 @@ def test_version(cli: LocalCommandLine) -> None:
         (("frobnicate",), "No such command 'frobnicate'"),
         (("verfy",), "No such command 'verfy'; did you mean 'verify'?"),
         (("trust", "lst"), "No such command 'lst'; did you mean 'list'?"),
-        (("verify",), "Missing argument 'DIR...'"),
+        (("verify",), "Missing argument 'PATH...'"),
         (("verify", "no-such-directory"), "does not exist"),
         (("doctor", "--format", "xml"), "'xml' is not one of"),
         (("sign", ".", "--nope"), "No such option"),

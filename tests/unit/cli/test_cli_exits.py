@@ -19,6 +19,11 @@ TABLE = [
     (errors.UsageError("x"), 2),
     (errors.UnsignedError("x"), 3),
     (errors.UntrustedError("x"), 4),
+    (errors.RollbackError("x"), 5),
+    (errors.EquivocationError("x"), 5),
+    (errors.ClockError("x"), 5),
+    (errors.HeldError("x", plugin="p", changes=()), 1),
+    (errors.HistoryError("x"), 6),
     (errors.TrustStoreError("x"), 6),
     (errors.PassphraseError("x"), 6),
     (errors.ConfigError("x"), 6),
@@ -36,7 +41,7 @@ def test_every_error_has_its_exit_code(error: errors.SandboxHostError, code: int
 def test_no_error_of_the_tree_is_without_an_exit_code() -> None:
     tree = [v for v in vars(errors).values() if isinstance(v, type)]
     for kind in tree:
-        assert exit_for(kind.__new__(kind)) in {1, 2, 3, 4, 6}
+        assert exit_for(kind.__new__(kind)) in {1, 2, 3, 4, 5, 6}
 
 
 def test_the_gravest_verdict_wins_in_any_order() -> None:

@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from sandbox_host.bundle.keys import load_private_key, parse_public_key, save_private_key
+from sandbox_host.bundle.keys import (
+    fingerprint,
+    load_private_key,
+    parse_public_key,
+    save_private_key,
+)
 from sandbox_host.bundle.trust import Revocation, TrustStore
 from sandbox_host.bundle.trust_edit import revoke
 from sandbox_host.errors import PassphraseError
@@ -33,6 +38,7 @@ def test_a_key_without_a_passphrase_only_if_asked_for(cli: LocalCommandLine) -> 
     assert path.read_bytes().startswith(b"-----BEGIN OPENSSH PRIVATE KEY-----")
     key = load_private_key(path)
     assert value(ran, "key") == key.key_id
+    assert value(ran, "fingerprint") == fingerprint(key.public)
     assert parse_public_key(value(ran, "public").encode()) == key.public
     public = cli.home / "release.key.pub"
     assert f"{public.name}: its public key" in ran.out
@@ -72,12 +78,26 @@ def test_a_passphrase_from_a_descriptor(cli: LocalCommandLine) -> None:
     assert load_private_key(cli.home / "release.key", b"open sesame")
 
 
+def test_a_passphrase_from_a_variable(
+    cli: LocalCommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RELEASE_PASSPHRASE", "open sesame")
+    assert cli("keygen", "release.key", "--passphrase-env", "RELEASE_PASSPHRASE").code == 0
+    assert load_private_key(cli.home / "release.key", b"open sesame")
+    # What is started later has no business with it.
+    assert "RELEASE_PASSPHRASE" not in os.environ
+
+
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
         ((), "not told where"),
         (("k",), "no terminal"),
-        (("k", "--no-passphrase", "--passphrase-fd", "0"), "exclude each other"),
+        (("k", "--no-passphrase", "--passphrase-fd", "0"), "excludes --passphrase-fd"),
+        (("k", "--no-passphrase", "--passphrase-env", "HOME"), "excludes --passphrase-fd"),
+        (("k", "--passphrase-fd", "0", "--passphrase-env", "HOME"), "exclude each other"),
+        (("k", "--passphrase-env", "NOT_SET_HERE"), "$NOT_SET_HERE holds no passphrase"),
+        (("--dev", "--passphrase-env", "HOME"), "the one development key"),
         (("k", "--dev"), "the one development key"),
         (("--dev", "--no-passphrase"), "the one development key"),
         (("k", "--passphrase-fd", "-1"), "--passphrase-fd"),

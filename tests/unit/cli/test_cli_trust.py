@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import json
 from pathlib import Path
 
 import pytest
 
-from sandbox_host.bundle.keys import format_public_key
+from sandbox_host.bundle.keys import fingerprint, format_public_key, load_private_key
+from sandbox_host.bundle.signature import key_id
 from sandbox_host.bundle.trust import TrustStore
 from tests.support.bundles import make_key, trust_store
 from tests.support.command_line import LocalCommandLine, snapshot
@@ -30,6 +32,19 @@ def test_a_key_is_added_in_each_form(cli: LocalCommandLine, form: str) -> None:
     assert (key.public, key.label, key.plugins) == (KEY.public, "the team", ("a_*", "b"))
     assert key.roles == ("publisher",)
     assert KEY.key_id in ran.out
+    assert fingerprint(KEY.public) in ran.out
+
+
+def test_a_key_is_added_for_a_time(cli: LocalCommandLine) -> None:
+    times = ("--not-before", "2026-01-01T01:00:00+01:00", "--not-after", "2999-01-01T00:00:00Z")
+    arguments = ("trust", "add", BASE64, "--label", "x", "--plugins", "*")
+    assert cli(*arguments, *times).code == 0
+    (key,) = loaded(cli).keys.values()
+    assert key.not_before == dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    assert key.not_after == dt.datetime(2999, 1, 1, tzinfo=dt.UTC)
+    ran = cli(*arguments, "--not-after", "tomorrow")
+    assert (ran.code, ran.out) == (2, "")
+    assert "is not a time" in ran.err
 
 
 def test_a_key_for_every_plugin_is_told(cli: LocalCommandLine) -> None:
@@ -93,6 +108,94 @@ def test_revoking(cli: LocalCommandLine) -> None:
     ran = cli("trust", "add", BASE64, "--label", "x", "--plugins", "*", "--trust-store", store)
     assert ran.code == 6
     assert "revoked" in ran.err
+
+
+def test_revoking_what_is_no_key_of_the_store_is_told(cli: LocalCommandLine) -> None:
+    assert cli("trust", "add", BASE64, "--label", "x", "--plugins", "*").code == 0
+    ran = cli("trust", "revoke", OTHER.key_id, "--reason", "stolen")
+    assert ran.code == 0
+    assert "no key in the store has this id" in ran.err
+    assert cli("trust", "revoke", "ab" * 32, "--bundle", "--reason", "bad").err == ""
+    assert cli("trust", "revoke", KEY.key_id, "--reason", "stolen").err == ""
+
+
+def test_a_revoked_bundle_is_refused(cli: LocalCommandLine, signed: Path) -> None:
+    assert cli("trust", "add", BASE64, "--label", "x", "--plugins", "*").code == 0
+    (verdict,) = json.loads(cli("verify", signed, "--format", "json").out)["verdicts"]
+    assert verdict["verdict"] == "verified"
+    ran = cli("trust", "revoke", verdict["digest"], "--bundle", "--reason", "CVE-2026-1")
+    assert (ran.code, ran.err) == (0, "")
+    ran = cli("verify", signed)
+    assert ran.code == 4
+    assert "CVE-2026-1" in ran.out + ran.err
+
+
+def test_thresholds(cli: LocalCommandLine, signed: Path) -> None:
+    assert cli("trust", "add", BASE64, "--label", "x", "--plugins", "*").code == 0
+    assert cli("verify", signed).code == 0
+    ran = cli("trust", "threshold", "2", "--plugins", "sam*", "--plugins", "other")
+    assert ran.code == 0
+    assert "sam*, other needs 2 signatures" in ran.out
+    assert "the store has 1 key that could sign" in ran.err
+    assert cli("verify", signed).code == 4
+    assert "sam*, other needs 2 signatures" in cli("trust", "list").out
+    told = json.loads(cli("trust", "list", "--format", "json").out)
+    assert told["thresholds"] == [{"plugins": ["sam*", "other"], "count": 2}]
+    assert (told["threshold"], told["version"], told["root"]) == (1, 2, None)
+    for arguments in (("0", "--plugins", "*"), ("2",), ("2", "--plugins", "A")):
+        ran = cli("trust", "threshold", *arguments)
+        assert ran.code in {2, 6}
+        assert ran.out == ""
+    assert loaded(cli).version == 2
+
+
+# -- a root ------------------------------------------------------------------------------------
+
+
+def test_a_store_that_belongs_to_a_root(cli: LocalCommandLine) -> None:
+    for name in ("root", "next"):
+        assert cli("keygen", f"{name}.key", "--no-passphrase").code == 0
+    fleet = cli.home / "fleet.toml"
+    at_home = ("--trust-store", fleet)
+    assert cli("trust", "add", BASE64, "--label", "x", "--plugins", "*", *at_home).code == 0
+    ran = cli("trust", "sign", "--key", "root.key", *at_home)
+    assert (ran.code, ran.err) == (0, "")
+    assert f"{fleet}.sig: signed" in ran.out
+
+    assert cli("trust", "install", fleet).code == 6  # nothing is pinned here yet
+    ran = cli("trust", "root", "root.key.pub")
+    assert (ran.code, ran.err) == (0, "")
+    assert cli("trust", "install", fleet).code == 0
+    assert "in place already" in cli("trust", "install", fleet).out
+    assert KEY.key_id in loaded(cli).keys
+    text = cli("trust", "list").out
+    assert "version 1, 1 key" in text
+    assert "signed by its root" in text
+
+    # Here nobody edits it; there they do, and it has to be signed again.
+    key = base64.b64encode(OTHER.public).decode()
+    more = ("trust", "add", key, "--label", "y", "--plugins", "*")
+    ran = cli(*more)
+    assert (ran.code, ran.out) == (6, "")
+    assert "trust install" in ran.err
+    assert cli(*more, *at_home).code == 0
+    assert cli("trust", "install", fleet).code == 6
+    assert cli("trust", "sign", "--key", "root.key", *at_home).code == 0
+    assert cli("trust", "install", fleet).code == 0
+    assert loaded(cli).version == 2
+
+    # The root is exchanged by a store that both signed.
+    public = load_private_key(cli.home / "next.key").public
+    text = fleet.read_text().replace("version = 2", "version = 3")
+    fleet.write_text(f'{text}\n[root]\npublic = "{base64.b64encode(public).decode()}"\n')
+    assert cli("trust", "sign", "--key", "root.key", *at_home).code == 0
+    assert cli("trust", "install", fleet).code == 6
+    assert cli("trust", "sign", "--key", "next.key", *at_home).code == 0
+    ran = cli("trust", "install", fleet)
+    assert ran.code == 0
+    assert "The root was exchanged" in ran.out
+    assert key_id(public) in ran.out
+    assert loaded(cli).mark.root == key_id(public)
 
 
 @pytest.mark.parametrize("digest", ["", "abc", "AB" * 32, "zz" * 32, "ab" * 33])

@@ -20,9 +20,10 @@ from plugin_sdk.wire.codec import pack, unpack
 from plugin_sdk.wire.network import CONNECT, MAX_REQUEST_BYTES, RESOLVE
 from sandbox_host.budget.rate import Bucket
 from sandbox_host.network import desk as module
-from sandbox_host.network import dial
+from sandbox_host.network import dial, meter
 from sandbox_host.network.allowlist import Allowlist
 from sandbox_host.network.desk import BadRequestError, NetworkDesk, parse_request
+from sandbox_host.network.diag import Passed
 from tests.support.traces import eventually
 
 GOOD = {"id": 1, "ask": CONNECT, "host": "127.0.0.1", "port": 80, "seconds": 1.0}
@@ -37,12 +38,14 @@ class Asker:
         self.denied: list[str] = []
         self.violations: list[str] = []
         self.faults: list[BaseException] = []
+        self.passed: list[int] = []
         self.desk = NetworkDesk(
             ours,
             Allowlist(entries),
             on_denied=self.denied.append,
             on_violation=self.violations.append,
             on_fault=self.faults.append,
+            on_passed=self.passed.append,
         )
 
     def ask(self, **changed: Any) -> tuple[dict[str, Any], list[int]]:
@@ -81,6 +84,40 @@ def test_a_connection_is_handed_over(asker: Asker, listener: socket.socket, port
         given.sendall(b"hello")
         assert accepted.recv(16) == b"hello"
     assert eventually(lambda: asker.desk.connections == 1)
+
+
+@pytest.mark.skipif(not meter.is_available(), reason="the kernel does not tell")
+def test_what_passes_is_counted_from_the_first_byte_to_the_last(
+    asker: Asker, listener: socket.socket, port: int
+) -> None:
+    for number in range(1, 4):
+        _, passed = asker.ask(port=port)
+        accepted, _ = listener.accept()
+        with accepted, socket.socket(fileno=passed[0]) as given:
+            given.sendall(bytes(1_000))
+            accepted.sendall(bytes(3_000))
+            assert eventually(lambda: asker.desk.passed().received == 3_000 * number)  # noqa: B023
+            assert asker.desk.passed().sent == 1_000 * number
+    assert eventually(lambda: asker.passed[-1:] == [12_000])
+
+
+def test_where_nobody_counts_it_serves_all_the_same(
+    port: int, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EPROTONOSUPPORT, "Protocol not supported")
+
+    monkeypatch.setattr(meter, "open_account", refused)
+    made = Asker(f"127.0.0.1:{port}")
+    try:
+        _, passed = made.ask(port=port)
+        accepted, _ = listener.accept()
+        with accepted, socket.socket(fileno=passed[0]) as given:
+            given.sendall(b"hello")
+        assert made.desk.passed() == Passed()
+        assert made.faults == []
+    finally:
+        made.close()
 
 
 def test_the_desk_keeps_none_of_it(asker: Asker, listener: socket.socket, port: int) -> None:

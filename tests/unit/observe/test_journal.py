@@ -17,6 +17,7 @@ from sandbox_host.observe.journal import (
     JournalFault,
     verify_journal,
 )
+from sandbox_host.observe.journal_head import head_path
 
 
 @pytest.fixture
@@ -136,10 +137,17 @@ def test_damage_is_found_at_its_line(path, damage, line):
     data = lines(path)
     damage(data)
     path.write_bytes(b"".join(data))
+    before = path.read_bytes()
     fault = verify_journal(path)
     assert isinstance(fault, JournalFault)
     assert fault.line == line
     assert fault.reason
+    with pytest.raises(
+        JournalError, match=rf"changed by something else.*: line {line}: "
+    ) as caught:
+        Journal(path)
+    assert "sandbox-host journal new" in caught.value.remedy
+    assert path.read_bytes() == before
 
 
 def test_a_forged_line_needs_every_later_line_forged(path, tmp_path, clock):
@@ -156,7 +164,13 @@ def test_a_forged_line_needs_every_later_line_forged(path, tmp_path, clock):
 @pytest.mark.parametrize("kept", [1, 50, -1])
 def test_an_unfinished_last_line_is_cut_off_and_told(path, clock, kept):
     data = lines(path)
-    path.write_bytes(b"".join(data[:2]) + data[2][:kept])
+    # The machine stopped before the whole line, and the head that tells of it, were written.
+    path.unlink()
+    head_path(path).unlink()
+    with Journal(path, clock) as journal:
+        for line in map(json.loads, data[:2]):
+            journal.append(line["event"], line["plugin"], line["detail"])
+    path.write_bytes(path.read_bytes() + data[2][:kept])
     fault = verify_journal(path)
     assert fault is not None
     assert fault.line == 3
@@ -189,7 +203,7 @@ def test_a_foreign_end_is_refused_and_kept(path, clock, tail):
 def test_cutting_it_while_it_is_open_is_noticed(path, clock):
     with Journal(path, clock) as journal:
         os.truncate(path, 10)
-        with pytest.raises(JournalError, match="it was cut"):
+        with pytest.raises(JournalError, match="line 3: it, or a part of it, was cut off"):
             journal.append("x")
 
 

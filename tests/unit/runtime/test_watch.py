@@ -239,6 +239,22 @@ def test_limits_of_a_call_bind_while_it_is_worked_on(watch: Watch, child: Child)
     assert watch.look(None, 100.002) is None
 
 
+def test_cpu_time_of_a_whole_life(child: Child, ledger: Ledger) -> None:
+    limits = replace(LIMITS, cpu_total_seconds=3)
+    watch = Watch(child, limits, ledger, 0.02)  # type: ignore[arg-type]  # as far as it is used
+    excess = None
+    for number in range(5):
+        call = pending()
+        watch.start(call)
+        child.cpu += 0.9
+        excess = watch.look(call, 100.0 + number)
+        if excess is not None:
+            break
+    assert excess is not None
+    assert (excess.cause, excess.budget, excess.operation) == (Cause.CPU, "cpu_total", "predict")
+    assert child.cpu == pytest.approx(3.7)
+
+
 def test_cpu_time_in_a_minute(child: Child, ledger: Ledger) -> None:
     limits = replace(LIMITS, cpu_seconds_per_minute=5.0)
     watch = Watch(child, limits, ledger, 0.02)  # type: ignore[arg-type]  # as far as it is used
