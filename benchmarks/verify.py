@@ -61,19 +61,43 @@ def source(size: int, seed: int) -> str:
     return "".join(lines)
 
 
-def write_bundle(directory: Path, trust_store: Path, files: int) -> Path:
-    """Write a signed plugin of so many files that imports all of them, and return it."""
-    name = f"with_{files}_files"
-    modules = {f"m{n // 50}/m{n}.py": source(SIZES[files], n) for n in range(files - 2)}
-    imports = "".join(f"from .{path[:-3].replace('/', '.')} import *\n" for path in modules)
-    signed = write_signed(directory, trust_store, name, imports)
-    contents = read_bundle(signed)
-    whole = {**contents.files, **{path: text.encode() for path, text in modules.items()}}
-    key = generate_key()
-    add_key(trust_store, key.public, f"benchmark of {files} files", plugins=(name,))
-    unsigned = Contents(whole, None, "benchmark")
-    stage_source(unsigned, sign(unsigned, key, datetime.now(UTC)), directory / "whole" / name)
-    return directory / "whole" / name
+class Publisher:
+    """Signs every plugin here with the one key that the trust store has: a key costs 2 ms to load.
+
+    Args:
+        directory: where everything goes.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._key = generate_key()
+        self.trust_store = directory / "trust.toml"
+        add_key(self.trust_store, self._key.public, "benchmark", plugins=("*",))
+
+    def release(self, name: str, source: str, files: dict[str, str], where: str) -> Path:
+        """Write and sign a plugin, and return its directory.
+
+        Args:
+            name: of the plugin.
+            source: more of its ``__init__.py``.
+            files: others, by path.
+            where: the directory that it is in.
+        """
+        plain = write_signed(self._directory / "drafts", self._directory / "no", name, source)
+        whole = {
+            **read_bundle(plain).files,
+            **{path: text.encode() for path, text in files.items()},
+        }
+        contents = Contents(whole, None, "benchmark")
+        envelope = sign(contents, self._key, datetime.now(UTC))
+        stage_source(contents, envelope, self._directory / where / name)
+        return self._directory / where / name
+
+    def large(self, files: int) -> Path:
+        """Return a plugin of so many files that imports all of them."""
+        modules = {f"m{n // 50}/m{n}.py": source(SIZES[files], n) for n in range(files - 2)}
+        imports = (f"from .{path[:-3].replace('/', '.')} import *\n" for path in modules)
+        return self.release(f"with_{files}_files", "".join(imports), modules, "large")
 
 
 # -- one bundle -----------------------------------------------------------------------------------
@@ -139,12 +163,10 @@ def measure_bundle(plugin: Path, trust: TrustStore, parent: Path, rounds: int) -
 # -- the command ----------------------------------------------------------------------------------
 
 
-def measure_command(directory: Path, trust_store: Path, rounds: int) -> None:
+def measure_command(publisher: Publisher, directory: Path, rounds: int) -> None:
     """Compare `verify` of many small plugins with starting an interpreter that does nothing."""
-    plugins = directory / "small"
     for number in range(SMALL_PLUGINS):
-        write_signed(plugins, trust_store, f"small_{number}", "from . import more\n")
-    one = write_signed(directory / "one", trust_store, "small_alone", "")
+        last = publisher.release(f"small_{number}", "", {"main.py": f"N = {number}\n"}, "small")
     environment = {**os.environ, "XDG_STATE_HOME": str(directory / "state")}
     # As where it is installed: the first turn compiles, and leaves nothing in the source tree.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -154,12 +176,12 @@ def measure_command(directory: Path, trust_store: Path, rounds: int) -> None:
         line = [sys.executable, *map(str, words)]
         return lambda: subprocess.run(line, check=True, stdout=subprocess.DEVNULL, env=environment)
 
-    command = ("-m", "sandbox_host", "verify", "--trust-store", trust_store)
+    command = ("-m", "sandbox_host", "verify", "--trust-store", publisher.trust_store)
     ways = {
         "python -c pass": run("-c", "pass"),
         "sandbox-host --version": run("-m", "sandbox_host", "--version"),
-        "sandbox-host verify, 1 plugin": run(*command, one),
-        f"sandbox-host verify, {SMALL_PLUGINS} plugins": run(*command, plugins),
+        "sandbox-host verify, 1 plugin": run(*command, last),
+        f"sandbox-host verify, {SMALL_PLUGINS} plugins": run(*command, last.parent),
     }
     report("the whole command", take_turns(ways, rounds))
 
@@ -219,15 +241,15 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        trust_store = directory / "trust.toml"
-        bundles = {files: write_bundle(directory, trust_store, files) for files in SIZES}
-        trust = TrustStore.load(trust_store)
+        publisher = Publisher(directory)
+        bundles = {files: publisher.large(files) for files in SIZES}
+        trust = TrustStore.load(publisher.trust_store)
         parent = directory / "copies"
         parent.mkdir(mode=0o700)
         for plugin in bundles.values():
             measure_bundle(plugin, trust, parent, rounds)
-        measure_command(directory, trust_store, rounds)
-        measure_loads(bundles[200], trust_store, directory, max(1, rounds // 2))
+        measure_command(publisher, directory, rounds)
+        measure_loads(bundles[200], publisher.trust_store, directory, max(1, rounds // 2))
 
 
 if __name__ == "__main__":

@@ -174,6 +174,7 @@ class Context:
         """
         from plugin_sdk.wire.codec import pack, unpack
         from plugin_sdk.wire.errors import LocalProtocolError, PayloadError
+        from plugin_sdk.wire.limits import ARGUMENTS
 
         if self._ask is None or service not in self._services:
             text = (
@@ -183,7 +184,7 @@ class Context:
             )
             raise PermissionDenied.of("services", service, text)
         try:
-            answer = self._ask(service, pack([list(arguments), keywords]))
+            answer = self._ask(service, pack([list(arguments), keywords], ARGUMENTS))
         except PayloadError as error:
             text = f'the arguments for "{service}" cannot be sent: {error}'
             raise NotSerializableError(text) from None

@@ -365,8 +365,11 @@ class HostConfig(BaseModel):  # noqa: PLW1641 - frozen, but what it holds has no
 def _read_toml(path: Path) -> dict[str, Any]:
     remedy = f"Name a readable TOML file of at most {shown_bytes(MAX_CONFIG_BYTES)}."
     try:
-        with path.open("rb") as file:
+        # Without O_NONBLOCK, opening a FIFO would wait for a writer.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ConfigError(f"{path} is no regular file.", remedy=remedy)
             if status.st_mode & stat.S_IWOTH:
                 raise ConfigError(
                     f"{path} can be written by everybody, so that anybody could grant permissions.",

@@ -266,8 +266,16 @@ def pattern_covers(granted: str, requested: str) -> bool:
     Both have ``*`` for anything and ``?`` for one character. Never true where it is not so; for
     patterns of several stars it may be false where it is.
     """
-    one_of = {"*": ".*", "?": "[^*]"}
-    written = "".join(one_of.get(char) or re.escape(char) for char in granted)
+    first, *others = (
+        "".join("[^*]" if char == "?" else re.escape(char) for char in part)
+        for part in granted.split("*")
+    )
+    written = first
+    if others:
+        # Both may be a stranger's. What stands between two stars is taken where it comes first,
+        # once and for all: going back to try later ones would take 2^60 steps and find no more.
+        between = "".join(f"(?>.*?{part})" for part in others[:-1])
+        written += f"{between}.*{others[-1]}"
     return re.fullmatch(written, requested) is not None
 
 

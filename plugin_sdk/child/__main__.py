@@ -9,8 +9,8 @@ import sys
 from plugin_sdk.child.io import ChildChannel, flush_output
 from plugin_sdk.wire.codec import pack, unpack
 from plugin_sdk.wire.errors import PayloadError, RemoteProtocolError
-from plugin_sdk.wire.limits import PROTOCOL_VERSION
 from plugin_sdk.wire.messages import Confine, Confined, Failed, Load, Publish, Ready
+from plugin_sdk.wire.versions import NO_COMMON_VERSION, OURS, common_version, mismatch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,17 +115,19 @@ def _confine(channel: ChildChannel, parent: int) -> bool:
     message = channel.receive()
     if not isinstance(message, Confine):
         return False
+    host = message.oldest, message.newest
+    if common_version(host, OURS) is None:
+        told = {"message": mismatch(host, OURS), "versions": list(OURS)}
+        channel.send(Failed(NO_COMMON_VERSION, payload=pack(told)))
+        return False
     from plugin_sdk.child.confine import ConfineError, apply_plan
 
     try:
-        if message.version != PROTOCOL_VERSION:
-            text = f"host speaks protocol {message.version}, this child {PROTOCOL_VERSION}"
-            raise ConfineError("protocol-version", text)
         report = apply_plan(unpack(message.payload), parent)
     except ConfineError as error:
         channel.send(Failed(error.code, payload=pack({"message": str(error)})))
         return False
-    channel.send(Confined(PROTOCOL_VERSION, payload=pack(report)))
+    channel.send(Confined(*OURS, payload=pack(report)))
     return True
 
 

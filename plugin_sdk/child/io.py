@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from _thread import RLock, allocate_lock
+from _thread import RLock, allocate_lock, get_ident
 from errno import EPIPE
 from time import monotonic_ns
 
@@ -20,6 +20,7 @@ from plugin_sdk.wire.messages import PLUGIN, Answer, Ask
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _thread import LockType
+    from collections.abc import Callable
     from typing import Any
 
     from plugin_sdk.wire.messages import Message
@@ -66,7 +67,7 @@ class ChildChannel:
         self._received: list[Message] = []  # the next one last
         self._turn = allocate_lock()  # held by who reads
         self._loop_waits = False
-        self._taking = False
+        self._taking: set[int] = set()  # threads that must not be disturbed
         self._asked = 0
         self._asking: dict[int, LockType] = {}
         self._answers: dict[int, Answer] = {}
@@ -74,13 +75,24 @@ class ChildChannel:
         # a signal handler or finalizer of the plugin may publish in the middle of a send.
         self._lock = RLock()
         self._writing = False
+        self._postponed: tuple[int, Callable[[], None]] | None = None
         os.set_blocking(in_fd, False)
 
     @property
     def sending(self) -> bool:
         """An exception raised now in the calling thread would cut a frame, or lose one."""
         owned: bool = self._lock._is_owned()  # type: ignore[attr-defined]  # noqa: SLF001 - as threading does
-        return owned or self._taking
+        return owned or get_ident() in self._taking
+
+    def postpone(self, function: Callable[[], None]) -> None:
+        """Call a function in this thread as soon as it is not `sending` any more."""
+        self._postponed = get_ident(), function
+
+    def _catch_up(self) -> None:
+        postponed = self._postponed
+        if postponed is not None and postponed[0] == get_ident() and not self.sending:
+            self._postponed = None
+            postponed[1]()
 
     def leave(self) -> None:
         """In a forked copy of the process: take no part in the original's conversation any more.
@@ -131,12 +143,14 @@ class ChildChannel:
             self._asking[number] = done
         try:
             while number not in self._answers:
+                self._catch_up()
                 # What there is for the loop comes first: else it might never get its turn.
                 for_loop = self._loop_waits and self._received
-                if for_loop or not self._turn.acquire(blocking=False):
+                if for_loop or not self._take_turn():
                     done.acquire(timeout=_TURN_SECONDS)
                     continue
                 try:
+                    self._taking.discard(get_ident())
                     if number not in self._answers and not self._take_some():
                         return None
                 finally:
@@ -146,6 +160,15 @@ class ChildChannel:
             # Also when the operation's deadline cut this short: what comes later is dropped.
             self._asking.pop(number, None)
             self._answers.pop(number, None)
+
+    def _take_turn(self) -> bool:
+        """Tell whether this thread reads now; then nothing disturbs it until `_taking` lets it."""
+        # An exception between having the turn and knowing it would keep it from all others.
+        self._taking.add(get_ident())
+        if self._turn.acquire(blocking=False):
+            return True
+        self._taking.discard(get_ident())
+        return False
 
     def _take(self, data: bytes) -> None:
         with self._lock:
@@ -167,7 +190,7 @@ class ChildChannel:
         """Wait for data and take it, in the middle of an operation, which its deadline may end."""
         self._await_data()
         # From here on until it is taken, what is read must not be lost.
-        self._taking = True
+        self._taking.add(get_ident())
         try:
             try:
                 data = os.read(self._in_fd, READ_BYTES)
@@ -177,7 +200,7 @@ class ChildChannel:
                 self._take(data)
             return bool(data)
         finally:
-            self._taking = False
+            self._taking.discard(get_ident())
 
     def _await_data(self) -> None:
         import select
@@ -211,6 +234,7 @@ class ChildChannel:
                     self._write(data)
             finally:
                 self._writing = False
+        self._catch_up()
 
     def _read(self) -> bytes:
         """Poll for a moment, then block."""

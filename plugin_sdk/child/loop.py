@@ -74,14 +74,17 @@ class Loop:
         self._faults = faults
         self._recorder = recorder
         self._deadline_ns = 0
-        signal.signal(signal.SIGUSR2, self._late)
+        signal.signal(signal.SIGUSR2, lambda _number, _frame: self._late())
 
-    def _late(self, _number: int, _frame: object) -> None:
+    def _late(self) -> None:
         """The host says that the operation's deadline has passed. Trust the clock, not the signal.
 
         It may come when the operation has just ended, and the next one must not pay for it.
         """
-        if 0 < self._deadline_ns <= monotonic_ns() and not self._channel.sending:
+        if 0 < self._deadline_ns <= monotonic_ns():
+            if self._channel.sending:
+                self._channel.postpone(self._late)
+                return
             self._deadline_ns = 0
             text = "the operation's deadline has passed"
             raise DeadlinePassed(text)

@@ -46,7 +46,8 @@ class Connection:
         role: `HOST` or `PLUGIN`: who we are.
         max_payload_bytes: limit of one payload in either direction, in bytes.
 
-    After a `RemoteProtocolError` the connection is closed and accepts nothing more.
+    After a `RemoteProtocolError` the connection is closed and accepts nothing more. After a message
+    of its own that closes the session it drops whatever has crossed that.
     """
 
     def __init__(self, role: str, max_payload_bytes: int = MAX_PAYLOAD_BYTES) -> None:
@@ -56,6 +57,7 @@ class Connection:
         self._reader = FrameReader(max_payload_bytes)
         self._received: list[Message] = []
         self._to_send: list[bytes] = []
+        self._left = False
         self._exchanges = {
             HOST: _Exchanges(MAX_OUTSTANDING, "calls and deliveries"),
             PLUGIN: _Exchanges(MAX_ASKED, "services asked for"),
@@ -73,6 +75,9 @@ class Connection:
             RemoteProtocolError: the peer broke the protocol. Messages before the broken one are
                 kept and can still be taken.
         """
+        if self._left:
+            # An answer that the host sent before it could read that this side has stopped.
+            return
         if self.state == CLOSED:
             raise RemoteProtocolError(_AFTER_THE_END)
         self._reader.feed(data)
@@ -95,7 +100,7 @@ class Connection:
             RemoteProtocolError: it did so in the middle of a frame.
         """
         self.state = CLOSED
-        if self._reader.pending_bytes:
+        if self._reader.pending_bytes and not self._left:
             text = f"stream ended inside a frame, after {self._reader.pending_bytes} bytes of it"
             raise RemoteProtocolError(text)
 
@@ -120,6 +125,7 @@ class Connection:
         frame = build_frame(message.header(), message.payload, self.max_payload_bytes)
         self._track(message, LocalProtocolError)
         self.state = after
+        self._left = after == CLOSED
         self._to_send.append(frame)
 
     def data_to_send(self) -> bytes:

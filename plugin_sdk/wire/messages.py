@@ -103,21 +103,27 @@ class Message:
 
 
 class Confine(Message):
-    """Host: apply this lock-down (payload: the compiled plan), then report."""
+    """Host: apply this lock-down (payload: the compiled plan), then report.
 
-    __slots__ = ("version",)
+    Its header and those of `Confined` and `Failed` are the same in every version of the protocol:
+    by them both sides learn which versions the other speaks.
+    """
+
+    __slots__ = ("newest", "oldest")
     number, sender = 1, HOST
-    fields = (("version", _is_count),)
-    version: int
+    fields = (("oldest", _is_count), ("newest", _is_count))
+    oldest: int
+    newest: int
 
 
 class Confined(Message):
     """Plugin side, still trusted: this was applied and read back (payload: the report)."""
 
-    __slots__ = ("version",)
+    __slots__ = ("newest", "oldest")
     number, sender = 2, PLUGIN
-    fields = (("version", _is_count),)
-    version: int
+    fields = (("oldest", _is_count), ("newest", _is_count))
+    oldest: int
+    newest: int
 
 
 class Load(Message):

@@ -34,7 +34,14 @@ from sandbox_host.bundle.archive_format import (
     Header,
     Tail,
 )
-from sandbox_host.bundle.archive_rules import Claims, Member, header_fault, size_fault, tail_fault
+from sandbox_host.bundle.archive_rules import (
+    MS_DOS,
+    Claims,
+    Member,
+    header_fault,
+    size_fault,
+    tail_fault,
+)
 from sandbox_host.bundle.contents import ENVELOPE_NAME, MANIFEST_NAME, Contents, ReadLimits
 from sandbox_host.bundle.names import MAX_PATH_BYTES, check_path, check_set, shown
 from sandbox_host.bundle.reader import stamp
@@ -194,7 +201,7 @@ class _Archive:
             at += CENTRAL.size
             name = central[at : at + header.name_length]
             at += header.name_length
-            path = self._path(name, header)
+            path = self._path(name, header, made >> 8)
             fault = header_fault(header) or tail_fault(tail, made >> 8)
             if fault:
                 self.refuse(path, fault)
@@ -202,7 +209,7 @@ class _Archive:
         if at != len(central):
             self.refuse("", f"claims {entries} files, and its central directory has more")
 
-    def _path(self, name: bytes, header: Header) -> str:
+    def _path(self, name: bytes, header: Header, made_by: int) -> str:
         try:
             path = name.decode()
         except UnicodeDecodeError:
@@ -212,6 +219,9 @@ class _Archive:
             self.refuse(path, "has a name that ends behind the central directory")
         if not path.isascii() and not header.flags & UTF8_NAME:
             self.refuse(path, "has a name that is not marked as UTF-8")
+        if not path.isascii() and made_by == MS_DOS:
+            # Info-ZIP's unzip takes it for code page 850 in spite of the mark, and two for one.
+            self.refuse(path, "has a name in UTF-8, and was packed as on MS-DOS")
         if path.endswith("/"):
             self.refuse(path, "is a directory, which the signature could not cover")
         return path

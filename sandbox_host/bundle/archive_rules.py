@@ -27,7 +27,10 @@ from sandbox_host.reading import shown_bytes
 
 _ENCRYPTED: Final = 0x0001 | 0x0040 | 0x2000
 _DATA_DESCRIPTOR: Final = 0x0008
-_MADE_BY: Final = (0, 3)
+MS_DOS: Final = 0
+"""The system that a header names which was made there, or by a library that names none."""
+
+_MADE_BY: Final = (MS_DOS, 3)
 """Systems that archives are taken from: MS-DOS, as many libraries claim, and Unix."""
 _ORDINARY_ATTRIBUTES: Final = 0x21
 """MS-DOS's "read-only" and "archive"; the others are directories, labels, devices and links."""

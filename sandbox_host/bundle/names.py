@@ -12,6 +12,7 @@ of the Windows API ("Naming Files, Paths, and Namespaces").
 from __future__ import annotations
 
 import fnmatch
+import functools
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -130,7 +131,7 @@ def check_component(name: str, path: str) -> None:
     Raises:
         BundleError: the name breaks a rule.
     """
-    reason = _deceptive(name) or _unportable(name)
+    reason = _fault(name)
     if reason:
         raise BundleError(
             f"the name {shown(path)} is refused: {reason}.", remedy="Rename it and sign again."
@@ -190,6 +191,16 @@ def _refuse_dropping(folded: str, path: str) -> NoReturn:
         if any(fnmatch.fnmatchcase(folded, pattern) for pattern in patterns)
     )
     raise BundleError(f"{shown(path)} is {what}; it does not belong in a plugin.", remedy=remedy)
+
+
+@functools.lru_cache(maxsize=4_096)
+def _fault(name: str) -> str:
+    """Return why a component is refused, or "".
+
+    Remembered, because the same few are in most paths, and each path is checked wherever it comes
+    from; a component that Unicode makes 18 times as long in another form takes its time.
+    """
+    return _deceptive(name) or _unportable(name)
 
 
 def _deceptive(name: str) -> str:

@@ -72,6 +72,11 @@ def _printable(text: str) -> str:
 def _aware(moment: Any) -> Any:
     if isinstance(moment, dt.datetime) and moment.tzinfo is None:
         raise ValueError("must name its time zone, as in 2026-01-31T00:00:00Z")
+    if isinstance(moment, dt.datetime):
+        try:
+            moment.astimezone(dt.UTC)
+        except OverflowError:  # 9999-12-31T23:59:59-14:00 could not be shown to anybody
+            raise ValueError("must be a time from the year 1 to 9999 in UTC") from None
     return moment
 
 

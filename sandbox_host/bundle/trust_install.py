@@ -10,9 +10,11 @@ the store, then the pin. Whatever mixture a reader gets, it is a good one.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from sandbox_host.bundle.envelope import MAX_SIGNATURES
 from sandbox_host.bundle.names import shown
@@ -43,6 +45,8 @@ from sandbox_host.bundle.trust_root import (
     store_message,
 )
 from sandbox_host.errors import TrustStoreError
+
+_OPEN: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +197,10 @@ def _old_signatures(path: Path) -> tuple[RootSignature, ...]:
 def _read_candidate(path: Path, most: int) -> bytes:
     """Read a file that its signature vouches for, not its owner or mode."""
     try:
-        with path.open("rb") as file:
+        # Where it came from there may be a FIFO, which must not hold us up.
+        with os.fdopen(os.open(path, _OPEN), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(None, "it is no regular file")
             data = file.read(most + 1)
     except OSError as error:
         raise TrustStoreError(

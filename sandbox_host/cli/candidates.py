@@ -50,8 +50,8 @@ def find_candidates(path: Path) -> list[Candidate]:
 
     A directory that holds a plugin.json or a plugin.dsse.json is a plugin. Of any other directory,
     the plugins one and two levels below it are returned, and the ``.plugin`` archives; hidden
-    names and ``__pycache__`` are passed over. A link to a plugin is returned too: it will be
-    refused, and so it should be, by name.
+    names and ``__pycache__`` are passed over. A link to a plugin, an archive or a directory of
+    plugins is returned too: it will be refused, and so it should be, by name.
 
     Raises:
         BundleError: there is no plugin there, or so much else that it was not searched to the end.
@@ -81,10 +81,10 @@ def find_candidates(path: Path) -> list[Candidate]:
 class _Search:
     """One search below one path: what it has found so far, against its bounds."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, entries: int = 0) -> None:
         self.found: list[Candidate] = []
         self._root = root
-        self._entries = 0
+        self._entries = entries
 
     def below(self, descriptor: int, path: Path, levels: int) -> None:
         """Look at every name in the open directory `descriptor`, which is `path`."""
@@ -97,7 +97,7 @@ class _Search:
                 self._directory(descriptor, name, path / name, levels)
             elif stat.S_ISREG(mode) and name.endswith(ARCHIVE_SUFFIX):
                 self._add(Candidate(path / name, archive=True))
-            elif stat.S_ISLNK(mode) and _leads_to_plugin(descriptor, name):
+            elif stat.S_ISLNK(mode) and self._leads_to_plugin(descriptor, name, path, levels):
                 self._add(Candidate(path / name))
 
     def _directory(self, parent: int, name: str, path: Path, levels: int) -> None:
@@ -115,6 +115,24 @@ class _Search:
         finally:
             os.close(descriptor)
 
+    def _leads_to_plugin(self, parent: int, name: str, path: Path, levels: int) -> bool:
+        """Tell whether behind a link there is what would be verified if it were no link."""
+        if name.endswith(ARCHIVE_SUFFIX):
+            return True
+        try:
+            descriptor = os.open(name, _DIRECTORY & ~os.O_NOFOLLOW, dir_fd=parent)
+        except OSError:
+            return False
+        try:
+            if _anchor(descriptor) or levels == 1:
+                return bool(_anchor(descriptor))
+            behind = _Search(self._root, self._entries)
+            behind.below(descriptor, path / name, levels - 1)
+            self._entries = behind._entries
+            return bool(behind.found)
+        finally:
+            os.close(descriptor)
+
     def _names(self, descriptor: int) -> list[str]:
         names: list[str] = []
         with os.scandir(descriptor) as entries:
@@ -122,7 +140,7 @@ class _Search:
                 self._entries += 1
                 if self._entries > MAX_ENTRIES:
                     self._refuse(f"{MAX_ENTRIES} names")
-                if not entry.name.startswith((".", "__")):
+                if not entry.name.startswith(".") and entry.name != "__pycache__":
                     names.append(entry.name)
         return sorted(names)
 
@@ -146,11 +164,3 @@ def _anchor(descriptor: int) -> str:
             os.stat(name, dir_fd=descriptor, follow_symlinks=False)
             return name
     return ""
-
-
-def _leads_to_plugin(parent: int, name: str) -> bool:
-    for file in (MANIFEST_NAME, ENVELOPE_NAME):
-        with contextlib.suppress(OSError):
-            os.stat(f"{name}/{file}", dir_fd=parent)
-            return True
-    return False

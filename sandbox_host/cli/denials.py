@@ -11,7 +11,7 @@ from sandbox_host.cli.options import output_format, state_options
 from sandbox_host.cli.output import clean, note, print_json, print_table, say
 from sandbox_host.model import identity_of
 from sandbox_host.observe.journal import last_entries
-from sandbox_host.runtime.core import DENIAL_REPORTED, DENIED
+from sandbox_host.runtime.audience import DENIAL_REPORTED, DENIED
 
 if TYPE_CHECKING:
     from sandbox_host.cli.options import HostOptions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 
 import click
@@ -16,11 +17,9 @@ def read_moment(ctx: click.Context, param: click.Parameter, value: str | None) -
     """
     if value is None:
         return None
-    try:
+    with contextlib.suppress(ValueError, OverflowError):  # in UTC it may be in the year 10000
         moment = datetime.fromisoformat(value)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        text = f"{value[:80]!r} is not a time with its zone, as 2027-01-31T00:00:00Z."
-        raise click.BadParameter(text, ctx, param)
-    return moment.astimezone(UTC)
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    text = f"{value[:80]!r} is not a time with its zone, as 2027-01-31T00:00:00Z."
+    raise click.BadParameter(text, ctx, param)

@@ -55,6 +55,7 @@ def command(directory: Path, tests: tuple[str, ...], write: bool, host: HostOpti
     COMMAND runs its tests, which load it with the pytest fixture `sandbox`: what they use of it is
     written down. Without COMMAND that is pytest on DIR/tests, if there is one; else the plugin is
     only loaded and asked for its health, with --config and --plugin-environment.
+    The plugin runs in the sandbox; its tests do not, and run as you: read a stranger's first.
 
     Standard output is a diff, or nothing where plugin.json asks for what is needed. What was
     refused is proposed as well, and told on standard error: it is the plugin's own word.

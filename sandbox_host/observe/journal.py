@@ -231,6 +231,13 @@ class Journal:
                 f"The journal {self.path} is no regular file of the host's own user.",
                 remedy="Move it aside; the host makes a new one.",
             )
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            os.close(fd)
+            raise JournalError(
+                f"The journal {self.path} can be written by its group or by others, so that "
+                "nothing in it proves anything.",
+                remedy="Find out who did that; then begin another: `sandbox-host journal new`.",
+            )
         os.fchmod(fd, 0o600)
         return fd
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -106,9 +107,14 @@ def open_to_read(path: Path) -> BinaryIO:
     """Open a file of the journal.
 
     Raises:
-        OSError: it cannot be opened, or is a link.
+        OSError: it cannot be opened, is a link, or is no regular file.
     """
-    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+    # A FIFO in its place must not hold up a host that starts, nor whoever looks what is wrong.
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(None, f"{path.name} is no regular file")
+    return os.fdopen(fd, "rb")
 
 
 def digest(file: BinaryIO) -> str:

@@ -114,6 +114,7 @@ class Admissions:
     def __init__(self, state_dir: Path, journal: Journal) -> None:
         self._store = HistoryStore(state_dir)
         self._journal = journal
+        self._started = False
 
     def start(self, config: HostConfig) -> None:
         """Make the history where there is none yet, and compare the configuration with the last.
@@ -134,16 +135,26 @@ class Admissions:
             if before and names:
                 self._journal.append("configuration_changed", detail=", ".join(names))
             draft.history = replace(draft.history, config=MappingProxyType(digests))
+        self._started = True
 
     def _begin(self) -> None:
         if last_entries(self._journal.path, STARTED, 1):
-            raise HistoryError(
-                f"The history {self._store.path} is missing, and the journal says that there was "
-                "one: without it, nothing tells older versions of plugins from newer.",
-                remedy="Put back the one of your last backup; or begin another with `sandbox-host "
-                "history new --reason TEXT`.",
-            )
+            raise self._missing("the journal says that there was one")
         self._journal.append(STARTED)
+
+    def _missing(self, why: str) -> HistoryError:
+        return HistoryError(
+            f"The history {self._store.path} is missing, and {why}: without it, nothing tells "
+            "older versions of plugins from newer.",
+            remedy="Put back the one of your last backup; or begin another with `sandbox-host "
+            "history new --reason TEXT`.",
+        )
+
+    def _known(self, history: History | None) -> History:
+        """Return what was read; once there was a history, there must be one."""
+        if history is None and self._started:
+            raise self._missing("it was there when this host was opened")
+        return history or History()
 
     def check(
         self,
@@ -159,7 +170,7 @@ class Admissions:
             TrustStoreError: likewise.
             HistoryError: likewise.
         """
-        _check(self._store.read() or History(), bundle, trust, now, downgrades)
+        _check(self._known(self._store.read()), bundle, trust, now, downgrades)
 
     def admit(
         self,
@@ -179,6 +190,7 @@ class Admissions:
         """
         candidate = Candidate.of(bundle)
         with self._store.change() as draft:
+            self._known(draft.before)
             before = _with_store(draft.history, trust)
             after = decisions.admitted(candidate, before, now, downgrades, bundle.origin)
             self._tell_store(draft.history, trust)

@@ -18,7 +18,6 @@ from plugin_sdk.wire.limits import EVENT
 from sandbox_host.backends.select import select_backend
 from sandbox_host.backends.worker import Worker, each
 from sandbox_host.broker.broker import Broker
-from sandbox_host.broker.topics import may_publish
 from sandbox_host.bundle import stage
 from sandbox_host.catalog.environment import environment_fault
 from sandbox_host.errors import (
@@ -31,8 +30,8 @@ from sandbox_host.errors import (
 )
 from sandbox_host.model import Cause, Event, State, identity_of
 from sandbox_host.observe.dossiers import DossierStore
-from sandbox_host.runtime import answers
 from sandbox_host.runtime.admissions import Admissions
+from sandbox_host.runtime.audience import HOST, Audience
 from sandbox_host.runtime.causes import Ending
 from sandbox_host.runtime.chronicle import Chronicle
 from sandbox_host.runtime.data import DataDirectories
@@ -52,20 +51,10 @@ if TYPE_CHECKING:
     from sandbox_host.backends.base import Backend, Places
     from sandbox_host.broker.queues import Subscription
     from sandbox_host.config import HostConfig
-    from sandbox_host.model import Denial
 
 _log = logging.getLogger("sandbox_host")
 
-HOST: Final = "host"
-DENIED: Final = "denied"
-DENIAL_REPORTED: Final = "denial_reported"
-"""Events of the journal: what the host refused, and what a plugin alone says that it was refused.
-
-Two, so that no text of a plugin's can pass for the host's, and none of one crowds out the other.
-"""
-
 _STOPPERS: Final = 16
-_MAX_ERRORS: Final = 8
 _PAUSE_SECONDS: Final = 0.01
 _DYING_SECONDS: Final = 2.0
 
@@ -81,7 +70,7 @@ def _forget_hosts() -> None:
 os.register_at_fork(after_in_child=_forget_hosts)
 
 
-class HostCore:
+class HostCore(Audience):
     """Loads, confines, calls, accounts for and unloads plugins.
 
     Args:
@@ -364,10 +353,6 @@ class HostCore:
         event = self._broker.publish(event_type, packed, HOST)
         return Event(event_type, data, event.timestamp, event.source, event.id)
 
-    def _tell(self, event_type: str, data: dict[str, str]) -> None:
-        """Publish an event of the host's own; its data is small and plain."""
-        self._broker.publish(event_type, codec.pack(data, EVENT), HOST)
-
     def subscribe(self, types: tuple[str, ...]) -> Subscription:
         """Return a subscription to these event types, or to all.
 
@@ -377,23 +362,6 @@ class HostCore:
         self._check_open()
         return self._broker.subscribe(types)
 
-    def published(self, process: PluginProcess, event_type: str, payload: bytes) -> None:
-        """Hand out what a plugin published, if it may; end it if it went around the check."""
-        identity = process.identity
-        if not may_publish(event_type, process.plan.permissions.publish):
-            # The SDK refuses this inside; a plugin that gets here went around it.
-            shown = answers.clean(event_type, 100)
-            text = f"{identity} broke the protocol: it published {shown!r} without the permission."
-            process.end(Ending(Cause.PROTOCOL_VIOLATION, text))
-            return
-        try:
-            codec.unpack(payload, EVENT)  # only to know that whoever takes it can
-            self._broker.publish(event_type, payload, identity)
-            self._chronicle.used(process, "publish", event_type)
-        except (PayloadError, UsageError) as error:
-            text = f"{identity} broke the protocol: {answers.clean(str(error), 300)}."
-            process.end(Ending(Cause.PROTOCOL_VIOLATION, text))
-
     def offer(self, name: str, function: Callable[..., Any]) -> None:
         """Have plugins that were granted it ask for a function by a name.
 
@@ -401,58 +369,6 @@ class HostCore:
             UsageError: the name is malformed or taken, or a parameter has no annotation.
         """
         self._services.offer(name, function)
-
-    def asked(self, process: PluginProcess, number: int, service: str, payload: bytes) -> None:
-        """Do a service for a plugin, if it may ask for it; end it if it went around the check."""
-        if service in process.plan.permissions.services:
-            self._services.ask(process, number, service, payload)
-            return
-        shown = answers.clean(service, 100)
-        what = f"it asked for the service {shown!r} without the permission"
-        process.violated(what)
-
-    def handler_failed(self, process: PluginProcess, event_type: str, report: Any) -> None:
-        """Write it down, and publish ``error_occurred`` unless that is what was handled."""
-        errors = report.get("errors") if isinstance(report, dict) else None
-        first = errors[0] if isinstance(errors, list) and errors else {}
-        told = first if isinstance(first, dict) else {}
-        message = answers.clean(told.get("message"), 300)
-        for one in errors[:_MAX_ERRORS] if isinstance(errors, list) else ():
-            if denial := answers.denial_of(one, process.plan.permissions):
-                self.reported(process, denial)
-        message = process.complaints.told(message or "no reason given", time.monotonic())
-        if not message:
-            return
-        _log.warning("%s: a handler of %s failed: %s", process.identity, event_type, message)
-        if event_type != "error_occurred":
-            data = {"plugin": process.identity, "event": event_type, "message": message}
-            self._tell("error_occurred", data)
-
-    def connected(self, process: PluginProcess, where: str) -> None:
-        """Write down a plugin's first connection to an address."""
-        self._chronicle.used(process, "network", where)
-
-    def denied(self, process: PluginProcess, what: str) -> None:
-        """Write down what a plugin asked for and is not granted; its process is told the same."""
-        self._write_denial(DENIED, process, process.denials.told(what, time.monotonic()))
-
-    def reported(self, process: PluginProcess, denial: Denial) -> None:
-        """Write down what a plugin says that it was refused, marked as its own word."""
-        if denial.rule == "network" and process.plan.permissions.network:
-            return  # its desk is the host's, and has written it down already
-        # Apart: who reports what is not so must not hide by that what the host refused.
-        told = process.reports.told(denial.text, time.monotonic())
-        self._write_denial(DENIAL_REPORTED, process, told)
-
-    def _write_denial(self, event: str, process: PluginProcess, what: str) -> None:
-        if not what:
-            return  # a plugin that asks again and again fills no disk
-        by = ", by its own word" if event == DENIAL_REPORTED else ""
-        _log.warning("%s: denied%s: %s", process.identity, by, what)
-        try:
-            self._journal.append(event, process.identity, what)
-        except (SandboxHostError, OSError) as error:
-            _log.error("%s", error)
 
     def ended(self, process: PluginProcess) -> None:
         """A plugin has ended, from whatever cause. Called by the keeper."""

@@ -151,6 +151,8 @@ class HistoryStore:
         temporary = self.path.with_name(f".{HISTORY_NAME}.{secrets.token_hex(8)}")
         try:
             data = history_file.render(draft.history)
+            # What nobody could read again would refuse every plugin until an operator's act.
+            history_file.parse(data)
             fd = os.open(temporary, _CREATE, 0o600)
             try:
                 with os.fdopen(fd, "wb") as file:
@@ -165,7 +167,10 @@ class HistoryStore:
                 self._sync_name()
         except BadValueError as error:
             text = f"The history {self.path} cannot take more: {error}."
-            remedy = "`sandbox-host history forget NAME --reason TEXT` for plugins that are gone."
+            remedy = (
+                "`sandbox-host history forget NAME --reason TEXT` for plugins that are gone; or "
+            )
+            remedy += "begin another with `sandbox-host history new --reason TEXT`."
             raise HistoryError(text, remedy=remedy) from None
         except OSError as error:
             text = f"The history {self.path} cannot be written: {error.strerror or error}."

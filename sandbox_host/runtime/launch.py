@@ -32,6 +32,7 @@ from sandbox_host.errors import (
     ConfigError,
     ConfinementError,
     DataInUseError,
+    HistoryError,
     RefusedError,
     StartError,
     TrustStoreError,
@@ -60,8 +61,8 @@ if TYPE_CHECKING:
     from sandbox_host.model import Receipt
     from sandbox_host.observe.journal import Journal
     from sandbox_host.runtime.admissions import Admissions
+    from sandbox_host.runtime.audience import Listener
     from sandbox_host.runtime.keeper import Keeper
-    from sandbox_host.runtime.process import Listener
     from sandbox_host.runtime.workspace import Workspace
 
 _log = logging.getLogger("sandbox_host")
@@ -133,7 +134,7 @@ class Launcher:
             self._admissions.admit(bundle, trust, now, downgrades)
             self._tell_admitted(plan)
             return plan, bundle
-        except (RefusedError, ConfinementError, TrustStoreError) as error:
+        except (RefusedError, ConfinementError, TrustStoreError, HistoryError) as error:
             self._journal.append("refused", detail=f"{directory}: [{error.code}] {error.message}")
             raise
 

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import RemoteProtocolError
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from sandbox_host.ipc.calls import Pending
     from sandbox_host.model import Denial, Limits, Receipt
     from sandbox_host.observe.dossier import Dossier
+    from sandbox_host.runtime.audience import Listener
     from sandbox_host.runtime.interface import Interface
     from sandbox_host.runtime.keeper import Keeper
 
@@ -59,34 +60,6 @@ _SAYINGS_BURST: Final = 100.0
 
 _STACKS_CPU_SECONDS: Final = 0.03
 """The same in CPU time, for one that has used up that."""
-
-
-class Listener(Protocol):
-    """Who is told what a running plugin does unasked: the host."""
-
-    def published(self, process: PluginProcess, event_type: str, payload: bytes) -> None:
-        """It published an event; its right to has not been checked."""
-
-    def asked(self, process: PluginProcess, number: int, service: str, payload: bytes) -> None:
-        """It asks for a service; its right to has not been checked."""
-
-    def handler_failed(self, process: PluginProcess, event_type: str, report: Any) -> None:
-        """A handler of an event failed."""
-
-    def connected(self, process: PluginProcess, where: str) -> None:
-        """The host has handed a connection over to it. From any thread."""
-
-    def denied(self, process: PluginProcess, what: str) -> None:
-        """Something that it asked for is not granted. From any thread."""
-
-    def reported(self, process: PluginProcess, denial: Denial) -> None:
-        """It says itself that it was refused something. From any thread."""
-
-    def ended(self, process: PluginProcess) -> None:
-        """It has ended, and whoever waited for it knows."""
-
-    def gone(self, process: PluginProcess) -> None:
-        """Nothing of its process is left: call `PluginProcess.release`, best in another thread."""
 
 
 class PluginProcess:

@@ -35,6 +35,10 @@ T = TypeVar("T")
 MAX_DEATHS: Final = 5
 """Of the reader, for one plugin; whoever brings that many such sources has said enough."""
 
+MAX_TOLD: Final = 20_000
+"""Of one plugin; what comes after the source that brings more is not read. Each takes the host half
+a kilobyte, and a hundred bytes of source are enough for four."""
+
 MAX_SECONDS: Final = 300.0
 """For all sources of one plugin; the largest that there can be takes a third of it."""
 
@@ -106,17 +110,21 @@ class ConfinedReader(Generic[T]):
         Raises:
             SandboxHostError: this machine cannot confine the process, or not start it.
         """
-        deaths, until = 0, time.monotonic() + MAX_SECONDS
+        deaths, told, until = 0, 0, time.monotonic() + MAX_SECONDS
         try:
             for path, data in sources.items():
                 if deaths >= MAX_DEATHS:
                     yield self._failed(path, "SH410", "too many sources before it ended the scan")
+                elif told > MAX_TOLD:
+                    yield self._failed(path, "SH410", "too much was found before it")
                 elif time.monotonic() > until:
                     yield self._failed(path, "SH410", "the sources before it took too long")
                 else:
                     reader = self._ready()
                     try:
-                        yield from self._read(reader.call(OPERATION, data), path, data)
+                        found = self._read(reader.call(OPERATION, data), path, data)
+                        told += len(found)
+                        yield from found
                     except (PluginError, BadSightingError) as error:
                         deaths += 1
                         self._end()

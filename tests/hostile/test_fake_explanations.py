@@ -14,7 +14,7 @@ from sandbox_host import SandboxHost
 from sandbox_host.errors import OperationError, StartError
 from sandbox_host.model import State
 from sandbox_host.observe.journal import last_entries, verify_journal
-from sandbox_host.runtime.core import DENIAL_REPORTED, DENIED
+from sandbox_host.runtime.audience import DENIAL_REPORTED, DENIED
 from tests.support.bundles import plugin_files, write_files
 from tests.support.command_line import LocalCommandLine
 from tests.support.host import Workshop

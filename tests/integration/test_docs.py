@@ -43,7 +43,7 @@ from sandbox_host.observe import verify_journal
 from sandbox_host.observe.journal_lines import NEW, REPAIRED, ROTATED
 from sandbox_host.reading import parse_bytes
 from sandbox_host.runtime.admissions import STARTED
-from sandbox_host.runtime.core import DENIAL_REPORTED, DENIED
+from sandbox_host.runtime.audience import DENIAL_REPORTED, DENIED
 from sandbox_host.runtime.lifecycle import TABLE
 from sandbox_host.scan.rules import RULES
 from sandbox_host.signing.foreign import FORMS

@@ -18,7 +18,7 @@ import pytest
 from sandbox_host import SandboxHost
 from sandbox_host.errors import AdmissionError, OperationError, StartError
 from sandbox_host.observe.journal import last_entries
-from sandbox_host.runtime.core import DENIAL_REPORTED
+from sandbox_host.runtime.audience import DENIAL_REPORTED
 from tests.support.granted_paths import a_shared_object
 from tests.support.host import Workshop
 

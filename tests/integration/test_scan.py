@@ -16,6 +16,7 @@ from sandbox_host.bundle.source import read_bundle
 from sandbox_host.model import MIB, Permissions
 from sandbox_host.runtime.scanner import (
     MAX_DEATHS,
+    MAX_TOLD,
     ConfinedReader,
     scan_files,
     source_reader,
@@ -155,6 +156,18 @@ def test_sources_that_end_every_reader_end_the_scan() -> None:
     sources = {f"{n}.py": b"" for n in range(MAX_DEATHS + 2)}
     (seen,) = read_by(EXAMINE + "os._exit(1)", sources)
     assert [one.rule for one in seen] == ["SH407"] * MAX_DEATHS + ["SH410"] * 2
+
+
+def test_sources_of_which_there_is_no_end_of_findings_end_the_scan() -> None:
+    """They would take the host's memory, and a report that nobody could open."""
+    body = EXAMINE + f"return [['SH101', 1, 1, 'x']] * {MAX_TOLD // 2 + 1}"
+    (seen,) = read_by(body, {f"{n}.py": b"" for n in range(4)})
+    told = [one.path for one in seen if one.rule == "SH101"]
+    assert set(told) == {"0.py", "1.py"}
+    assert [(one.path, one.rule) for one in seen[len(told) :]] == [
+        ("2.py", "SH410"),
+        ("3.py", "SH410"),
+    ]
 
 
 def test_what_takes_a_reader_over_says_nothing_of_the_next_plugin() -> None:

@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 
-from sandbox_host import BlockingHost, BlockingPlugin, Permissions, SandboxHost
+from sandbox_host import BlockingHost, BlockingPlugin, Limits, Permissions, SandboxHost
 from sandbox_host.errors import (
     AdmissionError,
     DeadlineExceededError,
     OperationError,
+    PluginEndedError,
     ReentrantCallError,
     ServiceError,
     UsageError,
 )
+from sandbox_host.model import MIB
 from tests.support.host import Workshop
 from tests.support.traces import eventually
 
@@ -64,11 +66,33 @@ def what_it_meets(name, *arguments):
     except (errors.PluginSdkError, PermissionError) as error:
         return [type(error).__name__, str(error)]
 
+@operation
+def ask_slowly(count, size):
+    found = []
+    def one():
+        try:
+            found.append(context().ask("slow", 1, text=b"x" * size))
+        except errors.ServiceError as error:
+            found.append(str(error))
+    threads = [threading.Thread(target=one) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    while len(found) < count:
+        time.sleep(0.01)
+        if len(found) == count - 2:
+            return found  # two are being done or wait, and the others were refused
+    return found
+
+@operation
+def lift_the_bounds():
+    from plugin_sdk.wire import limits
+    limits.ARGUMENTS = limits.VALUE
+
 @on("user_action")
 def handle(event):
     context().ask("note", event.data)
 """
-ASKED = ["double", "note", "slow", "broken", "refusing", "call_back", "odd"]
+ASKED = ["double", "note", "slow", "broken", "refusing", "call_back", "odd", "total"]
 PERMISSIONS = {"services": ASKED, "threads": True}
 
 Load = Callable[..., BlockingPlugin]
@@ -89,13 +113,16 @@ class Application:
     def note(self, value: Any) -> None:
         self.noted.append(value)
 
-    def slow(self, number: int) -> int:
+    def slow(self, number: int, text: bytes = b"") -> int:
         self.go_on.wait(30)
         return number
 
-    def broken(self) -> None:
-        text = "the password is hunter2"
+    def broken(self, asked: str = "") -> None:
+        text = f"the password is hunter2{asked}"
         raise RuntimeError(text)
+
+    def total(self, numbers: list[int]) -> int:
+        return sum(numbers)
 
     def refusing(self) -> None:
         text = "no such \x1b[31mcity"
@@ -184,6 +211,47 @@ def test_what_goes_wrong_is_told_as_far_as_it_is_the_plugins(
     assert "hunter2" in caplog.text
     kind, text = plugin.call("what_it_meets", "odd")
     assert text == '"odd" was not done: its value cannot be carried'
+
+
+def test_arguments_cost_the_host_little(plugin: BlockingPlugin) -> None:
+    assert plugin.call("ask", "total", [1] * 30_000) == 30_000
+    kind, text = plugin.call("what_it_meets", "total", [None] * 30_000)
+    assert (kind, text.endswith("are not what it takes, in 30000 places")) == ("ServiceError", True)
+    kind, text = plugin.call("what_it_meets", "total", [None] * 40_000)
+    assert (kind, "32000" in text) == ("NotSerializableError", True)
+    plugin.call("lift_the_bounds")
+    with pytest.raises(PluginEndedError, match="broke the protocol"):
+        plugin.call("ask", "total", [None] * 40_000)
+
+
+def test_little_waits_for_its_turn(workshop: Workshop, application: Application) -> None:
+    rate = 256 * MIB
+    config = workshop.config(
+        grants={"*": Permissions(services=("slow",))},
+        ceilings=Limits(message_bytes_per_second=rate),
+    )
+    refused = '"slow" was not done: too much that the plugin asked for waits already'
+    asked = {"permissions": {"services": ["slow"], "threads": True}}
+    with SandboxHost.blocking(config) as host:
+        host.offer("slow", application.slow)
+        limits = {"message_bytes_per_second": rate}
+        bundle = workshop.write(SOURCE, **asked, events=["user_action"], limits=limits)
+        plugin = host.load(bundle)
+        assert plugin.call("ask_slowly", 4, 7_000_000) == [refused, refused]
+        application.go_on.set()
+        assert plugin.call("ask", "slow", 2) == 2
+
+
+def test_what_an_exception_says_cannot_forge_the_log(
+    plugin: BlockingPlugin, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR, "sandbox_host"):
+        for _ in range(200):
+            plugin.call("what_it_meets", "broken", "\x1b[2J\nCRITICAL all is well")
+    text = caplog.records[0].getMessage()
+    assert "hunter2\\x1b[2J\n    | CRITICAL all is well" in text
+    assert 'The service "broken" failed, asked for by sample' in text
+    assert len(caplog.records) < 150
 
 
 def test_a_service_must_not_call_who_waits_for_it(
@@ -345,3 +413,30 @@ def test_coroutine_functions_run_in_the_loop(workshop: Workshop) -> None:
             return int(await plugin.call("ask", "double", 4))
 
     assert asyncio.run(run()) == 8
+
+
+def test_a_circle_of_two_is_found(workshop: Workshop, application: Application) -> None:
+    """One waits for a service that calls another, which waits for one that calls the first."""
+    names = ("call_other", "call_back")
+    config = workshop.config(grants={"*": Permissions(services=names)})
+    asked = {"permissions": {"services": list(names)}, "events": ["user_action"]}
+
+    def call_other() -> list[Any]:
+        return list(other.call("what_it_meets", "call_back"))
+
+    def call_back() -> None:
+        try:
+            first.call("what_it_meets", "call_back", deadline=30.0)
+        except ReentrantCallError as error:
+            raise ServiceError(error.message) from None
+
+    with SandboxHost.blocking(config) as host:
+        host.offer("call_other", call_other)
+        host.offer("call_back", call_back)
+        other = host.load(workshop.write(SOURCE, name="other", **asked))
+        first = host.load(workshop.write(SOURCE, **asked))
+        kind, text = first.call("ask", "call_other", deadline=20.0)
+        assert kind == "ServiceError"
+        assert "sample waits for this service, by way of other, and cannot be called" in text
+        # Nothing of it is left: another round goes as far.
+        assert first.call("ask", "call_other", deadline=20.0) == [kind, text]

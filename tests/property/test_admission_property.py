@@ -140,8 +140,10 @@ def test_a_signer_is_granted_what_a_plugin_would_be(requested, granted):
     permissions(PATTERNS),
 )
 def test_another_grant_takes_nothing_away(requested, grants, more):
-    """But of what is harmless, where a table that names it replaces the default; and the two kinds of
-    sockets are never in force together."""
+    """But of what is harmless, where a table that names it replaces the default.
+
+    And the two kinds of sockets are never in force together.
+    """
     asked = manifest(permissions=requested)
     before = effective_permissions(asked, Policy(grants=grants))
     after = effective_permissions(asked, Policy(grants={**grants, "p*": more}))

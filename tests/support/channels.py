@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from plugin_sdk.wire.connection import Connection
-from plugin_sdk.wire.limits import PROTOCOL_VERSION, READ_BYTES
+from plugin_sdk.wire.limits import READ_BYTES
 from plugin_sdk.wire.messages import HOST, PLUGIN, Call, Confine, Confined, Load, Message, Ready
+from plugin_sdk.wire.versions import OURS
 from sandbox_host.budget.rate import MessageRate
 from sandbox_host.ipc.calls import Pending
 from sandbox_host.ipc.channel import Channel
@@ -88,8 +89,8 @@ class Line:
 def _ready_pair() -> tuple[Connection, Connection]:
     host, plugin = Connection(HOST), Connection(PLUGIN)
     steps: list[tuple[Connection, Connection, Message]] = [
-        (host, plugin, Confine(PROTOCOL_VERSION)),
-        (plugin, host, Confined(PROTOCOL_VERSION)),
+        (host, plugin, Confine(*OURS)),
+        (plugin, host, Confined(*OURS)),
         (host, plugin, Load()),
         (plugin, host, Ready()),
     ]

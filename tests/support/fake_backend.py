@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from plugin_sdk.wire.codec import pack, unpack
 from plugin_sdk.wire.connection import Connection
-from plugin_sdk.wire.limits import PROTOCOL_VERSION, READ_BYTES
+from plugin_sdk.wire.limits import READ_BYTES
 from plugin_sdk.wire.messages import (
     HOST,
     PLUGIN,
@@ -34,6 +34,7 @@ from plugin_sdk.wire.messages import (
     Stop,
     Stopped,
 )
+from plugin_sdk.wire.versions import OURS
 from sandbox_host.backends.base import Exit, Sample
 from sandbox_host.errors import ConfinementError
 from sandbox_host.guarantees import standing
@@ -270,10 +271,10 @@ class FakeBackend:
             text = f"The child of {plan.identity} did not report its lock-down."
             raise ConfinementError(text, layer="process")
         host, plugin = Connection(HOST), Connection(PLUGIN)
-        host.send(Confine(PROTOCOL_VERSION, payload=pack({})))
+        host.send(Confine(*OURS, payload=pack({})))
         plugin.receive_data(host.data_to_send())
         plugin.events_received()
-        plugin.send(Confined(PROTOCOL_VERSION, payload=pack({})))
+        plugin.send(Confined(*OURS, payload=pack({})))
         host.receive_data(plugin.data_to_send())
         host.events_received()
         peer = Peer(plugin, plan.identity)

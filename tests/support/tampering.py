@@ -7,7 +7,6 @@ by the command `verify` and by a host that loads, which have to say the same.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import json
 import os
@@ -334,7 +333,7 @@ def as_contents(change: Callable[[Contents], Contents]) -> Tamper:
     """Write what is made of the good plugin, in place of it."""
 
     def do(bench: Bench) -> None:
-        bench.put(change(dataclasses.replace(bench.good)))
+        bench.put(change(bench.good))
 
     return do
 

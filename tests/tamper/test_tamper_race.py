@@ -264,7 +264,14 @@ LATE: Final = [
 OF_ARCHIVES: Final = [
     Race("seen: a link", ARCHIVE_SEEN, _archive_linked, BundleError, "opened", packed=True),
     Race("seen: a FIFO", ARCHIVE_SEEN, _archive_fifo, BundleError, "not a regular", packed=True),
-    Race("opened: a plugin", ARCHIVE_OPENED, _archive_directory, BundleError, "", packed=True),
+    Race(
+        "opened: a plugin",
+        ARCHIVE_OPENED,
+        _archive_directory,
+        BundleError,
+        "neither a directory",
+        packed=True,
+    ),
     Race(
         "opened: another's archive",
         ARCHIVE_OPENED,
@@ -276,9 +283,9 @@ OF_ARCHIVES: Final = [
     *(
         Race(f"listed: {what}", ARCHIVE_LISTED, swap, BundleError, words, packed=True)
         for what, swap, words in [
-            ("another's archive", archive_is(PACKED_EVIL), ""),
+            ("another's archive", archive_is(PACKED_EVIL), "the checksum that its header claims"),
             ("the same anew", archive_is(PACKED), CHANGED),
-            ("cut", archive_is(PACKED[:40]), ""),
+            ("cut", archive_is(PACKED[:40]), "ends early, or changed"),
             ("longer", archive_is(PACKED + b"\0"), CHANGED),
         ]
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -299,3 +300,9 @@ def test_where_the_hosts_own_files_are(toml, monkeypatch, tmp_path):
     plain = HostConfig(trust_store=tmp_path / "t")
     assert plain.private_paths[0] == tmp_path / "t"
     assert plain.private_paths[-1] == tmp_path / "c/sandbox-host"
+
+
+def test_a_fifo_is_no_configuration(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(ConfigError, match="is no regular file"):
+        HostConfig.from_toml(tmp_path / "fifo")

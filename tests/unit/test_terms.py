@@ -77,6 +77,14 @@ def test_every_permission_can_be_read():
         ("a", "a?", False),
         ("a.b", "axb", False),
         ("a", "b", False),
+        ("a*b*c", "a?b*c", True),
+        ("a*b*c", "acb", False),
+        ("a*ab", "ab", False),
+        ("*ab*ab", "abab", True),
+        ("*ab*ab", "ab", False),
+        ("**", "a", True),
+        # Both from one plugin.json: with every star tried anew, this does not end in our lifetime.
+        ("*a" * 28 + "*b", "a" * 64, False),
     ],
 )
 def test_patterns_of_patterns(granted, requested, covered):

@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import PayloadError, RemoteProtocolError
-from plugin_sdk.wire.limits import PROTOCOL_VERSION, READ_BYTES
+from plugin_sdk.wire.limits import READ_BYTES
 from plugin_sdk.wire.messages import Confine, Confined, Failed, Message
+from plugin_sdk.wire.versions import (
+    NO_COMMON_VERSION,
+    OURS,
+    common_version,
+    mismatch,
+    read_versions,
+)
 from sandbox_host.backends.linux import probe
 from sandbox_host.backends.linux.attest import Attested, attest
 from sandbox_host.backends.linux.cgroup import Cgroup, Cgroups, Lacking, find_cgroups
@@ -140,7 +147,7 @@ class LinuxBackend:
                 proc=self._tried is not None and not self._tried.reasons.get("proc", "no"),
             )
             compiled = compile_plan(plan, places, self._machine, ids)
-            child.connection.send(Confine(PROTOCOL_VERSION, payload=codec.pack(compiled.order)))
+            child.connection.send(Confine(*OURS, payload=codec.pack(compiled.order)))
             report = _report(plan, child, _exchange(child, until))
             receipt = self._attest(plan, places, child, nursery, ids, compiled, report, cgroup)
             undo.pop_all()
@@ -306,11 +313,14 @@ def _exchange(child: LinuxChild, until: float) -> Message | None:
 
 def _report(plan: SandboxPlan, child: LinuxChild, answer: Message | None) -> dict[str, Any]:
     try:
-        if isinstance(answer, Confined) and answer.version == PROTOCOL_VERSION:
+        if isinstance(answer, Confined):
+            _check_versions(plan, (answer.oldest, answer.newest))
             report: dict[str, Any] = codec.unpack(answer.payload)
             return report
         if isinstance(answer, Failed):
             error = codec.unpack(answer.payload)
+            if answer.code == NO_COMMON_VERSION:
+                _check_versions(plan, read_versions(error.get("versions")))
             text = f"{plan.identity} was not started: {error.get('message', 'no reason given')}."
             remedy = "Run `sandbox-host doctor` to see what this machine offers."
             raise ConfinementError(text, layer=answer.code, remedy=remedy)
@@ -323,6 +333,14 @@ def _report(plan: SandboxPlan, child: LinuxChild, answer: Message | None) -> dic
         "It was killed before it imported anything."
     )
     raise ConfinementError(text, layer="process")
+
+
+def _check_versions(plan: SandboxPlan, theirs: tuple[int, int] | None) -> None:
+    if theirs is None or common_version(OURS, theirs) is not None:
+        return
+    text = f"{plan.identity} was not started: {mismatch(OURS, theirs)}."
+    remedy = "Use the host and the plugin's runtime of one release."
+    raise ConfinementError(text, layer=NO_COMMON_VERSION, remedy=remedy)
 
 
 def _held(child: LinuxChild) -> str:

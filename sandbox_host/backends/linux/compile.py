@@ -18,7 +18,12 @@ from sandbox_host.backends.linux.grants import check_beside_sockets, granted_pla
 from sandbox_host.backends.linux.interpreter import interpreter_places
 from sandbox_host.backends.linux.landlock import OWN, READ, Place, rules_for, ruleset_for
 from sandbox_host.backends.linux.mounts import Mount, identified, mounts_for, root_plan
-from sandbox_host.backends.linux.programs import programs, with_links, with_programs
+from sandbox_host.backends.linux.programs import (
+    check_core_dumps,
+    programs,
+    with_links,
+    with_programs,
+)
 from sandbox_host.backends.linux.seccomp import ARCHITECTURES, build_filter, rules
 from sandbox_host.model import MIB, Layer, Limits
 
@@ -170,6 +175,8 @@ def compile_plan(plan: SandboxPlan, places: Places, machine: Machine, ids: Ids) 
         found = (*read, *write, *sockets)
         mounts = identified(planned, {place.path: place.identity for place in found})
     own_count = ids.uid is not None or ids.nested_user
+    if granted.subprocess:
+        check_core_dumps(resource.getrlimit(resource.RLIMIT_CORE)[1])
     limits = rlimits(plan.limits, own_count=own_count, processes=granted.subprocess)
     root = root_plan(places, mounts) if mounts else None
     if root is not None and granted.subprocess:

@@ -38,7 +38,9 @@ def stop_all(listed: Callable[[], list[int]]) -> bool:
     moving = listed()
     for _ in range(_PASSES):
         _send(moving, listed, signal.SIGSTOP)
-        moving = [pid for pid in listed() if not _stands_still(pid)]
+        # Looked at twice: a stopped group whose parent ends between the looks at the one and at the
+        # other becomes orphaned, and the kernel has it go on (setpgid(2), SIGCONT).
+        moving = _moving(listed) or _moving(listed)
         if not moving:
             return True
         time.sleep(_PAUSE_SECONDS)
@@ -61,6 +63,10 @@ def _send(pids: Iterable[int], listed: Callable[[], list[int]], number: signal.S
         for pid in members & found.keys():
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(found[pid], number)
+
+
+def _moving(listed: Callable[[], list[int]]) -> list[int]:
+    return [pid for pid in listed() if not _stands_still(pid)]
 
 
 def _stands_still(pid: int) -> bool:

@@ -13,6 +13,7 @@ import functools
 import os
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from sandbox_host.backends.linux.interpreter import interpreter_paths, resolve
@@ -22,12 +23,13 @@ from sandbox_host.errors import ConfinementError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from sandbox_host.backends.base import Places
 
 SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - the C library's own word for it
 """Where the C library makes semaphores and shared memory that have a name (shm_overview(7))."""
+
+_CORE_PATTERN: Final = Path("/proc/sys/kernel/core_pattern")
 
 _HEADER: Final = struct.Struct("<16sHHIQQQIHHHHHH")
 _SEGMENT: Final = struct.Struct("<IIQQQQQQ")
@@ -116,6 +118,33 @@ def loader_of(header: bytes, read: Any) -> str:
 def _read_at(file: Any, at: int, size: int) -> bytes:
     found: bytes = os.pread(file.fileno(), size, at)
     return found
+
+
+def check_core_dumps(hard: int) -> None:
+    """Refuse where a program of the host's would be started for each process that crashes.
+
+    What a plugin executes is dumpable. Where core dumps are handed to a program, as root and beyond
+    every budget, only a limit of 1 byte prevents that, and not one of 0 (core(5), fs/coredump.c).
+
+    Args:
+        hard: the host's own hard limit of core dumps, above which no plugin's can be.
+
+    Raises:
+        ConfinementError: it is 0, and core dumps are handed to a program, or nobody can tell.
+    """
+    if hard:
+        return
+    try:
+        piped = _CORE_PATTERN.read_bytes().startswith(b"|")
+    except OSError:
+        piped = True
+    if piped:
+        raise ConfinementError(
+            "Plugins cannot be given the permission subprocess: this machine hands core dumps to "
+            "a program, which a limit of 0 does not prevent, and the host's own hard limit is 0.",
+            layer="process",
+            remedy="Start the host with `ulimit -Hc 1` (LimitCORE=1), or do without it.",
+        )
 
 
 def with_programs(mounts: Iterable[Mount], python: Path) -> tuple[Mount, ...]:

@@ -5,13 +5,15 @@ After "Trojan Source" (CVE-2021-42574, CVE-2021-42694), UTS #39 and PEP 672.
 
 from __future__ import annotations
 
+import array
 import bisect
 import codecs
 import io
+import itertools
 import re
 import tokenize
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 Sighting = tuple[str, int, int, str]
@@ -60,6 +62,7 @@ class Source:
         body = data.removeprefix(codecs.BOM_UTF8)
         self.text = body.decode(self.encoding or "utf-8")
         self._starts = [0, *(match.end() for match in _LINE.finditer(self.text))]
+        self._ends: dict[int, Sequence[int]] = {}
 
     def place(self, offset: int) -> tuple[int, int]:
         """Return line and column of a character, both from 1."""
@@ -70,11 +73,22 @@ class Source:
         """Return the column, from 1, that is so many bytes of UTF-8 into a line."""
         if not 1 <= line <= len(self._starts):
             return 1
-        start = self._starts[line - 1]
-        part = self.text[start : start + byte_offset]
-        if part.isascii():
-            return len(part) + 1
-        return len(part.encode("utf-8", "replace")[:byte_offset].decode("utf-8", "replace")) + 1
+        ends = self._ends.get(line)
+        if ends is None:
+            ends = self._ends[line] = self._character_ends(line)
+        return bisect.bisect_right(ends, byte_offset) + 1
+
+    def _character_ends(self, line: int) -> Sequence[int]:
+        """Return where each character of a line ends, in bytes of UTF-8.
+
+        Once for each line: its author may have put all of the file, and every finding, into one.
+        """
+        following = self._starts[line] if line < len(self._starts) else None
+        text = self.text[self._starts[line - 1] : following]
+        if text.isascii():
+            return range(1, len(text) + 1)
+        sizes = (len(char.encode("utf-8", "replace")) for char in text)
+        return array.array("L", itertools.accumulate(sizes))
 
     def lines(self) -> Iterator[tuple[int, int]]:
         """Yield where each line starts and ends, its line break included."""

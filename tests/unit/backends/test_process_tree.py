@@ -83,3 +83,23 @@ def test_what_does_not_stop_is_given_up(
 ) -> None:
     monkeypatch.setattr(process_tree, "_stands_still", lambda _: False)
     assert not stop_all(lambda: [one.pid for one in two])
+
+
+def test_one_that_goes_on_behind_the_looks_back_is_stopped_again(
+    two: list[subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (one.pid for one in two)
+    looks_still = process_tree._stands_still
+    continued = []
+
+    def look(pid: int) -> bool:
+        # As the kernel does to a stopped group that becomes orphaned, by the end of another.
+        if not continued and pid == second and looks_still(first) and looks_still(second):
+            continued.append(first)
+            two[0].send_signal(signal.SIGCONT)
+        return looks_still(pid)
+
+    monkeypatch.setattr(process_tree, "_stands_still", look)
+    assert stop_all(lambda: [first, second])
+    assert continued == [first]
+    assert eventually(lambda: state(first) == "T")

@@ -121,3 +121,25 @@ def test_interpreter_that_is_a_script(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(module, "loader_of", nowhere)
     with pytest.raises(ConfinementError, match=r"/nowhere/ld\.so is not among"):
         programs.__wrapped__(base_python())  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("hard", "pattern"), [(0, "core"), (1, "|/a/program"), (-1, "|/a/program")], ids=str
+)
+def test_core_dumps_that_start_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hard: int, pattern: str
+) -> None:
+    (tmp_path / "core_pattern").write_text(pattern)
+    monkeypatch.setattr(module, "_CORE_PATTERN", tmp_path / "core_pattern")
+    module.check_core_dumps(hard)
+
+
+@pytest.mark.parametrize("pattern", ["|/a/program", None], ids=["piped", "unknown"])
+def test_core_dumps_that_start_a_program_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str | None
+) -> None:
+    if pattern is not None:
+        (tmp_path / "core_pattern").write_text(pattern)
+    monkeypatch.setattr(module, "_CORE_PATTERN", tmp_path / "core_pattern")
+    with pytest.raises(ConfinementError, match="hands core dumps to a program"):
+        module.check_core_dumps(0)

@@ -114,6 +114,11 @@ CASES = {
     "a directory by attribute": (crafted(Entry(b"a.py", tail={"external": 0x10})), "attributes"),
     "a reparse point": (crafted(Entry(b"a.py", tail={"external": 0x400})), "attributes"),
     "made on VMS": (crafted(Entry(b"a.py", made_by=2 << 8)), "a system of kind 2"),
+    # Info-ZIP's unzip makes "a+\u00ae.py" of it.
+    "a name of MS-DOS, in UTF-8": (
+        crafted(Entry("a\u00e9.py".encode(), both={"flags": 0x0800}, made_by=20)),
+        "packed as on MS-DOS",
+    ),
     # -- the two headers against each other
     "another name": (crafted(Entry(b"a.py", local_name=b"b.py")), "another name in its local"),
     **{

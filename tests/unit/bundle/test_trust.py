@@ -99,6 +99,8 @@ def _weak(public: bytes) -> str:
         (GOOD.replace('"weather_*"', '"[a-z]"'), "key[0].plugins[0]"),
         (store_text(KEY, patterns=[]), "key[0].plugins"),
         (store_text(KEY, lines="not_after = 2026-01-01T00:00:00"), "time zone"),
+        (store_text(KEY, lines="not_after = 0001-01-01T00:00:00+14:00"), "year 1"),
+        (store_text(KEY, lines="not_before = 9999-12-31T23:59:59-14:00"), "year 1"),
         (store_text(KEY, lines="not_after = 2026-01-01"), "key[0].not_after"),
         (store_text(KEY, lines='not_after = "2026-01-01T00:00:00Z"'), "key[0].not_after"),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -116,6 +117,17 @@ def test_a_store_that_is_too_large_is_not_read(desk: Desk) -> None:
 
 
 # -- the root ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", [lambda path: path, signature_path], ids=["store", "signature"])
+def test_nothing_is_waited_for_where_there_should_be_a_file(
+    desk: Desk, which: Callable[[Path], Path]
+) -> None:
+    draft = which(desk.write(2, ROOT))
+    draft.unlink()
+    os.mkfifo(draft)
+    with pytest.raises(TrustStoreError, match="no regular file"):
+        install_store(desk.store, desk.draft)
 
 
 def test_the_root_is_exchanged_by_a_store_that_both_signed(desk: Desk) -> None:

@@ -210,3 +210,56 @@ def test_an_answer_that_nobody_waits_for_any_more_is_dropped(ends: Ends) -> None
     ends.host.send(Answer(1, True))
     ends.host.send(Call(1, "op", 0))
     assert ends.channel.receive() == Call(1, "op", 0)
+
+
+def test_a_deadline_cannot_come_between_taking_the_turn_and_knowing_it(ends: Ends) -> None:
+    class Turn:
+        """A lock; when it has been acquired, a signal handler has its say, as after any C call."""
+
+        def __init__(self) -> None:
+            self.held = False
+
+        def acquire(self, *, blocking: bool) -> bool:
+            assert not blocking
+            self.held = True
+            if not ends.channel.sending:
+                raise TimeoutError
+            return True
+
+        def release(self) -> None:
+            self.held = False
+
+    turn = ends.channel._turn = Turn()  # type: ignore[assignment]  # as much of one as is used
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(ends.channel.ask, "service", b"\x90")
+        assert ends.host.receive() == Ask(1, "service", payload=b"\x90")
+        ends.host.send(Answer(1, True, payload=b"\x01"))
+        assert waiting.result(20) == Answer(1, True, payload=b"\x01")
+    assert (turn.held, ends.channel._taking) == (False, set())
+
+
+def test_what_is_postponed_comes_after_the_frame(ends: Ends) -> None:
+    sent: list[bool] = []
+    write = os.write
+
+    def late(descriptor: int, data: bytes) -> int:
+        assert ends.channel.sending
+        ends.channel.postpone(lambda: sent.append(ends.channel.sending))
+        assert not sent
+        return write(descriptor, data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "write", late)
+        ends.channel.send(Publish("event", payload=b"\x01"))
+    assert sent == [False]
+    assert ends.host.receive() == Publish("event", payload=b"\x01")
+
+
+def test_what_is_postponed_by_one_thread_is_not_anothers(ends: Ends) -> None:
+    called: list[int] = []
+    ends.channel.postpone(lambda: called.append(1))
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(ends.channel.send, Publish("event", payload=b"\x01")).result(20)
+    assert not called
+    ends.channel.send(Publish("event", payload=b"\x01"))
+    assert called == [1]

@@ -273,6 +273,12 @@ def test_all_handlers_run_and_failures_are_told(host: HostEnd) -> None:
     assert host.call("show")[1] == [["data_processed", [1], 2.5, "host", 9], "third"]
 
 
+def test_what_a_later_host_adds_to_an_event_is_ignored(host: HostEnd) -> None:
+    host.deliver("data_processed", pack(EVENT | {"invented_later": {"by": "a newer host"}}))
+    assert isinstance(host.receive(), Handled)
+    assert host.call("show")[1] == [["data_processed", [1], 2.5, "host", 9], "third"]
+
+
 def test_an_event_without_handlers_is_handled(host: HostEnd) -> None:
     host.deliver("model_updated", pack(EVENT))
     handled = host.receive()

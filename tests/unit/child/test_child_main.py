@@ -18,7 +18,6 @@ import pytest
 from plugin_sdk.child.__main__ import EXIT_OUT_OF_MEMORY
 from plugin_sdk.child.loop import INTERRUPTED
 from plugin_sdk.wire.codec import pack, unpack
-from plugin_sdk.wire.limits import PROTOCOL_VERSION
 from plugin_sdk.wire.messages import (
     Call,
     Confine,
@@ -32,6 +31,7 @@ from plugin_sdk.wire.messages import (
     Stop,
     Stopped,
 )
+from plugin_sdk.wire.versions import OURS
 from tests.support.child_session import HOOKS, HostEnd, order_payload, pipes, write_package
 
 ROOT = Path(__file__).parents[3]
@@ -103,10 +103,10 @@ def started() -> Iterator[Child]:
 
 
 def confine(host: HostEnd) -> dict[str, object]:
-    host.send(Confine(PROTOCOL_VERSION, payload=pack({})))
+    host.send(Confine(*OURS, payload=pack({})))
     confined = host.receive()
     assert isinstance(confined, Confined)
-    assert confined.version == PROTOCOL_VERSION
+    assert (confined.oldest, confined.newest) == OURS
     report: dict[str, object] = unpack(confined.payload)
     return report
 
@@ -182,19 +182,25 @@ def test_a_plugin_that_uses_the_sdk_pays_for_nothing_expensive(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("version", "plan", "code"),
-    [(PROTOCOL_VERSION, {"fail": True}, "landlock"), (99, {}, "protocol-version")],
+    ("versions", "plan", "code", "told"),
+    [
+        (OURS, {"fail": True}, "landlock", "no such layer"),
+        ((98, 99), {}, "protocol-version", "versions 98 to 99 of the protocol, the plugin's"),
+    ],
+    ids=["layer", "version"],
 )
 def test_a_lock_down_that_fails_ends_the_process(
-    version: int, plan: dict[str, object], code: str
+    versions: tuple[int, int], plan: dict[str, object], code: str, told: str
 ) -> None:
     with started() as child:
         host = child.host
-        host.send(Confine(version, payload=pack(plan)))
+        host.send(Confine(*versions, payload=pack(plan)))
         failed = host.receive()
         assert isinstance(failed, Failed)
         assert failed.code == code
-        assert unpack(failed.payload)["message"]
+        payload = unpack(failed.payload)
+        assert told in payload["message"]
+        assert payload.get("versions", list(OURS)) == list(OURS)
         assert child.ended().returncode == 70
 
 

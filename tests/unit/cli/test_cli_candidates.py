@@ -62,6 +62,38 @@ def test_a_link_to_a_plugin_is_a_candidate_and_other_links_are_not(tmp_path: Pat
     assert _found(plugins) == ["a", "linked"]
 
 
+def test_nothing_is_hidden_behind_a_link_or_a_name(tmp_path: Path) -> None:
+    _touch(tmp_path / ".away" / "group" / "evil" / "plugin.json")
+    _touch(tmp_path / ".away" / "x.plugin")
+    _touch(tmp_path / ".away" / "a" / "b" / "plugin.json")
+    _touch(tmp_path / "docs" / "text.md")
+    plugins = tmp_path / "plugins"
+    _touch(plugins / "__evil" / "plugin.json")
+    (plugins / "group").symlink_to("../.away/group")
+    (plugins / "x.plugin").symlink_to("../.away/x.plugin")
+    (plugins / "docs").symlink_to("../docs")
+    (plugins / "inner").mkdir()
+    (plugins / "inner" / "linked").symlink_to("../../.away/a/b")
+    (plugins / "inner" / "too_deep").symlink_to("../../.away/a")
+    assert _found(plugins) == ["__evil", "group", "inner/linked", "x.plugin"]
+
+
+def test_what_is_behind_links_counts_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        _touch(tmp_path / "much" / str(number))
+    plugins = tmp_path / "plugins"
+    _touch(plugins / "a" / "plugin.json")
+    for name in ("b", "c"):
+        (plugins / name).symlink_to("../much")
+    monkeypatch.setattr(candidates, "MAX_ENTRIES", 13)
+    assert _found(plugins) == ["a"]
+    monkeypatch.setattr(candidates, "MAX_ENTRIES", 12)
+    with pytest.raises(BundleError, match="more than 12 names"):
+        find_candidates(plugins)
+
+
 def test_a_link_and_a_file_are_left_to_whoever_reads_them(tmp_path: Path) -> None:
     file = _touch(tmp_path / "x.plugin")
     (tmp_path / "link").symlink_to(tmp_path)

@@ -29,7 +29,12 @@ def test_no_moment_is_none() -> None:
     assert read_moment(CONTEXT, OPTION, None) is None
 
 
-@pytest.mark.parametrize("text", ["", "soon", "2027-01-31", "2027-01-31T00:00:00", "\x1b[2J"])
+BEYOND = ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "soon", "2027-01-31", "2027-01-31T00:00:00", "\x1b[2J", *BEYOND]
+)
 def test_what_is_no_moment(text: str) -> None:
     with pytest.raises(click.BadParameter, match="is not a time with its zone") as caught:
         read_moment(CONTEXT, OPTION, text)

@@ -146,7 +146,7 @@ def test_messages_before_the_garbage_are_taken(wire: Line) -> None:
 
 def test_our_own_mistakes_are_local_errors(wire: Line) -> None:
     with pytest.raises(LocalProtocolError):
-        wire.channel.send(Confine(1))
+        wire.channel.send(Confine(1, 1))
     with pytest.raises(LocalProtocolError):
         wire.channel.send(Call(1, "\x00", 0))
     assert not wire.channel.broken

@@ -55,6 +55,13 @@ def test_what_a_line_holds(path):
     assert verify_journal(path) is None
 
 
+@pytest.mark.parametrize("mode", [0o620, 0o602])
+def test_one_that_others_may_write_proves_nothing(path, clock, mode):
+    path.chmod(mode)
+    with pytest.raises(JournalError, match="can be written by its group or by others"):
+        Journal(path, clock)
+
+
 def test_only_the_owner_may_read_it(path, clock):
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700

@@ -123,6 +123,16 @@ def test_an_old_file_that_was_removed_is_told(long, which):
         Journal(long)
 
 
+@pytest.mark.parametrize("which", [0, -1], ids=["old", "newest"])
+def test_a_fifo_in_the_place_of_a_file_holds_nobody_up(path, which):
+    file = [*old_files(path), path][which]
+    file.unlink()
+    os.mkfifo(file)
+    for read in (verify_journal, last_entries, Journal):
+        with pytest.raises(JournalError, match="no regular file"):
+            read(path)
+
+
 def test_the_newest_removed_is_told(path):
     path.unlink()
     with pytest.raises(JournalError, match="the file was removed"):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from sandbox_host.admission.changes import Asks
 from sandbox_host.admission.history import History, Record, Release
+from sandbox_host.bundle.trust import StoreMark
 from sandbox_host.errors import HistoryError
 from sandbox_host.runtime import history_file, history_store
 from sandbox_host.runtime.history_store import HistoryStore
@@ -156,6 +158,22 @@ def test_a_full_disk_leaves_the_old_one(store, monkeypatch):
     monkeypatch.undo()
     assert store.path.read_bytes() == before
     assert len(list(store.path.parent.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        [f"/store {number}" for number in range(history_file.MAX_STORES + 1)],
+        ["/store \udc80"],
+    ],
+    ids=["one store too many", "a path that is no text"],
+)
+def test_what_could_not_be_read_again_is_not_written(store, paths):
+    put(store)
+    stores = {path: StoreMark(1, "0" * 64) for path in paths}
+    with pytest.raises(HistoryError, match="cannot take more"), store.change() as draft:
+        draft.history = replace(draft.history, stores=stores)
+    assert store.read() == History({"weather": record()})
 
 
 def test_put_aside(store):

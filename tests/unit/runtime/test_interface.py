@@ -40,6 +40,14 @@ def test_interface() -> None:
     assert (interface.kind, interface.warnings) == ("Model", ("mind the gap",))
 
 
+def test_what_a_later_runtime_adds_is_ignored() -> None:
+    operations = [{"name": "predict", "streams": True}]
+    more = told(operations=operations, invented_later={"by": "a newer runtime"})
+    assert check_ready(MANIFEST, more) == check_ready(
+        MANIFEST, told(operations=[{"name": "predict"}])
+    )
+
+
 @pytest.mark.parametrize(
     "metadata",
     [

@@ -7,6 +7,7 @@ import hashlib
 
 import pytest
 
+from sandbox_host.scan.plugin import text
 from tests.support.scans import findings_in, rules_in
 
 BLOB = base64.b64encode(b"".join(hashlib.sha256(bytes([n])).digest() for n in range(20))).decode()
@@ -174,6 +175,20 @@ def test_an_ordinary_source_has_no_findings(source: str) -> None:
 def test_columns_count_characters_and_not_bytes() -> None:
     (found,) = findings_in("é = 'ü' + str(eval)")
     assert (found.rule, found.line, found.column) == ("SH201", 1, 15)
+
+
+@pytest.mark.parametrize("first", ["", "é;"], ids=["ascii", "other"])
+def test_a_file_of_one_line_is_read_through_once(
+    first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each of its findings costs the whole line: minutes for a file that may be read."""
+    read = []
+    once = text.Source._character_ends
+    monkeypatch.setattr(
+        text.Source, "_character_ends", lambda source, line: read.append(line) or once(source, line)
+    )
+    assert len(findings_in(first + "eval;" * 100 + "\nexec")) == 6
+    assert read == [1, 2]
 
 
 def test_a_line_is_told_as_the_interpreter_counts_it() -> None:

@@ -38,8 +38,8 @@ def carry(sender: Connection, receiver: Connection, *messages: Message) -> list[
 
 def running_pair() -> tuple[Connection, Connection]:
     host, plugin = Connection(HOST), Connection(PLUGIN)
-    carry(host, plugin, Confine(1))
-    carry(plugin, host, Confined(1))
+    carry(host, plugin, Confine(1, 1))
+    carry(plugin, host, Confined(1, 1))
     carry(host, plugin, Load())
     carry(plugin, host, Ready())
     assert host.state == plugin.state == RUNNING
@@ -138,7 +138,7 @@ def test_an_end_between_frames_is_quiet_and_inside_one_is_not() -> None:
     ("message", "told"),
     [
         (Result(1), "not sent by the host"),
-        (Confine(1), "cannot be sent while running"),
+        (Confine(1, 1), "cannot be sent while running"),
         (Call(0, "a", 0), "Call.id cannot be 0"),
         (Call(1, "a", 0, payload=b"x" * 1001), "exceeds"),
     ],
@@ -164,6 +164,24 @@ def test_ids_only_rise() -> None:
         plugin.receive_data(frame(Call(4, "a", 0)))
 
 
+@pytest.mark.parametrize("before", [0, 5], ids=["whole", "half of it before"])
+def test_an_answer_that_crosses_the_end_is_dropped(before: int) -> None:
+    host, plugin = running_pair()
+    carry(plugin, host, Ask(1, "prices.latest"))
+    carry(host, plugin, Stop())
+    host.send(Answer(1, True))
+    answer = host.data_to_send()
+    plugin.receive_data(answer[:before])
+    plugin.send(Stopped())
+    plugin.receive_data(answer[before:])
+    assert plugin.events_received() == []
+    plugin.receive_eof()
+    host.receive_data(plugin.data_to_send())
+    assert host.state == plugin.state == CLOSED
+    with pytest.raises(RemoteProtocolError, match="after the end"):
+        host.receive_data(b"more")
+
+
 def test_there_is_a_limit_to_what_is_outstanding() -> None:
     host, _ = running_pair()
     for number in range(1, MAX_OUTSTANDING + 1):
@@ -175,7 +193,7 @@ def test_there_is_a_limit_to_what_is_outstanding() -> None:
 
 def test_a_failed_start_closes_both_ends() -> None:
     host, plugin = Connection(HOST), Connection(PLUGIN)
-    carry(host, plugin, Confine(1))
+    carry(host, plugin, Confine(1, 1))
     assert carry(plugin, host, Failed("landlock", payload=b"why")) == [
         Failed("landlock", payload=b"why")
     ]

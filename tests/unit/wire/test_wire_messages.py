@@ -29,8 +29,8 @@ from plugin_sdk.wire.messages import (
 )
 
 ONE_OF_EACH = [
-    Confine(1, payload=b"plan"),
-    Confined(1, payload=b"report"),
+    Confine(1, 1, payload=b"plan"),
+    Confined(1, 1, payload=b"report"),
     Load(payload=b"x"),
     Ready(payload=b"x"),
     Failed("import", payload=b"x"),
@@ -93,7 +93,7 @@ def test_messages_differ_by_type_fields_and_payload() -> None:
         Call(1, "predict", -1),
         Handled(1, 1),
         Failed(None),
-        Confine("1"),
+        Confine("1", 1),
     ],
     ids=repr,
 )
