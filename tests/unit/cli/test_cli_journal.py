@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,15 @@ def test_a_new_one_for_a_head_that_is_none(cli: LocalCommandLine, path: Path) ->
     assert cli("journal", "verify").code == 0
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Who is started in the background may have been told to ignore the key."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_follow(tmp_path: Path) -> None:
     """In a process of its own, because it goes on until it is told."""
     cli = CommandLine(tmp_path)

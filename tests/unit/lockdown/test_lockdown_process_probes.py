@@ -13,7 +13,9 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[3]
 TRY = """
-import json, sys
+import json, os, sys
+# A first line of a script takes no path with a space; the interpreter of a plugin is the real one.
+sys.executable = os.path.realpath(sys.executable)
 sys.path.insert(0, sys.argv[1])
 from plugin_sdk.lockdown.probes import try_all
 print(json.dumps(try_all(sys.argv[2:], "/", 1)))
