@@ -227,10 +227,16 @@ class NetworkDesk:
         except OSError as error:
             told = f"{_shown(request)}: {error.strerror or error}"
             answer |= {"error": told, "errno": _errno_of(error)}
+        # Counted before it is there: who has it may tell of it before this thread goes on.
+        self._count(len(passed))
+        sent = False
         try:
-            if self._send(answer, passed):
+            sent = self._send(answer, passed)
+            if sent:
                 self._on_connected(_address(request))
         finally:
+            if not sent:
+                self._count(-len(passed))
             for descriptor in passed:
                 os.close(descriptor)
 
@@ -256,9 +262,12 @@ class NetworkDesk:
                 told = f"the host cannot hand it over now: {error.strerror}"
                 answer, rights = {**answer, "error": told, "errno": errno.EAGAIN}, []
             else:
-                self.connections += bool(rights)
                 return bool(rights)
         return False
+
+    def _count(self, more: int) -> None:
+        with self._lock:
+            self.connections += more
 
     def _await_room(self) -> None:
         poller = select.poll()
