@@ -7,10 +7,8 @@ request, it is the same wherever zlib is.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import secrets
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,12 +34,12 @@ from sandbox_host.bundle.archive_format import (
 from sandbox_host.bundle.contents import ENVELOPE_NAME, Contents
 from sandbox_host.bundle.names import check_path, check_set, shown
 from sandbox_host.errors import ConfigError
+from sandbox_host.replacing import replacing
 
 _LEVEL: Final = 9
 _RAW: Final = -15
 """zlib's name for deflate without a header of zlib's own, with the largest window."""
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def archive_parts(contents: Contents, *, compress: bool = False) -> Iterator[bytes]:
@@ -123,23 +121,15 @@ def write_archive(
         BundleError: a name is refused, or two of them are twins.
         ConfigError: it cannot be written.
     """
-    temporary = f".{secrets.token_hex(8)}.tmp"
+    digest = hashlib.sha256()
+    size = 0
     try:
         parent = os.open(destination.parent, _DIRECTORY)
         try:
-            with os.fdopen(os.open(temporary, _CREATE, mode, dir_fd=parent), "wb") as file:
-                digest = hashlib.sha256()
-                size = 0
+            with replacing(parent, destination.name, mode) as file:
                 for part in archive_parts(contents, compress=compress):
                     digest.update(part)
                     size += file.write(part)
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(temporary, destination.name, src_dir_fd=parent, dst_dir_fd=parent)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary, dir_fd=parent)
-            raise
         finally:
             os.close(parent)
     except OSError as error:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Final, NoReturn
 from sandbox_host.bundle.names import shown
 from sandbox_host.errors import TrustStoreError
 from sandbox_host.reading import shown_bytes
+from sandbox_host.replacing import replacing
 
 _OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -132,24 +132,14 @@ def replace_public(path: Path, data: bytes, what: str) -> None:
     Raises:
         TrustStoreError: the file cannot be written.
     """
-    temporary = f".{path.name}.{secrets.token_hex(8)}"
     try:
         parent = os.open(path.parent, _OPEN_DIRECTORY)
     except OSError as error:
         _refuse_write(path, what, error)
     try:
         mode = _mode_of(path.name, parent)
-        descriptor = os.open(temporary, _CREATE, _SECRET_MODE, dir_fd=parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                os.fchmod(descriptor, mode)
-                file.write(data)
-                file.flush()
-                os.fsync(descriptor)
-            os.rename(temporary, path.name, src_dir_fd=parent, dst_dir_fd=parent)
-        except BaseException:
-            os.unlink(temporary, dir_fd=parent)
-            raise
+        with replacing(parent, path.name, _SECRET_MODE, exactly=mode) as file:
+            file.write(data)
         os.fsync(parent)
     except OSError as error:
         _refuse_write(path, what, error)

@@ -6,10 +6,8 @@ place is refused, never followed, so that no other file can be made to be rewrit
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Mapping
 from datetime import datetime
@@ -19,13 +17,13 @@ from typing import Any, Final
 from sandbox_host.catalog.manifest import rewrite_manifest
 from sandbox_host.errors import ConfigError
 from sandbox_host.model import MIB
+from sandbox_host.replacing import replacing
 
 MAX_README_BYTES: Final = MIB
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # Without O_NONBLOCK a FIFO of that name would hold the host for ever.
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_MODE: Final = 0o666
 """Of a new README, before the umask; a replaced one keeps its mode."""
 
@@ -55,7 +53,8 @@ def update_readme(
         try:
             data, mode = _read(parent, path)
             text = rewrite_manifest(data.decode(), active, disabled, updated)
-            _replace(parent, path.name, text.encode(), mode)
+            with replacing(parent, path.name, _NEW_MODE, exactly=mode) as file:
+                file.write(text.encode())
         finally:
             os.close(parent)
     except UnicodeDecodeError:
@@ -88,20 +87,3 @@ def _read(parent: int, path: Path) -> tuple[bytes, int | None]:
     if len(data) > MAX_README_BYTES:
         raise _unusable(path, f"is larger than {MAX_README_BYTES} bytes")
     return data, stat.S_IMODE(status.st_mode)
-
-
-def _replace(parent: int, name: str, data: bytes, mode: int | None) -> None:
-    temporary = f".{name[:64]}.{secrets.token_hex(8)}"
-    descriptor = os.open(temporary, _CREATE, _NEW_MODE, dir_fd=parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            if mode is not None:
-                os.fchmod(descriptor, mode)
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary, dir_fd=parent)
-        raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +24,7 @@ from sandbox_host.cli.options import FILE, plugin_directory
 from sandbox_host.cli.output import field, note, say
 from sandbox_host.cli.signers import key_options
 from sandbox_host.errors import ConfigError, UsageError, VerificationError
+from sandbox_host.replacing import replacing
 
 if TYPE_CHECKING:
     from sandbox_host.bundle.contents import Contents
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from sandbox_host.cli.signers import KeyOptions
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @click.command("sign", short_help="Sign a plugin.")
@@ -146,19 +145,11 @@ def _describe(what: Draft, signer: Signer) -> None:
 
 def _replace_envelope(directory: Path, envelope: bytes) -> None:
     """Write the envelope so that a reader sees the old one or the new one, never half of it."""
-    temporary = f".{ENVELOPE_NAME}.{secrets.token_hex(8)}"
     try:
         parent = os.open(directory, _DIRECTORY)
         try:
-            with os.fdopen(os.open(temporary, _CREATE, 0o644, dir_fd=parent), "wb") as file:
+            with replacing(parent, ENVELOPE_NAME, 0o644) as file:
                 file.write(envelope)
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(temporary, ENVELOPE_NAME, src_dir_fd=parent, dst_dir_fd=parent)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary, dir_fd=parent)
-            raise
         finally:
             os.close(parent)
     except OSError as error:

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 from pathlib import Path
 from typing import Final, NoReturn
 
 from sandbox_host.bundle.names import shown
 from sandbox_host.errors import ConfigError
+from sandbox_host.replacing import replacing
 
 _MODE: Final = 0o644
 _STEP: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def write_file(path: Path, data: bytes, what: str) -> None:
@@ -40,7 +39,9 @@ def write_file(path: Path, data: bytes, what: str) -> None:
         parent = _open_parent(path, what)
         try:
             _check_replaceable(parent, name, path, what)
-            _replace(parent, name, data)
+            # A CI job's umask must not decide who may pick the file up.
+            with replacing(parent, name, _MODE, exactly=_MODE) as file:
+                file.write(data)
         finally:
             os.close(parent)
     except OSError as error:
@@ -84,22 +85,6 @@ def _check_replaceable(parent: int, name: str, path: Path, what: str) -> None:
         _refuse(path, what, "it is a symbolic link")
     if not stat.S_ISREG(mode):
         _refuse(path, what, "it is there already, and is no regular file")
-
-
-def _replace(parent: int, name: str, data: bytes) -> None:
-    temporary = f".{secrets.token_hex(8)}.tmp"
-    try:
-        with os.fdopen(os.open(temporary, _CREATE, _MODE, dir_fd=parent), "wb") as file:
-            # A CI job's umask must not decide who may pick the file up.
-            os.fchmod(file.fileno(), _MODE)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary, dir_fd=parent)
-        raise
 
 
 def _refuse(path: Path, what: str, reason: str, cause: OSError | None = None) -> NoReturn:
