@@ -237,7 +237,7 @@ class Ask(Message):
 
 
 class Answer(Message):
-    """Host: the service's value, or why there is none (payload: ``{type, message}``)."""
+    """Host: the service's value, or why there is none (payload: ``{message}``)."""
 
     __slots__ = ("id", "ok")
     number, sender = 15, HOST

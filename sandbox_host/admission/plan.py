@@ -240,6 +240,22 @@ def _permission_notes(
     return tuple(notes)
 
 
+def _check_requests(manifest: Manifest, policy: Policy, signers: Collection[str]) -> None:
+    """Refuse a request that is not granted, or a service that nobody offers here."""
+    differences = permission_differences(manifest, policy, signers)
+    differences += limit_differences(manifest, policy)
+    if differences:
+        raise _refusal(manifest, differences)
+    missing = [name for name in manifest.permissions.services if name not in policy.services]
+    if missing:
+        raise AdmissionError(
+            f"Plugin {manifest.identity} is not admitted: it asks for the service "
+            f"{quoted(missing[0])}, which this application does not offer.",
+            remedy="Load it in the application that it is for, or have that offer it first "
+            "(`host.offer`).",
+        )
+
+
 def admit(
     bundle: VerifiedBundle,
     policy: Policy,
@@ -277,18 +293,7 @@ def admit(
     _check_api(manifest)
     # 3. Requested x granted, every difference at once.
     signers = [key.id for key in bundle.signers]
-    differences = permission_differences(manifest, policy, signers)
-    differences += limit_differences(manifest, policy)
-    if differences:
-        raise _refusal(manifest, differences)
-    missing = [name for name in manifest.permissions.services if name not in policy.services]
-    if missing:
-        raise AdmissionError(
-            f"Plugin {manifest.identity} is not admitted: it asks for the service "
-            f"{quoted(missing[0])}, which this application does not offer.",
-            remedy="Load it in the application that it is for, or have that offer it first "
-            "(`host.offer`).",
-        )
+    _check_requests(manifest, policy, signers)
     # 4. Configuration.
     config = _effective_config(manifest, policy)
     # 5. Layers, and the guarantees that they keep.

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator
@@ -20,7 +18,7 @@ from sandbox_host.errors import AdmissionError, ConfigError, ConfinementError, M
 from sandbox_host.terms import MAX_VARIABLE_BYTES, RESERVED_VARIABLES
 from tests.support.granted_variables import GRANTED, OTHER, UNSET
 from tests.support.host import Workshop
-from tests.support.users import USERS, users
+from tests.support.users import USERS, outcomes
 
 pytestmark = pytest.mark.needs("landlock", "seccomp")
 
@@ -42,12 +40,7 @@ Outcome = Callable[[str], Any]
 @pytest.fixture(scope="module")
 def outcome() -> Iterator[Outcome]:
     """Return a function of a user: what came of it."""
-    with users() as runner:
-
-        @functools.cache
-        def run(user: str) -> Any:
-            return json.loads(runner.run(user, "tests.support.granted_variables"))
-
+    with outcomes("tests.support.granted_variables") as run:
         yield run
 
 

@@ -6,8 +6,6 @@ as an ordinary user. `test_clients` has a client in C that needs it.
 
 from __future__ import annotations
 
-import functools
-import json
 import os
 import socket
 import tomllib
@@ -21,7 +19,7 @@ from sandbox_host import SandboxHost
 from sandbox_host.errors import AdmissionError, ConfinementError
 from tests.support.granted_sockets import ATTEMPTS, SOURCE, echo_server
 from tests.support.host import Workshop
-from tests.support.users import ROOT, USERS, users
+from tests.support.users import ROOT, USERS, outcomes
 
 pytestmark = [
     pytest.mark.needs("landlock", "seccomp", "own-root", "network-namespace"),
@@ -67,12 +65,7 @@ Outcome = Callable[[str], Any]
 @pytest.fixture(scope="module")
 def outcome() -> Iterator[Outcome]:
     """Return a function of a user: what came of it."""
-    with users() as runner:
-
-        @functools.cache
-        def run(user: str) -> Any:
-            return json.loads(runner.run(user, "tests.support.granted_sockets"))
-
+    with outcomes("tests.support.granted_sockets") as run:
         yield run
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,6 +47,13 @@ class Users:
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+
+@contextmanager
+def outcomes(module: str) -> Iterator[Callable[[str], Any]]:
+    """Yield a function of a user: the JSON that a module printed, run once for each."""
+    with users() as runner:
+        yield functools.cache(lambda user: json.loads(runner.run(user, module)))
 
 
 @contextmanager

@@ -186,7 +186,6 @@ def rules(
         processes: granted, and only to process 1 of a pid namespace: it forks, and signals what it
             has forked.
     """
-    no_exec = Arg(2, (0,), _PROT_EXEC)
     table = {
         "clone": (Rule(((Arg(0, (_THREAD_FLAGS,), _THREAD_FLAG_BITS),),)) if threads else Rule()),
         # Its flags lie behind a pointer; ENOSYS makes the C library fall back to clone.
@@ -206,16 +205,8 @@ def rules(
         "ioctl": Rule(((Arg(1, _IOCTL),),), errno.ENOTTY),
         "fcntl": Rule(((Arg(1, _FCNTL),),)),
     }
-    # Shared anonymous memory outlives MADV_DONTNEED, unseen by the resident size: private only.
-    file_backed, private = Arg(3, (0,), _MAP_ANONYMOUS), Arg(3, (0,), _MAP_SHARED)
-    if native_code:
-        table["mmap"] = Rule(((file_backed,), (private,)))
-    else:
-        # Loading a shared object maps a file read-execute; making code in memory needs more. Code
-        # in a file of the plugin's own can still be mapped: see docs/security.md, honest limits.
-        loaded = (Arg(2, (0,), _PROT_WRITE), file_backed)
-        table["mmap"] = Rule(((no_exec, file_backed), (no_exec, private), loaded))
-        table["mprotect"] = Rule(((no_exec,),))
+    table.update(_memory_rules(native_code=native_code))
+    table.update(_file_rules(own_root=own_root))
     if not truncate_by_path:
         table["truncate"] = Rule()
     if network:
@@ -224,18 +215,36 @@ def rules(
         table.update(_unix_rules())
     if processes:
         table.update(_process_rules(own_pid, threads=threads))
-    table.update(dict.fromkeys(_OWNER_CALLS, Rule()))
+    return table
+
+
+def _memory_rules(*, native_code: bool) -> dict[str, Rule]:
+    # Shared anonymous memory outlives MADV_DONTNEED, unseen by the resident size: private only.
+    file_backed, private = Arg(3, (0,), _MAP_ANONYMOUS), Arg(3, (0,), _MAP_SHARED)
+    if native_code:
+        return {"mmap": Rule(((file_backed,), (private,)))}
+    # Loading a shared object maps a file read-execute; making code in memory needs more. Code in a
+    # file of the plugin's own can still be mapped: see docs/security.md, honest limits.
+    no_exec = Arg(2, (0,), _PROT_EXEC)
+    loaded = (Arg(2, (0,), _PROT_WRITE), file_backed)
+    return {
+        "mmap": Rule(((no_exec, file_backed), (no_exec, private), loaded)),
+        "mprotect": Rule(((no_exec,),)),
+    }
+
+
+def _file_rules(*, own_root: bool) -> dict[str, Rule]:
+    table = dict.fromkeys(_OWNER_CALLS, Rule())
     if own_root:
         # What it writes is still there for others when it has ended: never with another's rights.
         for name, index in _MODE_CALLS.items():
             table[name] = Rule(((Arg(index, (0,), _SETUID_SETGID_STICKY),),))
-    else:
-        # The plugin may have the uid of the host, and Landlock does not rule on these calls: the
-        # owner of a file may make them wherever the file is.
-        table.update(dict.fromkeys((*_MODE_CALLS, *_TIME_CALLS), Rule()))
-        # What copies a file with all that belongs to it goes on after ENOTSUP, not after EPERM.
-        table.update(dict.fromkeys(_ATTRIBUTE_CALLS, Rule(errno=errno.ENOTSUP)))
-    return table
+        return table
+    # The plugin may have the uid of the host, and Landlock does not rule on these calls: the owner
+    # of a file may make them wherever the file is.
+    table |= dict.fromkeys((*_MODE_CALLS, *_TIME_CALLS), Rule())
+    # What copies a file with all that belongs to it goes on after ENOTSUP, not after EPERM.
+    return table | dict.fromkeys(_ATTRIBUTE_CALLS, Rule(errno=errno.ENOTSUP))
 
 
 def _network_rules() -> dict[str, Rule]:
