@@ -15,7 +15,8 @@ from time import monotonic_ns
 from plugin_sdk.wire.connection import Connection
 from plugin_sdk.wire.errors import RemoteProtocolError
 from plugin_sdk.wire.limits import READ_BYTES
-from plugin_sdk.wire.messages import PLUGIN, Answer, Ask
+from plugin_sdk.wire.message import PLUGIN
+from plugin_sdk.wire.messages import Answer, Ask
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from plugin_sdk.wire.messages import Message
+    from plugin_sdk.wire.message import Message
 
 # How long to poll before blocking, in nanoseconds. A wake-up on another CPU costs about 30 µs, so
 # two processes that block on each other take 80 µs a round trip and 5 µs when the reader polls.
@@ -138,7 +139,7 @@ class ChildChannel:
         done.acquire()
         with self._lock:
             number = self._asked + 1
-            self.send(Ask(number, service, payload=payload))
+            self.send(Ask(number, service, 0, payload=payload))
             self._asked = number
             self._asking[number] = done
         try:

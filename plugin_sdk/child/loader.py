@@ -38,10 +38,12 @@ class LoadOrder:
         publish: event types that it may publish.
         granted: the permissions in force, by their names in plugin.json.
         trial: its author tries it: what it uses, and is refused, is written down.
-        services: names of the application's services that it may ask for.
+        services: names of the host's services that it may ask for.
+        concurrency: how many calls it may work on at a time.
     """
 
     __slots__ = (
+        "concurrency",
         "config",
         "data_dir",
         "desk",
@@ -69,6 +71,7 @@ class LoadOrder:
         self.granted: dict[str, Any] = payload.get("granted", {})
         self.trial: bool = payload.get("trial", False)
         self.services: list[str] = payload.get("services", [])
+        self.concurrency: int = payload.get("concurrency", 1)
 
 
 class LoadedPlugin:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from plugin_sdk.child.io import ChildChannel
     from plugin_sdk.child.loader import LoadedPlugin
     from plugin_sdk.child.record import Recorder
-    from plugin_sdk.wire.messages import Message
+    from plugin_sdk.wire.message import Message
 else:
     import _signal as signal  # the half in C: the other half imports enum, which is slow
 

@@ -9,23 +9,46 @@ from __future__ import annotations
 from plugin_sdk.wire.errors import LocalProtocolError, RemoteProtocolError
 from plugin_sdk.wire.frames import FrameReader, build_frame
 from plugin_sdk.wire.limits import MAX_ASKED, MAX_OUTSTANDING, MAX_PAYLOAD_BYTES
+from plugin_sdk.wire.message import HOST, PLUGIN, Message
 from plugin_sdk.wire.messages import (
-    HOST,
-    PLUGIN,
     Answer,
     Ask,
     Call,
+    Cancel,
     Deliver,
     Failure,
+    Feed,
+    FeedCredit,
+    FeedEnd,
+    FeedStop,
     Handled,
-    Message,
+    Progress,
     Result,
+    Withdraw,
+    Yield,
+    YieldCredit,
     parse_message,
 )
 from plugin_sdk.wire.state import CLOSED, NEW, next_state
+from plugin_sdk.wire.streams import Windows
 
 _OPENING = {Call: HOST, Deliver: HOST, Ask: PLUGIN}
 _CLOSING = {Result: Call, Failure: Call, Handled: Deliver, Answer: Ask}
+_WITHIN = {
+    Cancel: Call,
+    Yield: Call,
+    YieldCredit: Call,
+    Feed: Call,
+    FeedEnd: Call,
+    FeedCredit: Call,
+    FeedStop: Call,
+    Progress: Call,
+    Withdraw: Ask,
+}
+"""What is said of an exchange before it is closed."""
+
+RETURNED = 0
+"""Number of the stream that a call returns, among those of the call."""
 _AFTER_THE_END = "bytes after the end of the session"
 
 
@@ -46,6 +69,9 @@ class Connection:
         role: `HOST` or `PLUGIN`: who we are.
         max_payload_bytes: limit of one payload in either direction, in bytes.
 
+    Attributes:
+        crossed: how many messages came of exchanges that this side had closed meanwhile.
+
     After a `RemoteProtocolError` the connection is closed and accepts nothing more. After a message
     of its own that closes the session it drops whatever has crossed that.
     """
@@ -55,6 +81,7 @@ class Connection:
         self.state = NEW
         self.max_payload_bytes = max_payload_bytes
         self._reader = FrameReader(max_payload_bytes)
+        self.crossed = 0
         self._received: list[Message] = []
         self._to_send: list[bytes] = []
         self._left = False
@@ -62,11 +89,24 @@ class Connection:
             HOST: _Exchanges(MAX_OUTSTANDING, "calls and deliveries"),
             PLUGIN: _Exchanges(MAX_ASKED, "services asked for"),
         }
+        self._windows = Windows()
 
     @property
     def outstanding(self) -> int:
         """Calls and deliveries that have no answer yet."""
         return len(self._exchanges[HOST].open)
+
+    def is_open(self, call: int) -> bool:
+        """Tell whether a call has no answer yet."""
+        return self._exchanges[HOST].open.get(call) is Call
+
+    def may_yield(self, call: int, size: int) -> bool:
+        """Tell whether the next item of what a call returns may be sent, at so many bytes."""
+        return self._windows.of(call, RETURNED).has_room(size)
+
+    def may_feed(self, call: int, stream: int, size: int) -> bool:
+        """Tell whether the next item of a stream may be fed to a call, at so many bytes."""
+        return self._windows.of(call, stream).has_room(size)
 
     def receive_data(self, data: bytes) -> None:
         """Take what was read from the pipe; complete messages appear in `events_received`.
@@ -84,8 +124,8 @@ class Connection:
         try:
             while self.state != CLOSED and (frame := self._reader.next_frame()) is not None:
                 message = parse_message(*frame)
-                self._accept(message)
-                self._received.append(message)
+                if self._accept(message):
+                    self._received.append(message)
         except RemoteProtocolError:
             self.state = CLOSED
             raise
@@ -136,7 +176,8 @@ class Connection:
         self._to_send.clear()
         return data
 
-    def _accept(self, message: Message) -> None:
+    def _accept(self, message: Message) -> bool:
+        """Check a message that came; False where an answer of ours has crossed it: of no use."""
         if message.sender == self.role:
             text = f"{type(message).__name__} is not for the peer to send"
             raise RemoteProtocolError(text)
@@ -144,8 +185,21 @@ class Connection:
         if after is None:
             text = f"{type(message).__name__} is not allowed while {self.state}"
             raise RemoteProtocolError(text)
+        if self._has_crossed(message):
+            self.crossed += 1
+            return False
         self._track(message, RemoteProtocolError)
         self.state = after
+        return True
+
+    def _has_crossed(self, message: Message) -> bool:
+        """Tell whether a message is of an exchange that this side has closed meanwhile."""
+        opened = _WITHIN.get(type(message))
+        if opened is None or _OPENING[opened] == self.role:
+            return False
+        exchanges = self._exchanges[_OPENING[opened]]
+        number: int = message.id  # type: ignore[attr-defined]  # each of these has an id
+        return number not in exchanges.open and number <= exchanges.last_id
 
     def _track(self, message: Message, error: type[Exception]) -> None:
         """Pair answers with what they answer: no forged, repeated or unasked-for answer."""
@@ -154,15 +208,49 @@ class Connection:
         if opener is not None:
             self._open(self._exchanges[opener], message, error)
             return
-        opened = _CLOSING.get(kind)
+        opened = _CLOSING.get(kind) or _WITHIN.get(kind)
         if opened is None:
             return
         exchanges = self._exchanges[_OPENING[opened]]
-        answered = message.id  # type: ignore[attr-defined]  # every closing message has an id
-        if exchanges.open.get(answered) is not opened:
-            text = f"{kind.__name__} answers {answered}, which is not outstanding"
+        number = message.id  # type: ignore[attr-defined]  # as above
+        if exchanges.open.get(number) is not opened:
+            verb = "is of" if kind in _WITHIN else "answers"
+            text = f"{kind.__name__} {verb} {number}, which is not outstanding"
             raise error(text)
-        del exchanges.open[answered]
+        if kind in _WITHIN:
+            self._count(message, error)
+            return
+        del exchanges.open[number]
+        if opened is Call:
+            self._windows.forget(number)
+
+    def _count(self, message: Message, error: type[Exception]) -> None:
+        """Keep the streams of a call within their credits."""
+        if isinstance(message, Yield | Feed | FeedEnd):
+            stream = RETURNED if isinstance(message, Yield) else message.stream
+            window, size = self._windows.of(message.id, stream), len(message.payload)
+            ends = isinstance(message, FeedEnd)
+            if window.ended:
+                text = f"{type(message).__name__} after the end of a stream of {message.id}"
+            elif ends or window.has_room(size):
+                window.ended = ends
+                if not ends:
+                    window.add(size)
+                return
+            else:
+                text = f"{type(message).__name__} of {message.id} beyond its credit"
+            raise error(text)
+        if isinstance(message, YieldCredit | FeedCredit):
+            stream = RETURNED if isinstance(message, YieldCredit) else message.stream
+            if not self._windows.of(message.id, stream).take(message.items):
+                text = f"{type(message).__name__} of {message.id} for more than there was"
+                raise error(text)
+        elif isinstance(message, FeedStop):
+            window = self._windows.of(message.id, message.stream)
+            if window.stopped:
+                text = f"FeedStop of {message.id} comes twice"
+                raise error(text)
+            window.stopped = True
 
     def _open(self, exchanges: _Exchanges, message: Message, error: type[Exception]) -> None:
         number: int = message.id  # type: ignore[attr-defined]  # as above

@@ -34,6 +34,14 @@ MAX_OUTSTANDING = 1_024
 # Services that a plugin may have asked for without an answer: one for each of its threads, say.
 MAX_ASKED = 64
 
+# Streams that may be passed to one call.
+MAX_FEEDS = 8
+
+# Items of one stream that were sent and not yet taken by who reads it, and their bytes: with these
+# a slow reader bounds the memory of both sides, and a fast one never waits for a round trip.
+MAX_STREAM_ITEMS = 64
+MAX_STREAM_BYTES = 1024 * 1024
+
 # Nesting of a payload. Deep values break recursive code in the host (json, repr, comparison).
 MAX_DEPTH = 32
 

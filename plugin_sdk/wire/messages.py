@@ -8,98 +8,19 @@ from __future__ import annotations
 
 import msgpack
 
-from plugin_sdk.wire.errors import LocalProtocolError, RemoteProtocolError
-from plugin_sdk.wire.limits import MAX_ID, MAX_NAME_BYTES
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import ClassVar
-
-    Fields = tuple[tuple[str, Callable[[object], bool]], ...]
-
-HOST = "host"
-PLUGIN = "plugin"
-
-
-def is_name(value: object) -> bool:
-    """Tell whether this can name an operation or an event type on the wire."""
-    # Printable: it ends up in terminals and logs. That excludes lone surrogates as well, which
-    # have no encoding.
-    return (
-        isinstance(value, str)
-        and 0 < len(value) <= MAX_NAME_BYTES
-        and value.isprintable()
-        and len(value.encode()) <= MAX_NAME_BYTES
-    )
-
-
-def _is_id(value: object) -> bool:
-    return type(value) is int and 0 < value <= MAX_ID
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value <= MAX_ID
-
-
-def _is_clock(value: object) -> bool:
-    # Nanoseconds since the machine was started: 53 bits would last for 104 days.
-    return type(value) is int and 0 <= value < 2**63
-
-
-def _is_flag(value: object) -> bool:
-    return type(value) is bool
-
-
-class Message:
-    """Base of all messages: the fields in order, then the payload.
-
-    Two messages are equal when their type, fields and payload are.
-    """
-
-    number: ClassVar[int]
-    sender: ClassVar[str]
-    fields: ClassVar[Fields] = ()
-    """``(name, check)`` in the order of the header."""
-
-    __slots__ = ("payload",)
-
-    def __init__(self, *values: object, payload: bytes = b"") -> None:
-        names = self.fields
-        if len(values) != len(names):
-            text = f"{type(self).__name__} takes {len(names)} fields, not {len(values)}"
-            raise LocalProtocolError(text)
-        for (name, _), value in zip(names, values, strict=True):
-            setattr(self, name, value)
-        self.payload = payload
-
-    def header(self) -> bytes:
-        """Return the header's bytes.
-
-        Raises:
-            LocalProtocolError: a field does not pass its check.
-        """
-        values: list[object] = [self.number]
-        for name, check in self.fields:
-            value = getattr(self, name)
-            if not check(value):
-                text = f"{type(self).__name__}.{name} cannot be {value!r:.80}"
-                raise LocalProtocolError(text)
-            values.append(value)
-        return bytes(msgpack.packb(values, use_bin_type=True))
-
-    def _key(self) -> tuple[object, ...]:
-        return (type(self), *(getattr(self, name) for name, _ in self.fields), self.payload)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Message) and self._key() == other._key()
-
-    def __hash__(self) -> int:
-        return hash(self._key())
-
-    def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name, _ in self.fields)
-        return f"{type(self).__name__}({fields}; {len(self.payload)} bytes)"
+from plugin_sdk.wire.errors import RemoteProtocolError
+from plugin_sdk.wire.message import (
+    HOST,
+    PLUGIN,
+    Message,
+    is_clock,
+    is_count,
+    is_flag,
+    is_id,
+    is_many,
+    is_name,
+    is_stream,
+)
 
 
 class Confine(Message):
@@ -111,7 +32,7 @@ class Confine(Message):
 
     __slots__ = ("newest", "oldest")
     number, sender = 1, HOST
-    fields = (("oldest", _is_count), ("newest", _is_count))
+    fields = (("oldest", is_count), ("newest", is_count))
     oldest: int
     newest: int
 
@@ -121,7 +42,7 @@ class Confined(Message):
 
     __slots__ = ("newest", "oldest")
     number, sender = 2, PLUGIN
-    fields = (("oldest", _is_count), ("newest", _is_count))
+    fields = (("oldest", is_count), ("newest", is_count))
     oldest: int
     newest: int
 
@@ -158,7 +79,7 @@ class Call(Message):
 
     __slots__ = ("deadline_ns", "id", "operation")
     number, sender = 6, HOST
-    fields = (("id", _is_id), ("operation", is_name), ("deadline_ns", _is_clock))
+    fields = (("id", is_id), ("operation", is_name), ("deadline_ns", is_clock))
     id: int
     operation: str
     deadline_ns: int
@@ -169,7 +90,7 @@ class Result(Message):
 
     __slots__ = ("id",)
     number, sender = 7, PLUGIN
-    fields = (("id", _is_id),)
+    fields = (("id", is_id),)
     id: int
 
 
@@ -178,7 +99,7 @@ class Failure(Message):
 
     __slots__ = ("code", "id")
     number, sender = 8, PLUGIN
-    fields = (("id", _is_id), ("code", is_name))
+    fields = (("id", is_id), ("code", is_name))
     id: int
     code: str
 
@@ -188,7 +109,7 @@ class Deliver(Message):
 
     __slots__ = ("event_type", "id")
     number, sender = 9, HOST
-    fields = (("id", _is_id), ("event_type", is_name))
+    fields = (("id", is_id), ("event_type", is_name))
     id: int
     event_type: str
 
@@ -198,7 +119,7 @@ class Handled(Message):
 
     __slots__ = ("id", "ok")
     number, sender = 10, PLUGIN
-    fields = (("id", _is_id), ("ok", _is_flag))
+    fields = (("id", is_id), ("ok", is_flag))
     id: int
     ok: bool
 
@@ -227,13 +148,17 @@ class Stopped(Message):
 
 
 class Ask(Message):
-    """Plugin: have a service of the host's application done (payload: ``[args, kwargs]``)."""
+    """Plugin: have a service of the host's done (payload: ``[args, kwargs]``).
 
-    __slots__ = ("id", "service")
+    ``deadline_ns`` is when the asker stops waiting, as in `Call`; 0 means that it says none.
+    """
+
+    __slots__ = ("deadline_ns", "id", "service")
     number, sender = 14, PLUGIN
-    fields = (("id", _is_id), ("service", is_name))
+    fields = (("id", is_id), ("service", is_name), ("deadline_ns", is_clock))
     id: int
     service: str
+    deadline_ns: int
 
 
 class Answer(Message):
@@ -241,9 +166,113 @@ class Answer(Message):
 
     __slots__ = ("id", "ok")
     number, sender = 15, HOST
-    fields = (("id", _is_id), ("ok", _is_flag))
+    fields = (("id", is_id), ("ok", is_flag))
     id: int
     ok: bool
+
+
+class Cancel(Message):
+    """Host: nobody waits for this call any more. It is answered all the same, soon.
+
+    ``late`` tells that its deadline has passed, so that the operation can tell the two apart.
+    """
+
+    __slots__ = ("id", "late")
+    number, sender = 16, HOST
+    fields = (("id", is_id), ("late", is_flag))
+    id: int
+    late: bool
+
+
+class Yield(Message):
+    """Plugin: the next item of the stream that a call returns (payload: the value)."""
+
+    __slots__ = ("id",)
+    number, sender = 17, PLUGIN
+    fields = (("id", is_id),)
+    id: int
+
+
+class YieldCredit(Message):
+    """Host: so many items more were taken by who reads what the call returns."""
+
+    __slots__ = ("id", "items")
+    number, sender = 18, HOST
+    fields = (("id", is_id), ("items", is_many))
+    id: int
+    items: int
+
+
+class Feed(Message):
+    """Host: the next item of a stream that was passed to a call (payload: the value)."""
+
+    __slots__ = ("id", "stream")
+    number, sender = 19, HOST
+    fields = (("id", is_id), ("stream", is_stream))
+    id: int
+    stream: int
+
+
+class FeedEnd(Message):
+    """Host: that stream is at its end, or (not ``ok``, payload: ``{message}``) was cut off."""
+
+    __slots__ = ("id", "ok", "stream")
+    number, sender = 20, HOST
+    fields = (("id", is_id), ("stream", is_stream), ("ok", is_flag))
+    id: int
+    stream: int
+    ok: bool
+
+
+class FeedCredit(Message):
+    """Plugin: so many items more of that stream were taken by the operation."""
+
+    __slots__ = ("id", "items", "stream")
+    number, sender = 21, PLUGIN
+    fields = (("id", is_id), ("stream", is_stream), ("items", is_many))
+    id: int
+    stream: int
+    items: int
+
+
+class FeedStop(Message):
+    """Plugin: the operation reads no more of that stream."""
+
+    __slots__ = ("id", "stream")
+    number, sender = 22, PLUGIN
+    fields = (("id", is_id), ("stream", is_stream))
+    id: int
+    stream: int
+
+
+class Progress(Message):
+    """Plugin: so much of a call is done."""
+
+    __slots__ = ("done", "id", "total")
+    number, sender = 23, PLUGIN
+    fields = (("id", is_id), ("done", is_count), ("total", is_count))
+    id: int
+    done: int
+    total: int
+
+
+class Log(Message):
+    """Plugin: an entry for the log, by Python's numbers of levels (payload: the text)."""
+
+    __slots__ = ("level", "logger")
+    number, sender = 24, PLUGIN
+    fields = (("level", is_count), ("logger", is_name))
+    level: int
+    logger: str
+
+
+class Withdraw(Message):
+    """Plugin: nobody waits for this service any more. It is answered all the same."""
+
+    __slots__ = ("id",)
+    number, sender = 25, PLUGIN
+    fields = (("id", is_id),)
+    id: int
 
 
 MESSAGES: dict[int, type[Message]] = {
@@ -264,6 +293,16 @@ MESSAGES: dict[int, type[Message]] = {
         Stopped,
         Ask,
         Answer,
+        Cancel,
+        Yield,
+        YieldCredit,
+        Feed,
+        FeedEnd,
+        FeedCredit,
+        FeedStop,
+        Progress,
+        Log,
+        Withdraw,
     )
 }
 

@@ -8,25 +8,33 @@ the change can have arrived; that is why STOPPING still lets answers through.
 
 from __future__ import annotations
 
+from plugin_sdk.wire.message import HOST, PLUGIN, Message
 from plugin_sdk.wire.messages import (
-    HOST,
-    PLUGIN,
     Answer,
     Ask,
     Call,
+    Cancel,
     Confine,
     Confined,
     Deliver,
     Failed,
     Failure,
+    Feed,
+    FeedCredit,
+    FeedEnd,
+    FeedStop,
     Handled,
     Load,
-    Message,
+    Log,
+    Progress,
     Publish,
     Ready,
     Result,
     Stop,
     Stopped,
+    Withdraw,
+    Yield,
+    YieldCredit,
 )
 
 NEW = "new"
@@ -37,31 +45,32 @@ RUNNING = "running"
 STOPPING = "stopping"
 CLOSED = "closed"
 
+# What may be said at any time while calls may be at work, and leads nowhere.
+_OF_CALLS: dict[str, tuple[type[Message], ...]] = {
+    HOST: (Answer, Cancel, YieldCredit, Feed, FeedEnd),
+    PLUGIN: (Result, Failure, Yield, FeedCredit, FeedStop, Progress, Handled),
+}
+# The same from the first line of the plugin's code on.
+_UNASKED: tuple[type[Message], ...] = (Publish, Log, Ask, Withdraw)
+
+
+def _staying(state: str, *messages: type[Message]) -> dict[type[Message], str]:
+    return dict.fromkeys(messages, state)
+
+
 TABLE: dict[str, dict[str, dict[type[Message], str]]] = {
     HOST: {
         NEW: {Confine: CONFINING},
         CONFINED: {Load: LOADING},
-        RUNNING: {Call: RUNNING, Deliver: RUNNING, Answer: RUNNING, Stop: STOPPING},
-        STOPPING: {Answer: STOPPING},
+        LOADING: {Answer: LOADING},
+        RUNNING: {**_staying(RUNNING, Call, Deliver, *_OF_CALLS[HOST]), Stop: STOPPING},
+        STOPPING: _staying(STOPPING, *_OF_CALLS[HOST]),
     },
     PLUGIN: {
         CONFINING: {Confined: CONFINED, Failed: CLOSED},
-        LOADING: {Publish: LOADING, Ready: RUNNING, Failed: CLOSED},
-        RUNNING: {
-            Result: RUNNING,
-            Failure: RUNNING,
-            Handled: RUNNING,
-            Publish: RUNNING,
-            Ask: RUNNING,
-        },
-        STOPPING: {
-            Result: STOPPING,
-            Failure: STOPPING,
-            Handled: STOPPING,
-            Publish: STOPPING,
-            Ask: STOPPING,
-            Stopped: CLOSED,
-        },
+        LOADING: {**_staying(LOADING, *_UNASKED), Ready: RUNNING, Failed: CLOSED},
+        RUNNING: _staying(RUNNING, *_OF_CALLS[PLUGIN], *_UNASKED),
+        STOPPING: {**_staying(STOPPING, *_OF_CALLS[PLUGIN], *_UNASKED), Stopped: CLOSED},
     },
 }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from plugin_sdk.wire.messages import Message
+    from plugin_sdk.wire.message import Message
     from sandbox_host.model import CallUsage, Limits
 
 

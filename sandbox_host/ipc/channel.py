@@ -21,15 +21,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from plugin_sdk.wire.errors import LocalProtocolError, RemoteProtocolError
 from plugin_sdk.wire.limits import READ_BYTES
-from plugin_sdk.wire.messages import (
-    Failed,
-    Failure,
-    Handled,
-    Message,
-    Ready,
-    Result,
-    Stopped,
-)
+from plugin_sdk.wire.message import Message
+from plugin_sdk.wire.messages import Failed, Failure, Handled, Ready, Result, Stopped
 from sandbox_host.ipc.lead import Lead
 from sandbox_host.ipc.outbox import Outbox
 

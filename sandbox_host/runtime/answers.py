@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import PayloadError, PayloadTooLargeError
-from plugin_sdk.wire.messages import Failure, Message, Result
+from plugin_sdk.wire.message import Message
+from plugin_sdk.wire.messages import Failure, Result
 from sandbox_host.admission.explanations import explained, read_report
 from sandbox_host.errors import (
     BackpressureError,

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from plugin_sdk.wire.messages import Message
+    from plugin_sdk.wire.message import Message
     from sandbox_host.admission.plan import SandboxPlan
     from sandbox_host.backends.base import Backend, Child
     from sandbox_host.bundle.verify import VerifiedBundle

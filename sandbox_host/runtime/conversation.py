@@ -33,7 +33,7 @@ from sandbox_host.runtime.serving import check_not_waiting
 from sandbox_host.runtime.traffic import Traffic
 
 if TYPE_CHECKING:
-    from plugin_sdk.wire.messages import Message
+    from plugin_sdk.wire.message import Message
     from sandbox_host.admission.plan import SandboxPlan
     from sandbox_host.backends.base import Child
     from sandbox_host.broker.packed import PackedEvent

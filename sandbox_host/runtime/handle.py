@@ -6,7 +6,7 @@ import math
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from plugin_sdk.wire.messages import is_name
+from plugin_sdk.wire.message import is_name
 from sandbox_host.budget.enforce import tightened
 from sandbox_host.errors import UsageError
 from sandbox_host.runtime.conversation import Request

@@ -52,7 +52,7 @@ from sandbox_host.scan.verdict import ScanEvidence, findings_refusal
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from plugin_sdk.wire.messages import Message
+    from plugin_sdk.wire.message import Message
     from sandbox_host.admission.history import Downgrade
     from sandbox_host.admission.plan import SandboxPlan
     from sandbox_host.backends.base import Backend, Child

@@ -17,7 +17,7 @@ from sandbox_host.admission.explanations import (
 )
 
 if TYPE_CHECKING:
-    from plugin_sdk.wire.messages import Message
+    from plugin_sdk.wire.message import Message
     from sandbox_host.model import Denial, Permissions
 
 _MAX_DENIED: Final = 200

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from plugin_sdk.wire.messages import Message
+    from plugin_sdk.wire.message import Message
     from sandbox_host.admission.plan import SandboxPlan
     from sandbox_host.backends.base import Child, Exit, Places
     from sandbox_host.budget.enforce import Excess

@@ -12,7 +12,7 @@ from sandbox_host.runtime import answers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from plugin_sdk.wire.messages import Message
+    from plugin_sdk.wire.message import Message
     from sandbox_host.ipc.calls import Pending
     from sandbox_host.model import CallUsage
 

@@ -20,7 +20,8 @@ import pytest
 
 from plugin_sdk.wire.codec import pack
 from plugin_sdk.wire.connection import Connection
-from plugin_sdk.wire.messages import HOST, PLUGIN, Confine
+from plugin_sdk.wire.message import HOST, PLUGIN
+from plugin_sdk.wire.messages import Confine
 from plugin_sdk.wire.versions import OURS
 from sandbox_host import BlockingHost, BlockingPlugin, Permissions, SandboxHost
 from sandbox_host.backends.linux.backend import _exchange, _report
@@ -226,7 +227,7 @@ def test_a_clean_end(open_host: OpenHost, bundle: Path) -> None:
         ("handle_a_call", "which is not outstanding"),
         ("be_ready_again", "Ready is not allowed while running"),
         ("speak_for_the_host", "not for the peer to send"),
-        ("invent_a_message", "unknown message number 16"),
+        ("invent_a_message", "unknown message number 99"),
         ("add_a_field", "Result has 2 fields, not 1"),
         ("ask_twice_the_same", "reuses the id 1"),
         ("ask_for_more", "without the permission"),

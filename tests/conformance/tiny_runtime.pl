@@ -20,6 +20,7 @@ my %NUMBER = (
     Confine => 1,  Confined => 2,  Load => 3,     Ready => 4,    Failed => 5,
     Call    => 6,  Result   => 7,  Failure => 8,  Deliver => 9,  Handled => 10,
     Publish => 11, Stop     => 12, Stopped => 13, Ask => 14,     Answer => 15,
+    Cancel  => 16, Yield   => 17, YieldCredit => 18,
 );
 my %NAME = reverse %NUMBER;
 
@@ -162,7 +163,7 @@ sub next_message { return @waiting ? shift @waiting : receive() }
 sub ask {
     my ($service, $arguments) = @_;
     my $id = ++$asked;
-    send_message('Ask', list($arguments, object()), int_($id), text($service));
+    send_message('Ask', list($arguments, object()), int_($id), text($service), int_(0));
     while (1) {
         my $message = receive();
         if ($message->{name} eq 'Answer' && $message->{fields}[0] == $id) {
@@ -206,13 +207,18 @@ my %OPERATION = (
     handle_a_call => sub { send_message('Handled', nil(), int_($_[0]), bool(1)); return },
     be_ready_again => sub { send_message('Ready', object()); return },
     speak_for_the_host => sub { send_message('Stop'); return },
-    invent_a_message => sub { send_message(16, nil()); return },
+    invent_a_message => sub { send_message(99, nil()); return },
     add_a_field => sub { send_message('Result', nil(), int_($_[0]), nil()); return },
     ask_twice_the_same => sub {
-        send_message('Ask', list(list(), object()), int_(1), text('greet')) for 1 .. 2;
+        send_message('Ask', list(list(), object()), int_(1), text('greet'), int_(0)) for 1 .. 2;
         return;
     },
-    ask_for_more => sub { send_message('Ask', nil(), int_(1), text('not.granted')); return },
+    three => sub {    # few enough for the credit that every stream begins with
+        send_message('Yield', int_($_), int_($_[0])) for 1 .. 3;
+        send_message('Result', nil(), int_($_[0]));
+        return;
+    },
+    ask_for_more => sub { send_message('Ask', nil(), int_(1), text('not.granted'), int_(0)); return },
     publish_more => sub { send_message('Publish', nil(), text('data_processed')); return },
     same_key_twice => sub {
         send_message('Result', object(a => nil(), a => nil()), int_($_[0]));

@@ -17,7 +17,8 @@ from plugin_sdk.wire.codec import unpack
 from plugin_sdk.wire.errors import PayloadError
 from plugin_sdk.wire.frames import FrameReader
 from plugin_sdk.wire.limits import EVENT, METADATA, VALUE, Bounds
-from plugin_sdk.wire.messages import HOST, MESSAGES, PLUGIN, parse_message
+from plugin_sdk.wire.message import HOST, PLUGIN
+from plugin_sdk.wire.messages import MESSAGES, parse_message
 from plugin_sdk.wire.state import CLOSED, TABLE
 from sandbox_host.broker.packed import PackedEvent
 from sandbox_host.model import Cause
@@ -26,11 +27,13 @@ from sandbox_host.runtime.answers import _SIMPLE
 TEXT = (Path(__file__).parents[2] / "docs" / "wire.md").read_text(encoding="utf-8")
 
 _TYPES = {
-    "id": messages._is_id,
-    "count": messages._is_count,
-    "clock": messages._is_clock,
+    "id": messages.is_id,
+    "count": messages.is_count,
+    "clock": messages.is_clock,
     "name": messages.is_name,
-    "flag": messages._is_flag,
+    "flag": messages.is_flag,
+    "stream": messages.is_stream,
+    "many": messages.is_many,
 }
 
 

@@ -351,7 +351,7 @@ def test_going_around_the_check_ends_it(
         assert told in plugin._process.cause_text
 
 
-def test_before_it_is_ready(workshop: Workshop, application: Application) -> None:
+def test_while_it_is_imported(workshop: Workshop, application: Application) -> None:
     config = workshop.config(grants={"*": Permissions(services=("note",))})
     source = """
         @operation
@@ -362,9 +362,8 @@ def test_before_it_is_ready(workshop: Workshop, application: Application) -> Non
     """
     with SandboxHost.blocking(config) as host:
         host.offer("note", application.note)
-        with pytest.raises(Exception, match="cannot be asked for now"):
-            host.load(workshop.write(source, permissions={"services": ["note"]}))
-    assert application.noted == []
+        host.load(workshop.write(source, permissions={"services": ["note"]}))
+    assert application.noted == [1]
 
 
 # -- what can be offered --------------------------------------------------------------------------

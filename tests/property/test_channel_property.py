@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from plugin_sdk.wire.errors import RemoteProtocolError
 from plugin_sdk.wire.limits import MAX_HEADER_BYTES
-from plugin_sdk.wire.messages import Failure, Handled, Message, Publish, Ready, Result, Stopped
+from plugin_sdk.wire.message import Message
+from plugin_sdk.wire.messages import Failure, Handled, Publish, Ready, Result, Stopped
 from tests.support.channels import Line, line
 
 MAX_KEPT = MAX_HEADER_BYTES + 8 * (1 << 20) + 65_536

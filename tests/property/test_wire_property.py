@@ -19,10 +19,9 @@ from plugin_sdk.wire.connection import Connection
 from plugin_sdk.wire.errors import LocalProtocolError, PayloadError, RemoteProtocolError
 from plugin_sdk.wire.frames import build_frame
 from plugin_sdk.wire.limits import MAX_HEADER_BYTES, PREFIX_BYTES
+from plugin_sdk.wire.message import HOST, PLUGIN, Message
 from plugin_sdk.wire.messages import (
-    HOST,
     MESSAGES,
-    PLUGIN,
     Answer,
     Ask,
     Call,
@@ -32,7 +31,6 @@ from plugin_sdk.wire.messages import (
     Failure,
     Handled,
     Load,
-    Message,
     Publish,
     Ready,
     Result,
@@ -376,7 +374,7 @@ class Conversation(RuleBasedStateMachine):
     @rule(payload=payloads)
     def ask(self, payload: bytes) -> None:
         self.last_asked += 1
-        self.send(Ask(self.last_asked, "prices.latest", payload=payload))
+        self.send(Ask(self.last_asked, "prices.latest", 0, payload=payload))
 
     @precondition(lambda self: self.ends[HOST]._exchanges[PLUGIN].open)
     @rule(data=st.data(), ok=st.booleans())

@@ -12,7 +12,8 @@ from typing import Any
 
 from plugin_sdk.wire.connection import Connection
 from plugin_sdk.wire.limits import READ_BYTES
-from plugin_sdk.wire.messages import HOST, PLUGIN, Call, Confine, Confined, Load, Message, Ready
+from plugin_sdk.wire.message import HOST, PLUGIN, Message
+from plugin_sdk.wire.messages import Call, Confine, Confined, Load, Ready
 from plugin_sdk.wire.versions import OURS
 from sandbox_host.budget.rate import MessageRate
 from sandbox_host.ipc.calls import Pending

@@ -14,7 +14,8 @@ from plugin_sdk.child.loader import LoadOrder
 from plugin_sdk.wire.codec import pack, unpack
 from plugin_sdk.wire.connection import Connection
 from plugin_sdk.wire.limits import READ_BYTES
-from plugin_sdk.wire.messages import HOST, Call, Deliver, Message
+from plugin_sdk.wire.message import HOST, Message
+from plugin_sdk.wire.messages import Call, Deliver
 
 PATIENCE_MS = 20_000
 

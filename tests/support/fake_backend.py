@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 from plugin_sdk.wire.codec import pack, unpack
 from plugin_sdk.wire.connection import Connection
 from plugin_sdk.wire.limits import READ_BYTES
+from plugin_sdk.wire.message import HOST, PLUGIN, Message
 from plugin_sdk.wire.messages import (
-    HOST,
-    PLUGIN,
     Call,
     Confine,
     Confined,
@@ -28,7 +27,6 @@ from plugin_sdk.wire.messages import (
     Failure,
     Handled,
     Load,
-    Message,
     Ready,
     Result,
     Stop,

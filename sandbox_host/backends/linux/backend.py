@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import PayloadError, RemoteProtocolError
 from plugin_sdk.wire.limits import READ_BYTES
-from plugin_sdk.wire.messages import Confine, Confined, Failed, Message
+from plugin_sdk.wire.message import Message
+from plugin_sdk.wire.messages import Confine, Confined, Failed
 from plugin_sdk.wire.versions import (
     NO_COMMON_VERSION,
     OURS,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from plugin_sdk.wire.connection import Connection
-from plugin_sdk.wire.messages import HOST
+from plugin_sdk.wire.message import HOST
 from plugin_sdk.wire.nursery import EXIT_RECORD
 from sandbox_host.backends.base import Exit, OutOfMemory, Sample
 from sandbox_host.backends.linux import procfs

@@ -13,7 +13,8 @@ import pytest
 
 from plugin_sdk.child.compiler import compile_sources, compiled, tag
 from plugin_sdk.wire.codec import unpack
-from plugin_sdk.wire.messages import Message, Publish, Ready
+from plugin_sdk.wire.message import Message
+from plugin_sdk.wire.messages import Publish, Ready
 
 SOURCE = "ANSWER = 42\n\ndef where():\n    return where.__code__.co_filename\n"
 

@@ -9,7 +9,8 @@ import pytest
 
 from plugin_sdk.child.io import ChildChannel, flush_output
 from plugin_sdk.wire.errors import LocalProtocolError, RemoteProtocolError
-from plugin_sdk.wire.messages import Answer, Ask, Call, Deliver, Message, Publish, Result
+from plugin_sdk.wire.message import Message
+from plugin_sdk.wire.messages import Answer, Ask, Call, Deliver, Publish, Result
 from plugin_sdk.wire.state import RUNNING
 from tests.support.child_session import HostEnd, pipes
 
@@ -161,7 +162,7 @@ def test_flushing_survives_whatever_stands_for_the_streams(
 def test_asking_takes_its_answer_and_leaves_the_rest_in_order(ends: Ends) -> None:
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(ends.channel.ask, "prices.latest", b"x")
-        assert ends.host.receive() == Ask(1, "prices.latest", payload=b"x")
+        assert ends.host.receive() == Ask(1, "prices.latest", 0, payload=b"x")
         later: list[Message] = [Call(1, "a", 0), Deliver(2, "b")]
         ends.host.send(later[0])
         ends.host.send(Answer(1, True, payload=b"y"))
@@ -232,7 +233,7 @@ def test_a_deadline_cannot_come_between_taking_the_turn_and_knowing_it(ends: End
     turn = ends.channel._turn = Turn()  # type: ignore[assignment]  # as much of one as is used
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(ends.channel.ask, "service", b"\x90")
-        assert ends.host.receive() == Ask(1, "service", payload=b"\x90")
+        assert ends.host.receive() == Ask(1, "service", 0, payload=b"\x90")
         ends.host.send(Answer(1, True, payload=b"\x01"))
         assert waiting.result(20) == Answer(1, True, payload=b"\x01")
     assert (turn.held, ends.channel._taking) == (False, set())

@@ -6,9 +6,8 @@ from plugin_sdk.wire.connection import Connection
 from plugin_sdk.wire.errors import LocalProtocolError, RemoteProtocolError
 from plugin_sdk.wire.frames import build_frame
 from plugin_sdk.wire.limits import MAX_ASKED, MAX_OUTSTANDING
+from plugin_sdk.wire.message import HOST, PLUGIN, Message
 from plugin_sdk.wire.messages import (
-    HOST,
-    PLUGIN,
     Answer,
     Ask,
     Call,
@@ -19,7 +18,6 @@ from plugin_sdk.wire.messages import (
     Failure,
     Handled,
     Load,
-    Message,
     Publish,
     Ready,
     Result,
@@ -167,7 +165,7 @@ def test_ids_only_rise() -> None:
 @pytest.mark.parametrize("before", [0, 5], ids=["whole", "half of it before"])
 def test_an_answer_that_crosses_the_end_is_dropped(before: int) -> None:
     host, plugin = running_pair()
-    carry(plugin, host, Ask(1, "prices.latest"))
+    carry(plugin, host, Ask(1, "prices.latest", 0))
     carry(host, plugin, Stop())
     host.send(Answer(1, True))
     answer = host.data_to_send()
@@ -203,9 +201,9 @@ def test_a_failed_start_closes_both_ends() -> None:
 def test_services_have_ids_and_a_limit_of_their_own() -> None:
     host, plugin = running_pair()
     for number in range(1, MAX_ASKED + 1):
-        plugin.send(Ask(number, "prices.latest"))
+        plugin.send(Ask(number, "prices.latest", 0))
     with pytest.raises(LocalProtocolError, match=f"more than {MAX_ASKED} services asked for"):
-        plugin.send(Ask(MAX_ASKED + 1, "prices.latest"))
+        plugin.send(Ask(MAX_ASKED + 1, "prices.latest", 0))
     host.receive_data(plugin.data_to_send())
     assert len(host.events_received()) == MAX_ASKED
     assert host.outstanding == plugin.outstanding == 0
@@ -217,4 +215,4 @@ def test_services_have_ids_and_a_limit_of_their_own() -> None:
     plugin.receive_data(host.data_to_send())
     assert [type(m) for m in plugin.events_received()] == [Call, Stop, Answer]
     with pytest.raises(LocalProtocolError, match="reuses the id 2"):
-        plugin.send(Ask(2, "prices.latest"))
+        plugin.send(Ask(2, "prices.latest", 0))

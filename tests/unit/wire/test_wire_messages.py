@@ -5,26 +5,34 @@ import pytest
 
 from plugin_sdk.wire.errors import LocalProtocolError, RemoteProtocolError
 from plugin_sdk.wire.limits import MAX_HEADER_BYTES, MAX_ID, MAX_NAME_BYTES
+from plugin_sdk.wire.message import HOST, PLUGIN, Message
 from plugin_sdk.wire.messages import (
-    HOST,
     MESSAGES,
-    PLUGIN,
     Answer,
     Ask,
     Call,
+    Cancel,
     Confine,
     Confined,
     Deliver,
     Failed,
     Failure,
+    Feed,
+    FeedCredit,
+    FeedEnd,
+    FeedStop,
     Handled,
     Load,
-    Message,
+    Log,
+    Progress,
     Publish,
     Ready,
     Result,
     Stop,
     Stopped,
+    Withdraw,
+    Yield,
+    YieldCredit,
     parse_message,
 )
 
@@ -42,8 +50,18 @@ ONE_OF_EACH = [
     Publish("model_updated", payload=b"x"),
     Stop(),
     Stopped(payload=b"x"),
-    Ask(9, "prices.latest", payload=b"x"),
+    Ask(9, "prices.latest", 5, payload=b"x"),
     Answer(9, True, payload=b"x"),
+    Cancel(7, False),
+    Yield(7, payload=b"x"),
+    YieldCredit(7, 3),
+    Feed(7, 1, payload=b"x"),
+    FeedEnd(7, 1, True),
+    FeedCredit(7, 1, 3),
+    FeedStop(7, 1),
+    Progress(7, 3, 0),
+    Log(30, "weather", payload=b"x"),
+    Withdraw(9),
 ]
 
 

@@ -4,16 +4,14 @@ from itertools import product
 
 import pytest
 
+from plugin_sdk.wire.message import HOST, PLUGIN, Message
 from plugin_sdk.wire.messages import (
-    HOST,
     MESSAGES,
-    PLUGIN,
     Call,
     Confine,
     Confined,
     Failed,
     Load,
-    Message,
     Publish,
     Ready,
     Result,
