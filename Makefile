@@ -18,6 +18,8 @@ LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --fork-strat
 
 # Modules from elsewhere must not stand in for the pinned ones.
 unexport PYTHONPATH PYTHONHOME
+# Tests start hundreds of processes: none should have to compile the host anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile
@@ -33,7 +35,7 @@ run: env ## run the example: three untrusted plugins on real data
 	@$(VENV_PYTHON) plugins/weather_flow.py
 
 test: test-env ## run the tests (ARGS="..." goes to pytest)
-	@$(VENV_PYTHON) -m pytest -n auto $(ARGS)
+	@$(VENV_PYTHON) -m pytest -n auto --dist worksteal $(ARGS)
 
 soak: test-env ## run the long forms of the tests, one after the other
 	@$(VENV_PYTHON) -m pytest -m soak --timeout 1200 -o faulthandler_timeout=0 $(ARGS)

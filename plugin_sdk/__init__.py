@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from plugin_sdk.context import Context, context
 from plugin_sdk.errors import (
+    CallError,
+    Cancelled,
     ContextUnavailableError,
     DeadlinePassed,
     EventTypeError,
@@ -19,11 +21,17 @@ from plugin_sdk.errors import (
     PermissionDenied,
     PluginSdkError,
     PluginStoppingError,
+    QuotaExceededError,
+    ServiceError,
+    StoreError,
+    StreamBrokenError,
 )
 from plugin_sdk.events import Event, on
 from plugin_sdk.kinds import DataSource, Model, Pipeline, operation
 
 __all__ = [
+    "CallError",
+    "Cancelled",
     "Context",
     "ContextUnavailableError",
     "DataSource",
@@ -36,6 +44,10 @@ __all__ = [
     "Pipeline",
     "PluginSdkError",
     "PluginStoppingError",
+    "QuotaExceededError",
+    "ServiceError",
+    "StoreError",
+    "StreamBrokenError",
     "context",
     "on",
     "operation",

@@ -24,6 +24,8 @@ from sandbox_host.errors import SandboxHostError
 
 if TYPE_CHECKING:
     from sandbox_host.admission.history import Downgrade
+    from sandbox_host.broker.durable import DurableEvent
+    from sandbox_host.broker.policies import Policy, SubscriptionInfo
     from sandbox_host.config import HostConfig
     from sandbox_host.model import (
         CallUsage,
@@ -40,15 +42,26 @@ if TYPE_CHECKING:
         State,
         Usage,
     )
-    from sandbox_host.runtime.blocking import BlockingHost, BlockingPlugin
-    from sandbox_host.runtime.host import EventStream, Plugin, SandboxHost
+    from sandbox_host.observe.recorder import RecordingOptions
+    from sandbox_host.runtime.blocking import BlockingCall, BlockingHost, BlockingPlugin
+    from sandbox_host.runtime.chains import BlockingChain, Chain
+    from sandbox_host.runtime.event_streams import BlockingEvents, EventStream
+    from sandbox_host.runtime.host import Call, Plugin, SandboxHost
+    from sandbox_host.runtime.streaming import BlockingStream, Stream
 
 __all__ = [
+    "BlockingCall",
+    "BlockingChain",
+    "BlockingEvents",
     "BlockingHost",
     "BlockingPlugin",
+    "BlockingStream",
+    "Call",
     "CallUsage",
     "Cause",
+    "Chain",
     "Downgrade",
+    "DurableEvent",
     "Event",
     "EventStream",
     "Guarantee",
@@ -60,10 +73,14 @@ __all__ = [
     "OperationUsage",
     "Permissions",
     "Plugin",
+    "Policy",
     "Receipt",
+    "RecordingOptions",
     "SandboxHost",
     "SandboxHostError",
     "State",
+    "Stream",
+    "SubscriptionInfo",
     "Usage",
     "errors",
 ]
@@ -75,13 +92,19 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "admission.history": ("Downgrade",),
+    "broker.durable": ("DurableEvent",),
+    "broker.policies": ("Policy", "SubscriptionInfo"),
     "config": ("HostConfig",),
     "model": (
         *("CallUsage", "Cause", "Event", "Guarantee", "Layer", "Limits", "Metered"),
         *("OperationLimits", "OperationUsage", "Permissions", "Receipt", "State", "Usage"),
     ),
-    "runtime.blocking": ("BlockingHost", "BlockingPlugin"),
-    "runtime.host": ("EventStream", "Plugin", "SandboxHost"),
+    "observe.recorder": ("RecordingOptions",),
+    "runtime.blocking": ("BlockingCall", "BlockingHost", "BlockingPlugin"),
+    "runtime.chains": ("BlockingChain", "Chain"),
+    "runtime.event_streams": ("BlockingEvents", "EventStream"),
+    "runtime.host": ("Call", "Plugin", "SandboxHost"),
+    "runtime.streaming": ("BlockingStream", "Stream"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

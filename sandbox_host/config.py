@@ -218,6 +218,13 @@ class HostConfig(BaseModel):  # noqa: PLW1641 - frozen, but what it holds has no
             goes first.
         max_outstanding_calls: per plugin; more are refused with `BackpressureError`.
         event_queue: events that may wait for one slow subscriber.
+        replay_events: the last events that are kept for subscribers that come late, 4 MiB at most.
+        durable_events: events that may wait for the acknowledgement of one durable subscription;
+            beyond these bounds nothing is published that it wants.
+        durable_bytes: of the data of those events.
+        durable_age_seconds: of the oldest of them.
+        require_event_store: open only with the store of durable events, which one host at a time
+            has; without it, the store is taken where it is there and free, and when it is used.
         health_check_interval: milliseconds between health checks (document A's unit).
         plugin_directory: where ``sandbox-host run`` discovers plugins, or None.
         performance_thresholds: document A's.
@@ -271,6 +278,15 @@ class HostConfig(BaseModel):  # noqa: PLW1641 - frozen, but what it holds has no
     dossiers_kept: int = Field(default=100, ge=1, le=10_000)
     max_outstanding_calls: int = Field(default=MAX_OUTSTANDING, ge=1, le=MAX_OUTSTANDING)
     event_queue: int = Field(default=256, ge=1, le=65_536)
+    replay_events: int = Field(default=256, ge=0, le=65_536)
+    durable_events: int = Field(default=100_000, ge=1, le=1_000_000)
+    durable_bytes: Annotated[int, _bytes("durable_bytes")] = Field(
+        default=256 * MIB, ge=MIB, le=2**40
+    )
+    durable_age_seconds: Annotated[float, _seconds("durable_age_seconds")] = Field(
+        default=7 * 86_400.0, gt=0, le=366 * 86_400
+    )
+    require_event_store: bool = False
     health_check_interval: float = Field(default=30_000.0, ge=10, le=86_400_000)
     plugin_directory: Path | None = None
     performance_thresholds: PerformanceThresholds = PerformanceThresholds()

@@ -305,6 +305,26 @@ class DeadlineExceededError(BudgetExceededError):
     code = "deadline"
 
 
+class CallCancelledError(PluginError):
+    """A call was cancelled, by who waited for it.
+
+    Attributes:
+        ended: True when its plugin was ended for it, because it went on all the same.
+    """
+
+    code = "cancelled"
+
+    def __init__(self, message: str, *, plugin: str, ended: bool = False, remedy: str = "") -> None:
+        super().__init__(message, plugin=plugin, remedy=remedy)
+        self.ended = ended
+
+
+class NotAStreamError(PluginError):
+    """An operation that returns a value was read as a stream, or one that yields was called."""
+
+    code = "not-a-stream"
+
+
 class ReentrantCallError(PluginError):
     """A service that a plugin waits for called the same plugin: neither would ever be answered."""
 
@@ -386,3 +406,88 @@ class HistoryError(SandboxHostError):
     """What the host remembers of admitted plugins cannot be read or written, or is missing."""
 
     code = "history"
+
+
+class RecordingError(SandboxHostError):
+    """A recording of a plugin cannot be made or read, or is not as a host wrote it."""
+
+    code = "recording"
+
+
+# -- events -----------------------------------------------------------------------------------
+
+
+class SubscriberTooSlowError(SandboxHostError):
+    """A subscription with the policy "disconnect" was closed: too much waited for its reader."""
+
+    code = "subscriber-too-slow"
+
+
+class EventStoreError(SandboxHostError):
+    """The store of durable events cannot be used; it is never begun afresh because of that."""
+
+    code = "event-store"
+
+
+class EventStoreInUseError(EventStoreError):
+    """Another host with this state directory has the store: it belongs to one at a time."""
+
+    code = "event-store-in-use"
+
+
+class EventStoreFullError(EventStoreError):
+    """An event was not published: a durable subscription can take no more before it acknowledges.
+
+    Attributes:
+        subscription: its name.
+    """
+
+    code = "event-store-full"
+
+    def __init__(self, message: str, *, subscription: str, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.subscription = subscription
+
+
+# -- finding plugins, and chains of them --------------------------------------------------------
+
+
+class NoSuchCapabilityError(SandboxHostError):
+    """No loaded plugin with that capability can be used now.
+
+    Attributes:
+        capability: what was looked for.
+        reasons: the plugins that have it, in load order, each with why it is not used.
+    """
+
+    code = "no-such-capability"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        capability: str,
+        reasons: tuple[tuple[str, str], ...] = (),
+        remedy: str = "",
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.capability = capability
+        self.reasons = reasons
+
+
+class KindMismatchError(PluginError):
+    """A plugin, or an operation in a chain, is of another kind than is needed there.
+
+    Attributes:
+        wanted: what is needed: "Model", "DataSource", "Pipeline", or "stream" within a chain.
+        found: what it is; "" for a plugin that is none of these, "value" for an operation.
+    """
+
+    code = "kind-mismatch"
+
+    def __init__(
+        self, message: str, *, plugin: str, wanted: str, found: str, remedy: str = ""
+    ) -> None:
+        super().__init__(message, plugin=plugin, remedy=remedy)
+        self.wanted = wanted
+        self.found = found

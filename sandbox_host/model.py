@@ -168,6 +168,7 @@ class Limits:
             of the plugin's own.
         data_bytes: the data directory in total, as allocated on disk.
         data_files: names in the data directory, directories included.
+        store_bytes: keys and values in its store.
         cpu_seconds_per_minute: CPU time in any 60 seconds, of operations and between them.
         cpu_weight: share of the CPU beside other plugins, from 1 to 10,000, where they compete
             for it; one of twice the weight gets twice the time.
@@ -187,6 +188,7 @@ class Limits:
     scratch_bytes: int = 64 * MIB
     data_bytes: int = 1024 * MIB
     data_files: int = 20_000
+    store_bytes: int = 16 * MIB
     cpu_seconds_per_minute: float = 120.0
     cpu_weight: int = 100
     messages_per_second: int = 2_000
@@ -226,7 +228,10 @@ class Permissions:
             handed over when it starts.
         native_code: it may bring shared objects and make code in memory. What native code can *do*
             is held by the same layers, with this permission or without.
-        services: names of the services that the embedding application offers, which it may call.
+        services: names of the services that it may ask for: the embedding application's, and those
+            of `HOST_SERVICES`.
+        calls: operations of other plugins that it may call, and patterns of them, such as
+            ``weather_source.read``; the other plugin has to export them.
         subprocess: it may start processes: forks of its own, and its interpreter.
         threads: it may start threads, as many as `Limits.threads` lets it.
     """
@@ -239,6 +244,7 @@ class Permissions:
     unix: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
+    calls: tuple[str, ...] = ()
     native_code: bool = False
     subprocess: bool = False
     threads: bool = False
@@ -262,6 +268,8 @@ class Manifest:
 
     Attributes:
         name: as its author wrote it; `identity` is what the host goes by.
+        concurrency: how many calls it works on at a time.
+        exports: operations that other plugins may call.
         limits: the limits that plugin.json names, by `Limits` field; others take the default.
         config_schema: schema of `config`, or None.
         enabled: ``config.enabled``; False means discovered and disabled.
@@ -280,8 +288,10 @@ class Manifest:
     config: MappingProxyType[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     config_schema: MappingProxyType[str, Any] | None = None
     events: tuple[str, ...] = ()
+    exports: tuple[str, ...] = ()
     limits: MappingProxyType[str, int | float] = field(default_factory=lambda: MappingProxyType({}))
     plugin_api: str = PLUGIN_API_VERSION
+    concurrency: int = 1
     enabled: bool = True
     notes: tuple[str, ...] = ()
 
@@ -306,6 +316,7 @@ class Cause(enum.StrEnum):
     MEMORY = "memory"
     CPU = "cpu"
     DEADLINE = "deadline"
+    CANCELLED = "cancelled"
     THREADS = "threads"
     DISK = "disk"
     NETWORK = "network"
@@ -332,6 +343,10 @@ HOST_EVENTS: Final = frozenset({"plugin_loaded", "plugin_unloaded"})
 """Event types that only the host may publish."""
 
 
+HOST_SERVICES: Final = frozenset({"store"})
+"""Services that every host has by itself, and no application offers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened. The host stamps source and time: nobody speaks for another.
@@ -339,7 +354,8 @@ class Event:
     Attributes:
         source: identity of the plugin that published it, or "host".
         timestamp: seconds since the epoch, UTC.
-        id: increases by one with every event of this host.
+        id: increases with every event of this host; what a durable subscription got keeps its id
+            over restarts, and shares it with none.
     """
 
     type: str

@@ -38,6 +38,8 @@ EVENT_TYPE: Final = re.compile(r"(?=.{1,64}\Z)[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z0
 EVENT_TYPE_TEXT: Final = 'an event type such as "data_processed" (letters, digits, "_" and ".")'
 _EVENT_PATTERN: Final = re.compile(r"[A-Za-z0-9_.*?]{1,64}")
 _SERVICE: Final = re.compile(r"(?=.{1,64}\Z)[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*")
+_CALL_PATTERN: Final = re.compile(r"[a-z0-9_*?]{1,128}\.[A-Za-z0-9_*?]{1,64}")
+_OPERATION: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 RESERVED_VARIABLES: Final[tuple[tuple[str, str], ...]] = (
     # What a library or an interpreter obeys could undo the lock-down from inside it.
@@ -143,6 +145,7 @@ LIMIT_KEYS: Final = (
     LimitKey("scratch", "scratch_bytes", "bytes", MIB // 16, _MAX_BYTES),
     LimitKey("data", "data_bytes", "bytes", 0, _MAX_BYTES),
     LimitKey("data_files", "data_files", "count", 0, 1_000_000),
+    LimitKey("store", "store_bytes", "bytes", 1_024, _MAX_BYTES),
     LimitKey("cpu_time_per_minute", "cpu_seconds_per_minute", "seconds", 0.001, _MAX_SECONDS),
     LimitKey("cpu_weight", "cpu_weight", "count", 1, 10_000),
     LimitKey("messages_per_second", "messages_per_second", "count", 1, 1_000_000),
@@ -226,6 +229,16 @@ def read_service(value: object, path: str) -> str:
     return read_match(value, path, _SERVICE, 'the name of a service such as "prices.latest"')
 
 
+def _read_call_pattern(value: object, path: str) -> str:
+    what = 'an operation of a plugin such as "weather_source.read", or a pattern of one'
+    return read_match(value, path, _CALL_PATTERN, what)
+
+
+def read_operation(value: object, path: str) -> str:
+    """Return `value` if it is the name of an operation, at most 64 characters."""
+    return read_match(value, path, _OPERATION, 'the name of an operation such as "read"')
+
+
 _LISTS: Final[Mapping[str, Callable[[object, str], str]]] = {
     "publish": _read_event_pattern,
     "subscribe": _read_event_pattern,
@@ -235,6 +248,7 @@ _LISTS: Final[Mapping[str, Callable[[object, str], str]]] = {
     "unix": _read_path,
     "env": _read_variable,
     "services": read_service,
+    "calls": _read_call_pattern,
 }
 _FLAGS: Final = ("native_code", "subprocess", "threads")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import compileall
 import functools
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +18,9 @@ from sandbox_host.errors import ConfinementError
 from sandbox_host.model import LayerReport, LayerStatus
 from sandbox_host.runtime.offers import machine_offers
 from sandbox_host.runtime.workspace import remove_tree
-from tests.support.host import Load, Workshop
+from tests.support import ordinary_user
+from tests.support.host import Load, Workshop, nothing_left_in
+from tests.support.thrift import be_thrifty, spread
 
 REQUIRED = "SANDBOX_HOST_REQUIRED_LAYERS"
 """Layers that the machine must have, by name, or "all": a test that lacks one fails, not skips."""
@@ -25,6 +29,8 @@ REQUIRED = "SANDBOX_HOST_REQUIRED_LAYERS"
 # How long an example takes says something about the machine, which may be busy.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+
+be_thrifty()
 
 
 @functools.cache
@@ -41,6 +47,13 @@ def _missing(wanted: frozenset[Layer]) -> list[Layer]:
     return sorted(wanted - active - {Layer.WATCHDOG})
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Leave byte code for the processes that tests start: pytest's own is for itself alone."""
+    if not (sys.dont_write_bytecode or hasattr(session.config, "workerinput")):
+        for package in ("sandbox_host", "plugin_sdk", "tests/support"):
+            compileall.compile_dir(session.config.rootpath / package, quiet=2)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip, or fail, a test whose layers of confinement this machine does not offer."""
     marker = item.get_closest_marker("needs")
@@ -54,6 +67,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if "all" in required or set(missing) & set(required):
         pytest.fail(f"{text}, which {REQUIRED} demands", pytrace=False)
     pytest.skip(text)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    spread(tmp_path_factory.getbasetemp())
+    yield
+    ordinary_user.remove_copies()
 
 
 @pytest.fixture
@@ -82,3 +102,26 @@ def long_grace(monkeypatch: pytest.MonkeyPatch) -> None:
 def load(workshop: Workshop, host: BlockingHost) -> Load:
     """Write, sign and load a plugin from the source of its ``main.py``: `Workshop.write`."""
     return workshop.loader(host)
+
+
+# -- for tests that look at a plugin, and leave its host as it was ------------------------------
+
+
+@pytest.fixture(scope="module")
+def shared_workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """Where the tests of a module write the plugins that they load in the same host."""
+    return Workshop(tmp_path_factory.mktemp("shared"))
+
+
+@pytest.fixture(scope="module")
+def shared_host(shared_workshop: Workshop) -> Iterator[BlockingHost]:
+    """A blocking host that the tests of a module share: a test of its own takes longer to open."""
+    with SandboxHost.blocking(shared_workshop.config()) as opened:
+        yield opened
+
+
+@pytest.fixture
+def shared_load(shared_workshop: Workshop, shared_host: BlockingHost) -> Iterator[Load]:
+    """As `load`, in the shared host; a test leaves no plugin and no data there."""
+    with nothing_left_in(shared_host, shared_workshop):
+        yield shared_workshop.loader(shared_host)

@@ -105,10 +105,34 @@ def run(in_fd: int, out_fd: int, trace_fd: int, parent: int) -> int:
     if plugin is None:
         return EXIT_NOT_LOADED
     # 7. Serve.
+    _serve(channel, plugin, faults, recorder, order.concurrency)
+    return EXIT_OK
+
+
+def _serve(
+    channel: ChildChannel,
+    plugin: LoadedPlugin,
+    faults: Faults,
+    recorder: Recorder | None,
+    concurrency: int,
+) -> None:
+    from plugin_sdk.child.interface import is_async
+    from plugin_sdk.child.running import Runner
+
+    functions = [*plugin.interface.operations.values()]
+    functions += [one for handlers in plugin.interface.handlers.values() for one in handlers]
+    if any(map(is_async, functions)):
+        # Now, because a deadline that ended the import of asyncio in a call would leave half of it.
+        __import__("plugin_sdk.child.tasks")
+    runner = Runner(channel, plugin, faults, recorder)
+    if concurrency > 1:
+        from plugin_sdk.child.concurrent import ConcurrentLoop
+
+        ConcurrentLoop(channel, runner, faults, concurrency).run()
+        return
     from plugin_sdk.child.loop import Loop
 
-    Loop(channel, plugin, faults, recorder).run()
-    return EXIT_OK
+    Loop(channel, runner, faults).run()
 
 
 def _confine(channel: ChildChannel, parent: int) -> bool:
@@ -172,13 +196,16 @@ def _recorder(order: LoadOrder) -> Recorder:
 def _load(channel: ChildChannel, order: LoadOrder, faults: Faults) -> LoadedPlugin | None:
     from plugin_sdk.child.interface import LoadError
     from plugin_sdk.child.loader import load
+    from plugin_sdk.child.logging_bridge import entry_sender, install_bridge
 
     def publish(event_type: str, data: bytes) -> None:
         channel.send(Publish(event_type, payload=data))
 
     sys.argv[:] = [order.identity]
+    log = entry_sender(channel.send)
+    install_bridge(log)
     try:
-        plugin = load(order, publish, channel.ask)
+        plugin = load(order, publish, channel.ask, log, channel.progress)
         ready = pack(plugin.ready_payload())
     except LoadError as error:
         failure = (error.code, _details(error, faults))

@@ -71,7 +71,7 @@ class Interface:
         """Add an operation, unless it is there already.
 
         Raises:
-            LoadError: another one has the same name, or it is ``async``, or a hook's name.
+            LoadError: another one has the same name, or it is a hook's name.
         """
         if name in {"init_plugin", "cleanup"}:
             text = f"{name}() is called by the host itself and cannot be an operation; rename it"
@@ -85,7 +85,6 @@ class Interface:
                 'Rename one, or give it another name with @operation("...").'
             )
             raise LoadError("interface", text)
-        _refuse_async(name, function)
         self.operations[name] = function
         self.operation_kinds[name] = kind
 
@@ -93,7 +92,7 @@ class Interface:
         """Add a handler for each event type it is marked with.
 
         Raises:
-            LoadError: a type is not in plugin.json, or it is ``async``.
+            LoadError: a type is not in plugin.json.
         """
         for event_type in getattr(function, HANDLES):
             if event_type not in events:
@@ -102,7 +101,6 @@ class Interface:
                     f'not list. Add it: "events": ["{event_type}"], and sign the plugin again.'
                 )
                 raise LoadError("interface", text)
-            _refuse_async(_where(function), function)
             handlers = self.handlers.setdefault(event_type, [])
             if not any(_same(function, present) for present in handlers):
                 handlers.append(function)
@@ -302,12 +300,17 @@ def _same(one: Operation, other: Operation) -> bool:
     return one is other
 
 
-def _refuse_async(name: str, function: Operation) -> None:
+def is_async(function: Operation) -> bool:
+    """Tell whether a function is ``async def``, with or without ``yield``."""
     code = getattr(getattr(function, "__func__", function), "__code__", None)
-    if getattr(code, "co_flags", 0) & _ASYNC:
+    return bool(getattr(code, "co_flags", 0) & _ASYNC)
+
+
+def _refuse_async(name: str, hook: Operation) -> None:
+    if is_async(hook):
         text = (
-            f"{name} is `async def`, which this version does not run. Make it a plain `def`; "
-            "asyncio.run() inside it works."
+            f"{name} is `async def`; operations and handlers may be, the hooks are called before "
+            "and after them. Make it a plain `def`; asyncio.run() inside it works."
         )
         raise LoadError("interface", text)
 

@@ -9,7 +9,7 @@ from importlib.machinery import ModuleSpec, SourceFileLoader
 from plugin_sdk.child.faults import text_of
 from plugin_sdk.child.interface import LoadError, find_hooks, find_interface
 from plugin_sdk.context import Context, install_context
-from plugin_sdk.wire.codec import pack
+from plugin_sdk.wire.codec import pack, unpack
 from plugin_sdk.wire.errors import PayloadError
 from plugin_sdk.wire.limits import METADATA
 
@@ -135,6 +135,8 @@ def load(
     order: LoadOrder,
     send: Callable[[str, bytes], None],
     ask: Callable[[str, bytes], Answer | None] | None = None,
+    log: Callable[[int, str, str], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> LoadedPlugin:
     """Import and initialise the plugin.
 
@@ -142,6 +144,8 @@ def load(
         order: what to load.
         send: publishes an event, given its type and packed data.
         ask: has a service done, given its name and packed arguments.
+        log: takes an entry for the log: level, logger, text.
+        progress: says how much of the current call is done.
 
     Raises:
         LoadError: it cannot be imported, breaks a rule of the interface, or refuses to start.
@@ -157,6 +161,9 @@ def load(
             send=send,
             services=frozenset(order.services),
             ask=ask,
+            calls=frozenset(order.granted.get("calls", ())),
+            log=log,
+            progress=progress,
         )
     )
     # 2. The package, and its main if it has one.
@@ -237,11 +244,12 @@ def _metadata(get_metadata: Operation) -> dict[str, Any]:
         text = f"get_metadata() returned {_shown(answer)}; it must return a dict."
         raise LoadError("metadata", text)
     try:
-        pack(answer, METADATA)
+        # As the host takes it, without arrays; and whatever becomes of the dict from now on.
+        carried: dict[str, Any] = unpack(pack(answer, METADATA), METADATA)
     except PayloadError as error:
         text = f"get_metadata() returned a dict that cannot be sent: {error}"
         raise LoadError("metadata", text) from None
-    return answer
+    return carried
 
 
 def _shown(value: object) -> str:

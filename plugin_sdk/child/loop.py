@@ -1,93 +1,52 @@
-"""Answers the host's messages, one at a time, until it says stop or is gone."""
+"""Answers the host's messages, one at a time, until it says stop or is gone.
+
+Operations run in the main thread, where a signal can end them: the host sends one when a deadline
+has passed, and when nobody waits for a call any more. `concurrent` is for plugins that work on
+several calls at a time.
+"""
 
 from __future__ import annotations
 
+from _thread import get_ident
 from time import monotonic_ns
 
-from plugin_sdk.child.faults import EXCEPTION, MEMORY, Faults, head, raised_by_the_call
 from plugin_sdk.child.io import flush_output
-from plugin_sdk.errors import DeadlinePassed
-from plugin_sdk.events import Event
-from plugin_sdk.wire.codec import pack, unpack
-from plugin_sdk.wire.errors import PayloadError, PayloadTooLargeError
-from plugin_sdk.wire.limits import MAX_NAME_BYTES
-from plugin_sdk.wire.messages import (
-    Call,
-    Deliver,
-    Failure,
-    Handled,
-    Result,
-    Stop,
-    Stopped,
-)
+from plugin_sdk.child.running import Prepared, Runner
+from plugin_sdk.wire.messages import Call, Deliver, Stop, Stopped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
+    from collections.abc import Coroutine
     from typing import Any
 
-    from plugin_sdk.child.interface import Operation
+    from plugin_sdk.child.calls import CallState
+    from plugin_sdk.child.faults import Faults
     from plugin_sdk.child.io import ChildChannel
-    from plugin_sdk.child.loader import LoadedPlugin
-    from plugin_sdk.child.record import Recorder
+    from plugin_sdk.child.tasks import Tasks
     from plugin_sdk.wire.message import Message
 else:
     import _signal as signal  # the half in C: the other half imports enum, which is slow
 
-# Codes of `Failure`, beside those of `faults`.
-DEADLINE_PASSED = "deadline-passed"
-INTERRUPTED = "interrupted"
-NO_SUCH_OPERATION = "no-such-operation"
-BAD_ARGUMENTS = "bad-arguments"
-NOT_SERIALIZABLE = "not-serializable"
-MESSAGE_TOO_LARGE = "message-too-large"
-
-# Failures of handlers that are told for one event.
-_MAX_HANDLER_ERRORS = 8
-
-_MAX_LISTED_OPERATIONS = 20
-
-_NOTHING = object()
-
 
 class Loop:
-    """Runs one plugin's operations and handlers.
+    """Serves one plugin. Made and run in the main thread.
 
     Args:
         channel: where messages come from and answers go.
-        plugin: what was loaded.
-        faults: describes what the plugin raises.
-        recorder: knows what a trial used; None where it is none.
+        runner: runs what is asked for.
+        faults: is given its reserve of memory back before each message.
     """
 
-    def __init__(
-        self,
-        channel: ChildChannel,
-        plugin: LoadedPlugin,
-        faults: Faults,
-        recorder: Recorder | None = None,
-    ) -> None:
+    def __init__(self, channel: ChildChannel, runner: Runner, faults: Faults) -> None:
         self._channel = channel
-        self._operations = plugin.interface.operations
-        self._handlers = plugin.interface.handlers
-        self._cleanup = plugin.hooks.get("cleanup")
+        self._runner = runner
         self._faults = faults
-        self._recorder = recorder
-        self._deadline_ns = 0
-        signal.signal(signal.SIGUSR2, lambda _number, _frame: self._late())
-
-    def _late(self) -> None:
-        """The host says that the operation's deadline has passed. Trust the clock, not the signal.
-
-        It may come when the operation has just ended, and the next one must not pay for it.
-        """
-        if 0 < self._deadline_ns <= monotonic_ns():
-            if self._channel.sending:
-                self._channel.postpone(self._late)
-                return
-            self._deadline_ns = 0
-            text = "the operation's deadline has passed"
-            raise DeadlinePassed(text)
+        self._current: CallState | None = None
+        self._tasks: Tasks | None = None
+        self._thread = get_ident()
+        channel.on_cancel = self._cancel
+        signal.signal(signal.SIGUSR2, lambda _number, _frame: self._signalled())
 
     def run(self) -> None:
         """Serve until `Stop` is answered or the host closes its end.
@@ -101,9 +60,9 @@ class Loop:
             if isinstance(message, Call):
                 answer: Message = self._call(message)
             elif isinstance(message, Deliver):
-                answer = self._deliver(message)
+                answer = self._runner.deliver(message, self._await)
             elif isinstance(message, Stop):
-                answer = self._stop()
+                answer = self._runner.stop()
             else:
                 continue  # nothing else reaches a running plugin; the connection sees to it
             # A finished call must not be kept alive by its message until the next one comes.
@@ -114,148 +73,57 @@ class Loop:
                 return
 
     def _call(self, call: Call) -> Message:
-        if call.deadline_ns and monotonic_ns() > call.deadline_ns:
-            return _failure(call, DEADLINE_PASSED, "the deadline had passed before the call ran")
-        operation = self._operations.get(call.operation)
-        if operation is None:
-            return _failure(call, NO_SUCH_OPERATION, self._unknown(call.operation))
-        arguments = _NOTHING
+        prepared = self._runner.prepare(call)
+        if not isinstance(prepared, Prepared):
+            return prepared
+        self._current = prepared.state
         try:
-            arguments = unpack(call.payload)
-        except PayloadError as error:
-            return _failure(call, BAD_ARGUMENTS, f"the arguments cannot be read: {error}")
-        except MemoryError as error:
-            return self._raised(call, error)
-        call.payload = b""
-        if not _is_arguments(arguments):
-            return _failure(call, BAD_ARGUMENTS, "the payload of a call is [list, dict]")
-        try:
+            return self._runner.run(prepared, self._await)
+        finally:
+            self._current = None
+
+    def _await(self, call: CallState | None, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        if self._tasks is None:
+            # A plain function that returns one: the host's signals mean nothing meanwhile, and
+            # are sent again.
+            at_work, self._current = self._current, None
             try:
-                return self._run(call, operation, arguments)
+                from plugin_sdk.child.tasks import Tasks
+
+                self._tasks = Tasks(self._channel)
             finally:
-                self._deadline_ns = 0
-        except DeadlinePassed as error:
-            # It came while the answer was being made; it cannot come again.
-            return self._raised(call, error)
+                self._current = at_work
+        return self._tasks.run(call, coroutine)
 
-    def _run(self, call: Call, operation: Operation, arguments: Any) -> Message:
-        value = _NOTHING
-        try:
-            self._deadline_ns = call.deadline_ns
-            value = operation(*arguments[0], **arguments[1])
-            self._deadline_ns = 0  # what is done is done: it may take its time to be sent
-            arguments.clear()
-            return Result(call.id, payload=pack(value))
-        except PayloadTooLargeError as error:
-            if value is not _NOTHING:
-                text = f"the result of {call.operation} cannot be sent: {error}"
-                return _failure(call, MESSAGE_TOO_LARGE, text)
-            return self._raised(call, error)
-        except PayloadError as error:
-            if value is not _NOTHING:
-                text = f"the result of {call.operation} cannot be sent: {error}"
-                return _failure(call, NOT_SERIALIZABLE, text)
-            return self._raised(call, error)
-        except BaseException as error:  # noqa: BLE001 - sys.exit() in an operation ends nothing
-            # What is held here may be what used up the memory.
-            value = None
-            arguments.clear()
-            return self._raised(call, error, operation)
+    # -- what ends an operation -------------------------------------------------------------
 
-    def _raised(
-        self, call: Call, error: BaseException, operation: Operation | None = None
-    ) -> Message:
-        code, details = self._faults.describe(error)
-        if code == MEMORY and not details["place"] and operation is not None:
-            # There was no memory for a traceback either.
-            details["place"] = self._faults.place_of(operation)
-        if code == EXCEPTION and isinstance(error, TypeError) and raised_by_the_call(error):
-            code = BAD_ARGUMENTS
-        elif isinstance(error, DeadlinePassed):
-            code = INTERRUPTED
-        return Failure(call.id, code, payload=pack(details))
+    def _signalled(self) -> None:
+        """The host says that the operation is to end. Trust the clock and its word, not the signal.
 
-    def _unknown(self, name: str) -> str:
-        """Say which operations there are, those that look like ``name`` first."""
-        wanted = name.lower().replace("_", "")
+        It may come when the operation has just ended, and the next one must not pay for it.
+        """
+        if self._channel.sending:
+            self._channel.postpone(self._signalled)
+            return
+        call = self._current
+        if call is None or not call.active:
+            return
+        self._channel.look()  # the host's word may be in the pipe still
+        if call.cancelled or call.is_late(monotonic_ns()):
+            self._end(call)
 
-        def distance(offered: str) -> tuple[bool, str]:
-            plain = offered.lower().replace("_", "")
-            near = plain in wanted or wanted in plain or set(plain) == set(wanted)
-            return not near, offered
-
-        names = sorted(self._operations, key=distance)
-        listed = ", ".join(names[:_MAX_LISTED_OPERATIONS])
-        if len(names) > _MAX_LISTED_OPERATIONS:
-            listed += f" and {len(names) - _MAX_LISTED_OPERATIONS} more"
-        return f'there is no operation "{name}"; the plugin offers: {listed}'
-
-    def _deliver(self, deliver: Deliver) -> Message:
-        """Run every handler of the event; one that fails does not stop the others."""
-        errors: list[dict[str, Any]] = []
-        try:
-            event = _event(deliver, unpack(deliver.payload))
-        except (PayloadError, MemoryError) as error:
-            errors.append(self._faults.describe(error)[1])
+    def _cancel(self, call: CallState) -> None:
+        """Somebody read that a call is to end; one that has not begun is seen to at its turn."""
+        if call is not self._current:
+            return
+        if get_ident() == self._thread:
+            self._end(call)
         else:
-            for handler in self._handlers.get(deliver.event_type, ()):
-                try:
-                    handler(event)
-                except BaseException as error:  # noqa: BLE001 - as in _run
-                    if len(errors) < _MAX_HANDLER_ERRORS:
-                        errors.append({"handler": _name(handler), **self._told(error)})
-        return Handled(deliver.id, not errors, payload=pack({"errors": errors}))
+            signal.pthread_kill(self._thread, signal.SIGUSR2)
 
-    def _told(self, error: BaseException) -> dict[str, Any]:
-        code, details = self._faults.describe(error)
-        return {"code": code, **details}
-
-    def _stop(self) -> Message:
-        """Run ``cleanup()``; a plugin that has none is clean."""
-        problem: dict[str, Any] | None = None
-        if self._cleanup is not None:
-            try:
-                answer = self._cleanup()
-                if answer is not True:
-                    shown = (
-                        "False" if answer is False else f"a value of type {type(answer).__name__}"
-                    )
-                    text = f"cleanup() returned {shown}; it returns True when all is cleaned up"
-                    problem = {"message": text}
-            except BaseException as error:  # noqa: BLE001 - as in _run
-                problem = self._told(error)
-        told: dict[str, Any] = {"ok": problem is None, "error": problem}
-        if self._recorder is not None:
-            told["observed"] = self._recorder.report()
-        return Stopped(payload=pack(told))
-
-
-def _is_arguments(value: Any) -> bool:
-    match value:
-        case [list(), dict()]:
-            return True
-        case _:
-            return False
-
-
-def _event(deliver: Deliver, payload: Any) -> Event:
-    if not isinstance(payload, dict):
-        text = "the payload of an event is a dict"
-        raise PayloadError(text)
-    return Event(
-        deliver.event_type,
-        payload.get("data"),
-        payload.get("timestamp", 0.0),
-        payload.get("source", "host"),
-        payload.get("id", 0),
-    )
-
-
-def _failure(call: Call, code: str, message: str) -> Message:
-    details = {"type": "", "message": message, "traceback": "", "place": ""}
-    return Failure(call.id, code, payload=pack(details))
-
-
-def _name(function: Operation) -> str:
-    name = getattr(function, "__qualname__", "")
-    return head(name, MAX_NAME_BYTES) if isinstance(name, str) else ""
+    def _end(self, call: CallState) -> None:
+        if call.interrupted or not call.active:
+            return
+        call.interrupted = True
+        if self._tasks is None or not self._tasks.cancel(call):
+            raise call.reason()

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _MOST_DESCRIPTORS = 1 << 20
 _PARKING = 32
-_CHILDREN_NEED = ("confine", "faults", "interface", "loader", "loop")
+_CHILDREN_NEED = ("confine", "faults", "interface", "loader", "loop", "running")
 
 
 def serve(control: socket.socket, sdk_dir: str) -> NoReturn:

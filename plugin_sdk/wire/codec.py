@@ -1,8 +1,9 @@
 """Values as msgpack, and back under limits that are checked *before* anything is allocated.
 
 `pack` takes what an operation takes and returns. `unpack` accepts only what `pack` produces:
-None, bool, int (64 bits), float, str, bytes, list, and dict with distinct str keys. Extension types
-(timestamps included) are refused: their decoding was seen to raise OverflowError.
+None, bool, int (64 bits), float, str, bytes, list, dict with distinct str keys, and arrays of
+numbers (`arrays`). All other extension types are refused, timestamps included: their decoding was
+seen to raise OverflowError.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import struct
 
 import msgpack
 
+from plugin_sdk.wire import arrays
 from plugin_sdk.wire.errors import PayloadError, PayloadTooLargeError
 from plugin_sdk.wire.limits import VALUE
+from plugin_sdk.wire.pieces import LARGE_BYTES, pieces_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,79 +37,31 @@ for _first in range(4):
 
 _U8, _U16, _U32 = struct.Struct(">B"), struct.Struct(">H"), struct.Struct(">I")
 _SIZED = {0xC4: _U8, 0xC5: _U16, 0xC6: _U32, 0xD9: _U8, 0xDA: _U16, 0xDB: _U32}
+# The smallest array has a body of 16 bytes; with fewer there is a first byte for each length.
+_EXTENSIONS = {0xC7: _U8, 0xC8: _U16, 0xC9: _U32, 0xD8: None}
+_ARRAY = bytes([arrays.CODE])
 _COUNTED = {0xDC: (_U16, 1), 0xDD: (_U32, 1), 0xDE: (_U16, 2), 0xDF: (_U32, 2)}
 _FIRST_OF_FIXED_ARRAYS, _FIRST_AFTER_FIXED_ARRAYS = 0x90, 0xA0
 
-
-# What the packer would carry and no reader accepts; an ExtType is a tuple, too.
-_EXTENSIONS = (msgpack.ExtType, msgpack.Timestamp)
-_LOOKED_AT = (dict, list, tuple, msgpack.Timestamp)
-
-
-def _plain(value: Any) -> Any:
-    """Turn what knows how to become plain (numpy arrays and scalars do) into plain values."""
-    to_list = getattr(value, "tolist", None)
-    if callable(to_list):
-        return to_list()
-    if isinstance(value, int):
-        text = "cannot carry an int outside -2**63 to 2**64 - 1"
-    else:
-        known = "None, bool, int, float, str, bytes, list, dict"
-        text = f"cannot carry a {type(value).__name__}; use {known}"
-    raise PayloadError(text)
-
-
-def _check_keys(value: Any, most: int, depth: int = 0) -> None:
-    """Refuse non-str keys and deep nesting at the sender, where the line of code is known."""
-    if depth > most:
-        text = f"cannot carry a value nested deeper than {most} levels"
-        raise PayloadError(text)
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                text = f"cannot carry a dict with the key {key!r:.80}; keys must be str"
-                raise PayloadError(text)
-            if isinstance(item, _LOOKED_AT):
-                _check_keys(item, most, depth + 1)
-    elif isinstance(value, _EXTENSIONS):
-        text = f"cannot carry a {type(value).__name__}: extension types are not allowed"
-        raise PayloadError(text)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            if isinstance(item, _LOOKED_AT):
-                _check_keys(item, most, depth + 1)
+_BYTES_PER_STEP = 256
+"""Of a large payload: to count its bytes takes about as long as one step of a scan for so many."""
 
 
 def pack(value: Any, bounds: Bounds = VALUE) -> bytes:
     """Return ``value`` as msgpack bytes that `unpack` accepts under the same bounds.
 
+    What is large in it is copied once; an array that does not lie in memory in C order, twice.
+
     Raises:
         PayloadError: the value has a type, key or depth that the wire does not carry.
         PayloadTooLargeError: the result exceeds one of the bounds.
     """
-    converted = False
-
-    def plain(item: Any) -> Any:
-        nonlocal converted
-        converted = True
-        result = _plain(item)
-        _check_keys(result, bounds.depth)
-        return result
-
-    _check_keys(value, bounds.depth)
-    try:
-        data = msgpack.packb(value, default=plain, use_bin_type=True)
-    except PayloadError:
-        raise
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        text = f"cannot carry this value: {error}"
-        raise PayloadError(text) from None
-    if len(data) > bounds.max_bytes:
-        text = f"value of {len(data)} bytes; at most {bounds.max_bytes} can be carried at once"
-        raise PayloadTooLargeError(text, size=len(data), limit=bounds.max_bytes)
-    if converted or len(data) > bounds.elements or _openings(data) > bounds.containers:
+    pieces, is_plain = pieces_of(value, bounds)
+    data = b"".join(pieces)  # one alone as it is
+    # The packer's own output has no extension, and its nesting was looked at.
+    if not is_plain or len(data) > bounds.elements or _openings(data) > bounds.containers:
         _scan(data, bounds)
-    return bytes(data)
+    return data
 
 
 def unpack(data: bytes, bounds: Bounds = VALUE) -> Any:
@@ -123,7 +78,12 @@ def unpack(data: bytes, bounds: Bounds = VALUE) -> Any:
         _scan(data, bounds)
     try:
         return msgpack.unpackb(
-            data, raw=False, use_list=True, strict_map_key=True, object_pairs_hook=_distinct
+            data,
+            raw=False,
+            use_list=True,
+            strict_map_key=True,
+            object_pairs_hook=_distinct,
+            ext_hook=_array,
         )
     except PayloadError:
         raise
@@ -145,12 +105,21 @@ def _distinct(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
     return result
 
 
+def _array(code: int, body: bytes) -> Any:
+    if code != arrays.CODE:  # the scan saw to it
+        text = f"payload has an extension of type {code}"
+        raise PayloadError(text)
+    return arrays.read_array(body)
+
+
 def _looks_suspicious(data: bytes, bounds: Bounds) -> bool:
     """Tell whether ``data`` might break a limit, at the speed of C.
 
     A payload with a handful of bytes that could open a container needs no scan, and most small
     messages are of that kind. An element takes at least one byte, so few bytes are few elements.
     """
+    if len(data) >= LARGE_BYTES and _scan(data, bounds, give_up=len(data) // _BYTES_PER_STEP):
+        return False
     if len(data) > bounds.elements or len(data.translate(None, _FORBIDDEN)) != len(data):
         return True
     return _openings(data) > min(bounds.depth, bounds.containers)
@@ -161,9 +130,14 @@ def _openings(data: bytes) -> int:
     return len(data) - len(data.translate(None, _CONTAINERS))
 
 
-def _scan(data: bytes, bounds: Bounds) -> None:
-    """Walk the payload without building it, counting elements, containers and depth."""
+def _scan(data: bytes, bounds: Bounds, give_up: int = 2**32) -> bool:
+    """Walk the payload without building it, counting elements, containers and depth.
+
+    Returns:
+        Whether all of it was walked: it has not more than ``give_up`` elements.
+    """
     position, end, elements, containers = 0, len(data), 0, 0
+    announced = 1  # elements, by what the containers say that they hold, to come ones included
     open_items = [1]  # items still to come, per open container; the payload itself at the bottom
     while open_items:
         if not open_items[-1]:
@@ -171,6 +145,8 @@ def _scan(data: bytes, bounds: Bounds) -> None:
             continue
         open_items[-1] -= 1
         elements += 1
+        if elements > give_up:
+            return False
         if position >= end:
             raise PayloadError(_TRUNCATED)
         first = data[position]
@@ -182,16 +158,21 @@ def _scan(data: bytes, bounds: Bounds) -> None:
         position, items = _open(first, data, position)
         if items is None:
             continue
+        if first in _EXTENSIONS and not bounds.arrays:
+            text = "payload has an array where none is allowed"
+            raise PayloadError(text)
         containers += 1
         open_items.append(items)
         _check("containers", containers, bounds.containers)
         _check("levels of nesting", len(open_items) - 2, bounds.depth)
-        _check("elements", elements + items, bounds.elements)
+        announced += items
+        _check("elements", announced, bounds.elements)
         if items > end - position:
             raise PayloadError(_TRUNCATED)
     if position != end:
         text = "payload has bytes after its value, or is truncated"
         raise PayloadError(text)
+    return True
 
 
 _TRUNCATED = "payload is truncated"
@@ -209,8 +190,20 @@ def _open(first: int, data: bytes, position: int) -> tuple[int, int | None]:
         return position, first & 0x0F
     if first < _FIRST_OF_FIXED_ARRAYS:
         return position, 2 * (first & 0x0F)
-    text = f"payload has an extension type (byte 0x{first:02x}); none is allowed"
+    if first in _EXTENSIONS:
+        # An array counts as a list without items: it takes as much memory beside its bytes.
+        return _end_of_array(_EXTENSIONS[first], data, position), 0
+    text = f"payload has an extension type (byte 0x{first:02x}) that is not allowed"
     raise PayloadError(text)
+
+
+def _end_of_array(size: struct.Struct | None, data: bytes, position: int) -> int:
+    length = 16 if size is None else _read(size, data, position)
+    position += 0 if size is None else size.size
+    if data[position : position + 1] != _ARRAY:
+        text = "payload has an extension type that is not allowed"
+        raise PayloadError(text)
+    return position + 1 + length
 
 
 def _read(size: struct.Struct, data: bytes, position: int) -> int:

@@ -102,11 +102,11 @@ class Connection:
 
     def may_yield(self, call: int, size: int) -> bool:
         """Tell whether the next item of what a call returns may be sent, at so many bytes."""
-        return self._windows.of(call, RETURNED).has_room(size)
+        return self._windows.have_room(call, RETURNED, size)
 
     def may_feed(self, call: int, stream: int, size: int) -> bool:
         """Tell whether the next item of a stream may be fed to a call, at so many bytes."""
-        return self._windows.of(call, stream).has_room(size)
+        return self._windows.have_room(call, stream, size)
 
     def receive_data(self, data: bytes) -> None:
         """Take what was read from the pipe; complete messages appear in `events_received`.
@@ -126,12 +126,13 @@ class Connection:
                 message = parse_message(*frame)
                 if self._accept(message):
                     self._received.append(message)
+            # However the bytes were cut: what follows the end is a fault in this read or a later.
+            if self.state == CLOSED and self._reader.pending_bytes:
+                raise RemoteProtocolError(_AFTER_THE_END)
         except RemoteProtocolError:
             self.state = CLOSED
+            self._reader.clear()
             raise
-        # However the bytes were cut: what follows the end is a fault in the same read or a later.
-        if self.state == CLOSED and self._reader.pending_bytes:
-            raise RemoteProtocolError(_AFTER_THE_END)
 
     def receive_eof(self) -> None:
         """The peer closed its end.

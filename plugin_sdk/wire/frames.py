@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import struct
+from io import BytesIO
 
 from plugin_sdk.wire.errors import LocalProtocolError, RemoteProtocolError
 from plugin_sdk.wire.limits import MAX_HEADER_BYTES, PREFIX_BYTES
 
 _PREFIX = struct.Struct(">II")
+_LARGE_BYTES = 4 * 1024
+"""Of a payload. An incomplete frame that is smaller is copied with each chunk that
+comes: so many bytes at most, which costs less than the system call that read the chunk."""
 
 
 def build_frame(header: bytes, payload: bytes, max_payload_bytes: int) -> bytes:
@@ -25,8 +29,10 @@ def build_frame(header: bytes, payload: bytes, max_payload_bytes: int) -> bytes:
 class FrameReader:
     """Cuts a byte stream into frames.
 
-    Both lengths are checked as soon as the eight bytes of the prefix are there, so the buffer
-    never holds more than one frame of legal size and one chunk of what was read after it.
+    Both lengths are checked as soon as the eight bytes of the prefix are there. What is held is
+    never more than one frame of legal size (and an eighth of it, set aside) and one chunk of what
+    was read after it. Small frames are cut out of the chunk that they came in; a large payload is
+    gathered as it comes, and handed out without another copy.
 
     Args:
         max_payload_bytes: limit of one payload, in bytes.
@@ -34,17 +40,32 @@ class FrameReader:
 
     def __init__(self, max_payload_bytes: int) -> None:
         self._max_payload_bytes = max_payload_bytes
-        self._buffer = bytearray()
+        self._buffer = b""
         self._start = 0
+        # Of a large payload that is on its way:
+        self._header: bytes | None = None
+        self._payload = BytesIO()
+        self._missing = 0
 
     def feed(self, data: bytes) -> None:
-        """Append what was read."""
-        self._buffer += data
+        """Take what was read."""
+        data = bytes(data)  # itself, where it is that
+        if self._missing:
+            if len(data) <= self._missing:
+                self._keep(data)
+                return
+            first, data = data[: self._missing], data[self._missing :]
+            self._keep(first)
+        rest = self._buffer[self._start :]
+        self._buffer, self._start = rest + data, 0
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes held that belong to no complete frame yet."""
-        return len(self._buffer) - self._start
+        """Bytes held that belong to no complete frame yet, or were not asked for yet."""
+        held = len(self._buffer) - self._start
+        if self._header is not None:
+            held += PREFIX_BYTES + len(self._header) + self._payload.tell()
+        return held
 
     def next_frame(self) -> tuple[bytes, bytes] | None:
         """Return the next ``(header, payload)``, or None until more bytes are fed.
@@ -52,6 +73,8 @@ class FrameReader:
         Raises:
             RemoteProtocolError: a length is zero or above its limit.
         """
+        if self._header is not None:
+            return None if self._missing else self._gathered()
         buffer, start = self._buffer, self._start
         available = len(buffer) - start
         if available < PREFIX_BYTES:
@@ -64,18 +87,35 @@ class FrameReader:
         if payload_size > self._max_payload_bytes:
             text = f"payload of {payload_size} bytes; {self._max_payload_bytes} are allowed"
             raise RemoteProtocolError(text)
-        if available < PREFIX_BYTES + header_size + payload_size:
-            self._compact()
-            return None
         middle = start + PREFIX_BYTES + header_size
         end = middle + payload_size
-        header = bytes(buffer[start + PREFIX_BYTES : middle])
-        payload = bytes(memoryview(buffer)[middle:end])
-        self._start = end
-        return header, payload
+        if end <= len(buffer):
+            self._start = end
+            return buffer[start + PREFIX_BYTES : middle], buffer[middle:end]
+        if payload_size >= _LARGE_BYTES and middle <= len(buffer):
+            self._header = buffer[start + PREFIX_BYTES : middle]
+            self._missing = payload_size
+            self._buffer, self._start = b"", 0
+            self._keep(buffer[middle:])
+        self._compact()
+        return None
 
     def _compact(self) -> None:
-        """Drop what was consumed; once per batch of frames, so the cost stays linear."""
+        """Drop what was handed out; once per batch of frames, so the cost stays linear."""
         if self._start:
-            del self._buffer[: self._start]
-            self._start = 0
+            self._buffer, self._start = self._buffer[self._start :], 0
+
+    def clear(self) -> None:
+        """Drop what is held: nothing of it will be asked for any more."""
+        self._buffer, self._start = b"", 0
+        self._header, self._payload, self._missing = None, BytesIO(), 0
+
+    def _keep(self, data: bytes) -> None:
+        """Keep a piece of a large payload."""
+        self._missing -= self._payload.write(data)
+
+    def _gathered(self) -> tuple[bytes, bytes]:
+        # In CPython the value is the very object that was written to, cut to its length.
+        header, payload = self._header or b"", self._payload.getvalue()
+        self._header, self._payload = None, BytesIO()
+        return header, payload

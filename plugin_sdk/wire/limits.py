@@ -46,13 +46,17 @@ MAX_STREAM_BYTES = 1024 * 1024
 MAX_DEPTH = 32
 
 # An empty list or dict takes one byte on the wire and about 64 in memory; this many bound one
-# payload's containers to about 13 MiB.
+# payload's containers to about 13 MiB. An array counts as one: the smallest takes 20 bytes on the
+# wire and 370 in memory, which makes 74 MB.
 MAX_CONTAINERS = 200_000
 
 # Elements of all kinds. A float takes nine bytes on the wire and 32 in memory, so a payload full of
 # floats stays below; but a small negative number takes one byte and 40, a short text five and 88:
 # eight million of the former were seen to decode to 343 MiB. This bounds a payload to about 100.
 MAX_ELEMENTS = 1_000_000
+
+# Dimensions of an array: more than data has, and each takes 8 bytes of its header.
+MAX_DIMENSIONS = 8
 
 # What get_metadata() may return: a description, not a channel for data.
 MAX_METADATA_BYTES = 64 * 1024
@@ -71,11 +75,14 @@ READ_BYTES = 64 * 1024
 
 
 class Bounds:
-    """What one packed value may take: bytes, nesting, containers, elements of all kinds."""
+    """What one packed value may take: bytes, nesting, containers, elements of all kinds; arrays."""
 
-    __slots__ = ("containers", "depth", "elements", "max_bytes")
+    __slots__ = ("arrays", "containers", "depth", "elements", "max_bytes")
 
-    def __init__(self, max_bytes: int, depth: int, containers: int, elements: int) -> None:
+    def __init__(
+        self, max_bytes: int, depth: int, containers: int, elements: int, *, arrays: bool = True
+    ) -> None:
+        self.arrays = arrays
         self.max_bytes = max_bytes
         self.depth = depth
         self.containers = containers
@@ -87,4 +94,11 @@ EVENT = Bounds(MAX_EVENT_BYTES, MAX_EVENT_DEPTH, MAX_EVENT_CONTAINERS, MAX_EVENT
 ARGUMENTS = Bounds(MAX_PAYLOAD_BYTES, MAX_DEPTH, MAX_EVENT_CONTAINERS, MAX_EVENT_ELEMENTS)
 """Of a service of the host's, which checks each element and says what is wrong with it: a list of a
 million that it did not expect was seen to cost the host 2.4 s and 260 MiB."""
-METADATA = Bounds(MAX_METADATA_BYTES, MAX_EVENT_DEPTH, MAX_EVENT_CONTAINERS, MAX_EVENT_ELEMENTS)
+METADATA = Bounds(
+    MAX_METADATA_BYTES, MAX_EVENT_DEPTH, MAX_EVENT_CONTAINERS, MAX_EVENT_ELEMENTS, arrays=False
+)
+REPORT = Bounds(
+    MAX_EVENT_BYTES, MAX_EVENT_DEPTH, MAX_EVENT_CONTAINERS, MAX_EVENT_ELEMENTS, arrays=False
+)
+"""Of what a plugin's process says to the host itself, which compares it: two arrays of numpy's
+compare as a third, which is neither true nor false."""

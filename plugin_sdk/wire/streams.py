@@ -68,6 +68,11 @@ class Windows:
             window = windows[stream] = Window()
         return window
 
+    def have_room(self, call: int, stream: int, size: int) -> bool:
+        """Tell whether an item of so many bytes may be sent; asking alone keeps nothing."""
+        window = self._by_call.get(call, {}).get(stream)
+        return window is None or window.has_room(size)
+
     def forget(self, call: int) -> None:
         """Forget the streams of a call that was answered."""
         self._by_call.pop(call, None)

@@ -27,7 +27,10 @@ def _pattern(before: tuple[str, ...], entry: str) -> bool:
 
 
 _COVERS: Final[Mapping[str, Callable[[tuple[str, ...], str], bool]]] = MappingProxyType(
-    {"publish": _pattern, "subscribe": _pattern, "read": covers_path, "write": covers_path}
+    {
+        **dict.fromkeys(("publish", "subscribe", "calls"), _pattern),
+        **dict.fromkeys(("read", "write"), covers_path),
+    }
 )
 """When an entry of a list asks for no more than a list did; elsewhere it has to be in that list."""
 

@@ -104,7 +104,15 @@ RULES: Final[Mapping[str, _Rule]] = {
         granted="is granted, and not set in the host's environment",
     ),
     "services": _Rule(
-        "calling the service {}", "calling a service", "that service of the application"
+        "calling the service {}",
+        "calling a service",
+        "that service of the application, or of the host's own",
+    ),
+    "calls": _Rule(
+        "calling {}",
+        "calling another plugin",
+        "that operation of another plugin, with whatever that plugin may do, as long as its "
+        "plugin.json exports it",
     ),
     "native_code": _Rule(
         "using native code ({})",

@@ -29,9 +29,10 @@ from sandbox_host.admission.policy import (
 )
 from sandbox_host.admission.requests import Difference, covers_path
 from sandbox_host.bundle.config_schema import validate_config
-from sandbox_host.bundle.plugin_json import api_range, split_dependency
+from sandbox_host.bundle.plugin_json import THREADS_BESIDE, api_range, split_dependency
 from sandbox_host.errors import AdmissionError, ConfigError, PluginDisabledError
 from sandbox_host.model import (
+    HOST_SERVICES,
     PLUGIN_API_VERSION,
     Guarantee,
     Layer,
@@ -246,13 +247,26 @@ def _check_requests(manifest: Manifest, policy: Policy, signers: Collection[str]
     differences += limit_differences(manifest, policy)
     if differences:
         raise _refusal(manifest, differences)
-    missing = [name for name in manifest.permissions.services if name not in policy.services]
+    offered = policy.services | HOST_SERVICES
+    missing = [name for name in manifest.permissions.services if name not in offered]
     if missing:
         raise AdmissionError(
             f"Plugin {manifest.identity} is not admitted: it asks for the service "
             f"{quoted(missing[0])}, which this application does not offer.",
             remedy="Load it in the application that it is for, or have that offer it first "
             "(`host.offer`).",
+        )
+
+
+def _check_threads(manifest: Manifest, limits: Limits) -> None:
+    """Refuse a plugin that would be ended for its threads as soon as it has as many calls."""
+    needed = manifest.concurrency + THREADS_BESIDE
+    if manifest.concurrency > 1 and limits.threads < needed:
+        raise AdmissionError(
+            f"Plugin {manifest.identity} is not admitted: it works on {manifest.concurrency} calls "
+            f"at a time, which needs {needed} threads, and may have {limits.threads}.",
+            remedy=f"Write under [limits] in the host's TOML: threads = {needed}, or lower its "
+            '"concurrency".',
         )
 
 
@@ -302,6 +316,7 @@ def admit(
     limits = effective_limits(manifest, policy.ceilings)
     if not (permissions.threads or permissions.subprocess):
         limits = replace(limits, threads=1)
+    _check_threads(manifest, limits)
     _check_enforced(manifest, permissions, confinement.layers)
     # 6. The scan.
     check_evidence(scan, bundle.root_digest, policy.refuse_findings, manifest.identity)

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sandbox_host.admission.requests import Difference, differences, in_force, never, union
 from sandbox_host.bundle.config_schema import ENABLED
-from sandbox_host.model import Guarantee, Layer, Limits, Manifest, Permissions
+from sandbox_host.model import (
+    HOST_SERVICES,
+    Guarantee,
+    Layer,
+    Limits,
+    Manifest,
+    Permissions,
+)
 from sandbox_host.terms import LIMIT_KEYS
 
 if TYPE_CHECKING:
@@ -22,7 +29,12 @@ if TYPE_CHECKING:
     from sandbox_host.scan.verdict import RefuseFindings
 
 HARMLESS: Final[Mapping[str, Any]] = MappingProxyType(
-    {"publish": ("*",), "subscribe": ("*",), "threads": True}
+    {
+        "publish": ("*",),
+        "subscribe": ("*",),
+        "threads": True,
+        "services": tuple(sorted(HOST_SERVICES)),
+    }
 )
 """What is granted as it is requested unless a table that matches names it: budgets bound it."""
 

@@ -21,7 +21,9 @@ from sandbox_host.terms import LIMIT_KEYS, pattern_covers, read_permissions
 if TYPE_CHECKING:
     from sandbox_host.model import Denial, Manifest
 
-LISTS: Final = ("publish", "subscribe", "read", "write", "network", "unix", "env", "services")
+LISTS: Final = (
+    *("publish", "subscribe", "read", "write", "network", "unix", "env", "services", "calls"),
+)
 FLAGS: Final = ("native_code", "subprocess", "threads")
 
 _ENOUGH: Final = 1.25
@@ -125,10 +127,12 @@ def _entries(key: str, before: list[str], needed: Needed) -> list[str]:
     """Return the requested entries that were used, in their order."""
     if key == "subscribe":
         return [one for one in before if any(pattern_covers(one, e) for e in needed.handles)]
-    if key == "publish":
-        kept = [one for one in before if one in needed.published]
+    if key in {"publish", "calls"}:
+        used = {entry for rule, entry in needed.used if rule == key}
+        used |= set(needed.published) if key == "publish" else set()
+        kept = [one for one in before if one in used]
         # A pattern gives way to what it stood for.
-        return kept + sorted(event for event in needed.published if event not in kept)
+        return kept + sorted(one for one in used if one not in kept)
     return [one for one in before if (key, one) in needed.used]
 
 

@@ -43,8 +43,8 @@ def covers_path(granted: Iterable[str], path: str) -> bool:
     return any(path == g or path.startswith(g.rstrip("/") + "/") for g in granted)
 
 
-def _covers_event(granted: Iterable[str], event: str) -> bool:
-    return any(pattern_covers(pattern, event) for pattern in granted)
+def _covers_pattern(granted: Iterable[str], entry: str) -> bool:
+    return any(pattern_covers(pattern, entry) for pattern in granted)
 
 
 def _is_in(granted: Collection[str], entry: str) -> bool:
@@ -60,14 +60,15 @@ class _Kind:
 
 
 _LISTED: Final[Mapping[str, _Kind]] = {
-    "publish": _Kind("publishing", _covers_event),
-    "subscribe": _Kind("handling", _covers_event),
+    "publish": _Kind("publishing", _covers_pattern),
+    "subscribe": _Kind("handling", _covers_pattern),
     "read": _Kind("reading", covers_path),
     "write": _Kind("writing to", covers_path),
     "network": _Kind("connecting to"),
     "unix": _Kind("connecting to the Unix socket"),
     "env": _Kind("seeing the variable"),
     "services": _Kind("calling the service"),
+    "calls": _Kind("calling the operation", _covers_pattern),
 }
 _FLAGS: Final[Mapping[str, str]] = {
     "native_code": "bringing native code",

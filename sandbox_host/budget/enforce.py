@@ -39,6 +39,7 @@ class Running:
         cpu_seconds: CPU time since it started.
         deadline: reading of the monotonic clock by which it must be finished.
         interrupted_at: the same when it was asked to end; 0.0 if it was not.
+        cancelled: it was asked because nobody waits for it, not because it is late.
     """
 
     operation: str
@@ -46,6 +47,7 @@ class Running:
     started_at: float
     deadline: float
     interrupted_at: float = 0.0
+    cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,4 +195,8 @@ def _late(running: Running, now: float) -> Excess | None:
         return Excess(Step.INTERRUPT, Cause.DEADLINE, *wall)
     if now - running.interrupted_at < INTERRUPT_GRACE_SECONDS:
         return None
+    if running.cancelled:
+        since = now - running.interrupted_at
+        grace = ("grace", INTERRUPT_GRACE_SECONDS, since, "seconds", running.operation)
+        return Excess(Step.END, Cause.CANCELLED, *grace)
     return Excess(Step.END, Cause.DEADLINE, *wall)

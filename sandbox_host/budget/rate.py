@@ -74,6 +74,11 @@ class Sayings:
         self._lock = threading.Lock()
         self._untold = 0
 
+    def untold(self, count: int) -> None:
+        """Count what was not told for another reason."""
+        with self._lock:
+            self._untold += count
+
     def told(self, text: str, now: float) -> str:
         """Return the text, with how many were not told before it; "" where it is not to be told."""
         with self._lock:

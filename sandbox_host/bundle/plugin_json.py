@@ -22,7 +22,7 @@ from sandbox_host.bundle.config_schema import ENABLED, check_schema, validate_co
 from sandbox_host.bundle.contents import MANIFEST_NAME
 from sandbox_host.bundle.document import parse_document
 from sandbox_host.errors import ManifestError
-from sandbox_host.model import PLUGIN_API_VERSION, Manifest, Permissions, identity_of
+from sandbox_host.model import PLUGIN_API_VERSION, Limits, Manifest, Permissions, identity_of
 from sandbox_host.reading import (
     BadValueError,
     at,
@@ -34,11 +34,22 @@ from sandbox_host.reading import (
     read_match,
     read_object,
     read_text,
+    read_whole,
     sentence,
 )
-from sandbox_host.terms import pattern_covers, read_event_type, read_limits, read_permissions
+from sandbox_host.terms import (
+    pattern_covers,
+    read_event_type,
+    read_limits,
+    read_operation,
+    read_permissions,
+)
 
 MAX_MANIFEST_BYTES: Final = 64 * 1024
+
+MAX_CONCURRENCY: Final = 64
+THREADS_BESIDE: Final = 3
+"""One reads, one handles events, one runs what is ``async def``."""
 
 _REQUIRED: Final = ("name", "version", "description", "author")
 _OPTIONAL: Final = (
@@ -49,6 +60,8 @@ _OPTIONAL: Final = (
     "config",
     "config_schema",
     "events",
+    "concurrency",
+    "exports",
     "limits",
     "plugin_api",
 )
@@ -226,6 +239,22 @@ def _subscribing(events: tuple[str, ...], value: object) -> Permissions:
     return permissions
 
 
+def _read_concurrency(table: Mapping[str, Any], permissions: Permissions) -> int:
+    """Return how many calls it works on at a time; more than one needs threads to do that."""
+    many = read_whole(table.get("concurrency", 1), "concurrency", 1, MAX_CONCURRENCY)
+    if many == 1:
+        return many
+    if not permissions.threads:
+        problem = 'calls at a time run in threads: "permissions": {"threads": true} is missing'
+        raise BadValueError("concurrency", problem)
+    needed = many + THREADS_BESIDE
+    limits = read_limits(table.get("limits", {}), "limits")
+    if limits.get("threads", Limits().threads) < needed:
+        problem = f'{many} calls at a time need "limits": {{"threads": {needed}}} or more'
+        raise BadValueError("concurrency", problem)
+    return many
+
+
 def _manifest(table: Mapping[str, Any]) -> Manifest:
     check_keys(table, "", (*_REQUIRED, *_OPTIONAL), _REQUIRED)
     name = _read_name(table["name"], "name")
@@ -246,6 +275,8 @@ def _manifest(table: Mapping[str, Any]) -> Manifest:
         config=MappingProxyType(config),
         config_schema=None if schema is None else MappingProxyType(dict(schema)),
         events=events,
+        concurrency=_read_concurrency(table, permissions),
+        exports=read_list(table.get("exports", []), "exports", read_operation),
         limits=MappingProxyType(read_limits(table.get("limits", {}), "limits")),
         plugin_api=_read_api(table.get("plugin_api", PLUGIN_API_VERSION), "plugin_api"),
         enabled=config.get(ENABLED, True),

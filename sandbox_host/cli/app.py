@@ -37,6 +37,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "trace": "Propose the permissions and limits that a plugin's tests need.",
     "run": "Run plugins until Ctrl-C.",
     "call": "Run one operation of a plugin and print its result.",
+    "replay": "Play a recording against another version of a plugin.",
     "data": "List and remove plugins' data.",
     "dossier": "Show why plugins ended.",
     "journal": "Verify and show the journal.",

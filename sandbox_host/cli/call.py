@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from plugin_sdk.wire.limits import MAX_ELEMENTS
 from sandbox_host.cli.downgrades import allow_downgrade
 from sandbox_host.cli.exits import Exit, exit_for
 from sandbox_host.cli.failure import show_log, show_trace
 from sandbox_host.cli.options import host_options, plugin_bundle
 from sandbox_host.cli.output import fail, no_library_notes, note, working
+from sandbox_host.cli.recorded import note_stopped, recording_options
 from sandbox_host.errors import PluginError, UsageError
 from sandbox_host.runtime.blocking import BlockingHost
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from sandbox_host.admission.history import Downgrade
     from sandbox_host.cli.options import HostOptions
     from sandbox_host.config import HostConfig
+    from sandbox_host.observe.recorder import RecordingOptions
+    from sandbox_host.runtime.blocking import BlockingPlugin
 
 
 # An unknown option is taken for an argument, so that -5 can be one.
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="How long the call may take. Default: the plugin's own wall time limit.",
 )
+@recording_options
 @allow_downgrade
 @host_options
 def command(
@@ -47,31 +52,33 @@ def command(
     arguments: tuple[str, ...],
     keywords: tuple[str, ...],
     deadline: float | None,
+    record: RecordingOptions | None,
     downgrades: tuple[Downgrade, ...],
     host: HostOptions,
 ) -> int:
     """Load PLUGIN, call OPERATION with JSON values, and print the result as JSON.
 
     PLUGIN is a directory or an archive. Text needs its own quotes: '"two words"'. Bytes in a
-    result are shown as {"base64": ...}.
+    result are shown as {"base64": ...}, an array as nested lists.
 
     \b
     Example:
       sandbox-host call word_counter count '"one two two"'
       sandbox-host call weather_source read --kw limit=3 --deadline 2
+      sandbox-host call login check --kw 'token="..."' --record login.recording --redact token
     """
     values = [_value(text, f"argument {place}") for place, text in enumerate(arguments, 1)]
     named = dict(_keyword(text) for text in keywords)
     config = host.read()
     try:
-        result = _called(config, directory, operation, values, named, deadline, downgrades)
+        result = _called(config, directory, operation, values, named, deadline, downgrades, record)
     except PluginError as error:
         show_trace(error)
         fail(str(error))
         show_log(error.plugin, config.state_dir)
         return exit_for(error)
     # ASCII only: what a plugin returned must not act on the terminal.
-    click.echo(json.dumps(result, default=_bytes))
+    click.echo(json.dumps(result, default=_shown))
     return Exit.OK
 
 
@@ -83,15 +90,21 @@ def _called(
     named: dict[str, Any],
     deadline: float | None,
     downgrades: tuple[Downgrade, ...],
+    record: RecordingOptions | None,
 ) -> Any:
-    # What the library would warn of is in the error that it raises, and in the plan's notes.
-    with no_library_notes(), BlockingHost(config) as running:
-        with working(f"loading {directory}"):
-            plugin = running.load(directory, downgrades=downgrades)
-        for text in plugin.plan.notes:
-            note(f"note: {text}")
-        with working(f"calling {operation}"):
-            return plugin.call(operation, *values, deadline=deadline, **named)
+    loaded: list[BlockingPlugin] = []
+    try:
+        # What the library would warn of is in the error that it raises, and in the plan's notes.
+        with no_library_notes(), BlockingHost(config) as running:
+            with working(f"loading {directory}"):
+                plugin = running.load(directory, downgrades=downgrades, record=record)
+            loaded.append(plugin)
+            for text in plugin.plan.notes:
+                note(f"note: {text}")
+            with working(f"calling {operation}"):
+                return plugin.call(operation, *values, deadline=deadline, **named)
+    finally:
+        note_stopped(loaded)
 
 
 def _value(text: str, what: str) -> Any:
@@ -117,7 +130,11 @@ def _keyword(text: str) -> tuple[str, Any]:
     return name, _value(value, f"--kw {name}")
 
 
-def _bytes(value: object) -> object:
+def _shown(value: Any) -> object:
     if isinstance(value, bytes):
         return {"base64": base64.b64encode(value).decode()}
-    raise TypeError(f"a {type(value).__name__} is no JSON value")
+    array = memoryview(value)  # what else comes over the wire and is no JSON value
+    if array.nbytes // array.itemsize <= MAX_ELEMENTS:
+        return array.tolist()
+    data = base64.b64encode(array.tobytes()).decode()
+    return {"format": array.format.strip("@"), "shape": array.shape, "base64": data}

@@ -40,6 +40,7 @@ def permission_lines(permissions: Permissions) -> list[str]:
         ("connect to", permissions.network),
         ("connect to the socket", permissions.unix),
         ("call the service", permissions.services),
+        ("call the operation", permissions.calls),
         ("see the variable", permissions.env),
     ):
         lines += [f"{verb} {value}" for value in values]

@@ -12,6 +12,7 @@ from sandbox_host.errors import (
     ConfinementError,
     HistoryError,
     JournalError,
+    RecordingError,
     RollbackError,
     SandboxHostError,
     TrustStoreError,
@@ -52,6 +53,7 @@ _BY_ERROR: Final[tuple[tuple[type[SandboxHostError], Exit], ...]] = (
     (AttestationError, Exit.ENVIRONMENT),
     (JournalError, Exit.ENVIRONMENT),
     (HistoryError, Exit.ENVIRONMENT),
+    (RecordingError, Exit.ENVIRONMENT),
     (SandboxHostError, Exit.REFUSED),
 )
 

@@ -118,7 +118,8 @@ def _document(
         name: getattr(manifest, name)
         for name in (
             *("name", "identity", "version", "description", "author", "license"),
-            *("capabilities", "dependencies", "events", "plugin_api", "enabled", "notes"),
+            *("capabilities", "dependencies", "events", "exports", "plugin_api"),
+            *("enabled", "notes"),
         )
     }
     schema = manifest.config_schema
@@ -153,6 +154,7 @@ def _print_manifest(manifest: Manifest) -> None:
         ("capability", manifest.capabilities),
         ("depends on", manifest.dependencies),
         ("handles", manifest.events),
+        ("exports", manifest.exports),
         ("note", manifest.notes),
     ):
         for value in values:

@@ -21,8 +21,15 @@ from sandbox_host.cli.exits import Exit, exit_for
 from sandbox_host.cli.failure import show_log
 from sandbox_host.cli.options import BUNDLE, FILE, host_options
 from sandbox_host.cli.output import fail, note, place, working
+from sandbox_host.cli.recorded import recording_options
 from sandbox_host.cli.tables import print_plugins, print_receipt
-from sandbox_host.errors import AttestationError, ConfigError, PluginError, RefusedError
+from sandbox_host.errors import (
+    AttestationError,
+    ConfigError,
+    PluginError,
+    RefusedError,
+    UsageError,
+)
 from sandbox_host.reading import sentence
 from sandbox_host.runtime.blocking import BlockingHost
 from sandbox_host.runtime.lifecycle import ENDED
@@ -34,6 +41,7 @@ if TYPE_CHECKING:
     from sandbox_host.admission.history import Downgrade
     from sandbox_host.cli.options import HostOptions
     from sandbox_host.config import HostConfig
+    from sandbox_host.observe.recorder import RecordingOptions
 
 _LOOK_SECONDS: Final = 0.2
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
@@ -58,6 +66,7 @@ class _Start:
         disabled: found there, and not to be loaded.
         failed: whether one of them could not be read or loaded.
         downgrades: what the operator lets in although history speaks against it.
+        record: where to record what is said; None records nothing.
     """
 
     directories: list[Path]
@@ -65,6 +74,17 @@ class _Start:
     disabled: _Entries = field(default_factory=dict)
     failed: bool = False
     downgrades: tuple[Downgrade, ...] = ()
+    record: RecordingOptions | None = None
+
+    def check_record(self) -> None:
+        """Refuse to record several plugins in one file.
+
+        Raises:
+            UsageError: that was asked for.
+        """
+        if self.record and len(self.directories) > 1 and not os.path.isdir(self.record.path):
+            text = f"--record {self.record.path} is one file, and several plugins are to run."
+            raise UsageError(text, remedy="Name a directory: each gets a file in it.")
 
     def tell(self, text: str) -> None:
         """Tell of one that failed, and remember it for the exit code."""
@@ -82,12 +102,14 @@ class _Start:
     metavar="FILE",
     help="A README whose plugin manifest, a block of JSON, is kept up to date meanwhile.",
 )
+@recording_options
 @allow_downgrade
 @host_options
 def command(
     directories: tuple[Path, ...],
     once: bool,
     readme: Path | None,
+    record: RecordingOptions | None,
     downgrades: tuple[Downgrade, ...],
     host: HostOptions,
 ) -> int:
@@ -109,7 +131,8 @@ def command(
     """
     config = host.read()
     start = _Start(list(directories)) if directories else _discovered(config)
-    start.downgrades = downgrades
+    start.downgrades, start.record = downgrades, record
+    start.check_record()
     shown = _Readme(readme, start.disabled)
     try:
         with _stop_on_signal() as stop, shown, BlockingHost(config) as running:
@@ -155,7 +178,7 @@ def _load(
     for directory in start.directories:
         try:
             with working(f"loading {directory}"):
-                plugin = running.load(directory, downgrades=start.downgrades)
+                plugin = running.load(directory, downgrades=start.downgrades, record=start.record)
         except _OF_ONE_PLUGIN as error:
             if not start.discovered:
                 raise

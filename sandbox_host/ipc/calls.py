@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from plugin_sdk.wire.message import Message
+    from sandbox_host.ipc.flows import Inflow, Outflow
     from sandbox_host.model import CallUsage, Limits
 
 
@@ -30,29 +31,48 @@ class Pending:
         held_at_start: for how long the plugin had been held back by then, in seconds.
         held_seconds: for how long it was held back meanwhile: it sent or printed too much.
         bytes_out: of its payload.
+        waiting_since: reading of the monotonic clock from which its deadline is counted.
+        until: the same reading for all of it, where `deadline` is for the next item of a stream.
+        asked_to_end: its plugin has been told that it is to end, and is ended if it goes on.
+        cancelled: the same, because nobody waits for it any more.
+        inflow: what it yields, where its caller reads a stream; None for a plain call.
+        feeds: the streams that were passed to it, by number.
+        yields: it does, although its caller wants a value.
+        uncredited: items that were taken, and that the plugin has not been told of, because it does
+            not read.
+        progress: how much of it is done, and of how much, by the plugin's own word; (0, 0) before.
         cost: what it cost, once it has been answered; None before, and where no answer came.
         answer: the plugin's answer, or the error; None before it is finished.
     """
 
     __slots__ = (
-        "_callback",
+        "_callbacks",
         "_event",
         "_lock",
         "answer",
+        "asked_to_end",
         "bytes_out",
+        "cancelled",
         "cost",
         "cpu_at_start",
         "deadline",
+        "feeds",
         "finished_at",
         "held_at_start",
         "held_seconds",
         "id",
+        "inflow",
         "interrupted_at",
         "is_delivery",
         "limits",
         "operation",
+        "progress",
         "sent_at",
         "started_at",
+        "uncredited",
+        "until",
+        "waiting_since",
+        "yields",
     )
 
     def __init__(
@@ -67,10 +87,17 @@ class Pending:
     ) -> None:
         self.id = number
         self.operation = operation
-        self.deadline = deadline
+        self.deadline = self.until = deadline
+        self.yields = False
         self.limits = limits
         self.is_delivery = is_delivery
-        self.sent_at = now
+        self.sent_at = self.waiting_since = now
+        self.asked_to_end = False
+        self.cancelled = False
+        self.inflow: Inflow | None = None
+        self.feeds: dict[int, Outflow] = {}
+        self.uncredited = 0
+        self.progress = (0, 0)
         self.started_at = 0.0
         self.finished_at = 0.0
         self.interrupted_at = 0.0
@@ -82,7 +109,7 @@ class Pending:
         self.answer: Message | Exception | None = None
         self._lock = threading.Lock()
         self._event: threading.Event | None = None
-        self._callback: Callable[[Pending], object] | None = None
+        self._callbacks: tuple[Callable[[Pending], object], ...] = ()
 
     def done(self) -> bool:
         """Tell whether it has been finished."""
@@ -95,10 +122,15 @@ class Pending:
                 return False
             self.finished_at = now
             self.answer = answer
-            event, callback = self._event, self._callback
+            event, callbacks = self._event, self._callbacks
+        for feed in self.feeds.values():
+            feed.stop()
+        wake = self.inflow.wake if self.inflow is not None else None
+        if wake is not None:
+            wake()
         if event is not None:
             event.set()
-        if callback is not None:
+        for callback in callbacks:
             callback(self)
         return True
 
@@ -109,7 +141,7 @@ class Pending:
         """
         with self._lock:
             if self.answer is None:
-                self._callback = callback
+                self._callbacks = (*self._callbacks, callback)
                 return
         callback(self)
 

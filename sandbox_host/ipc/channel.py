@@ -12,6 +12,7 @@ Writes never block (`outbox`). A plugin that floods is not read for a while (`Pa
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import threading
@@ -22,7 +23,18 @@ from typing import TYPE_CHECKING, Final, Protocol
 from plugin_sdk.wire.errors import LocalProtocolError, RemoteProtocolError
 from plugin_sdk.wire.limits import READ_BYTES
 from plugin_sdk.wire.message import Message
-from plugin_sdk.wire.messages import Failed, Failure, Handled, Ready, Result, Stopped
+from plugin_sdk.wire.messages import (
+    Failed,
+    Failure,
+    FeedCredit,
+    FeedStop,
+    Handled,
+    Progress,
+    Ready,
+    Result,
+    Stopped,
+    Yield,
+)
 from sandbox_host.ipc.lead import Lead
 from sandbox_host.ipc.outbox import Outbox
 
@@ -40,6 +52,7 @@ SESSION_ID: Final = 0
 
 _BY_ID: Final = (Result, Failure, Handled)
 _ANSWERS: Final = (*_BY_ID, Ready, Failed, Stopped)
+_PARTS: Final = (Yield, FeedCredit, FeedStop, Progress)
 
 _FOLLOW_SECONDS: Final = 0.5
 _PACED_SECONDS: Final = 0.05
@@ -70,10 +83,15 @@ class Channel:
         max_unsent_bytes: how much may wait for a plugin that does not read.
         pace: bounds what answers nothing.
         on_message: takes messages that answer nothing: a publish.
+        on_part: takes what is said of a pending before its answer.
+        on_room: called when everything that was kept for the plugin has been written.
         on_answered: takes each pending that the plugin answered, before its caller gets it.
         on_broken: takes the reason when the stream ended (None) or broke the protocol, and any
             other exception when reading was cut off in the host itself.
         rearm: asks the keeper to `pump` when there is something to read (or room to write).
+
+    Attributes:
+        tap: is handed every message that is sent or comes, in their order, or None; must not block.
     """
 
     def __init__(
@@ -85,6 +103,8 @@ class Channel:
         max_unsent_bytes: int,
         pace: Pace,
         on_message: Callable[[Message], None],
+        on_part: Callable[[Pending, Message], None],
+        on_room: Callable[[], None],
         on_answered: Callable[[Pending, Message], None],
         on_broken: Callable[[BaseException | None], None],
         rearm: Callable[[bool], None],
@@ -94,6 +114,8 @@ class Channel:
         self._send_fd = send_fd
         self._outbox = Outbox(send_fd, max_unsent_bytes)
         self._on_message = on_message
+        self._on_part = on_part
+        self._on_room = on_room
         self._on_answered = on_answered
         self._on_broken = on_broken
         self._rearm = rearm
@@ -102,8 +124,10 @@ class Channel:
         self._inbox: deque[tuple[Pending | None, Message]] = deque()
         self._state = threading.Lock()
         self._lead = Lead()
+        self._read_on_until = 0.0
         self._broken = False
         self._closed = False
+        self.tap: Callable[[Message], None] | None = None
         self.bytes_in = 0
         self.bytes_out = 0
 
@@ -113,14 +137,32 @@ class Channel:
         return self._broken
 
     def oldest(self) -> Pending | None:
-        """Return what the plugin is working on: it answers in order."""
+        """Return what has been without an answer for the longest time."""
         with self._state:
             return next(iter(self._pending.values()), None)
+
+    @property
+    def clogged(self) -> bool:
+        """Something is kept for the plugin, which does not read."""
+        with self._state:  # while it is written, everything is kept for a moment
+            return bool(self._outbox)
+
+    def has(self, pending: Pending) -> bool:
+        """Tell whether the plugin has not answered it, whoever has given up on that meanwhile."""
+        return self._pending.get(pending.id) is pending
 
     def outstanding(self) -> list[Pending]:
         """Return everything unanswered, oldest first."""
         with self._state:
             return list(self._pending.values())
+
+    def may_feed(self, call: int, stream: int, size: int) -> bool:
+        """Tell whether the next item of a stream may be fed to a call; also where it has ended."""
+        with self._state:
+            if self._broken or not self._connection.is_open(call):
+                return True
+            fits = self._connection.may_feed(call, stream, size)
+        return fits and self.has_room(size)
 
     def has_room(self, size: int) -> bool:
         """Tell whether ``size`` bytes more may be kept for a plugin that does not read."""
@@ -142,16 +184,21 @@ class Channel:
                 return False
             if pending is not None:
                 self._pending[pending.id] = pending
+            kept = bool(self._outbox)
             if not self._broken:
                 self._write(message, pending)
             unsent = bool(self._outbox)
         if unsent:
             self._rearm(True)
+        elif kept:
+            self._on_room()
         return True
 
     def _write(self, message: Message, pending: Pending | None) -> None:
         try:
             self._connection.send(message)
+            if self.tap is not None:
+                self.tap(message)
             data = self._connection.data_to_send()
             self.bytes_out += len(data)
             self._outbox.write(data)
@@ -168,43 +215,65 @@ class Channel:
     def _flush(self) -> bool:
         """Try to write what was kept; return True while something is left."""
         with self._state:
-            if not self._broken:
+            kept = bool(self._outbox)
+            if kept and not self._broken:
                 self._outbox.flush()
-            return bool(self._outbox)
+            left = bool(self._outbox)
+        if kept and not left:
+            self._on_room()
+        return left
 
     # -- waiting ----------------------------------------------------------------------------
 
-    def wait(self, pending: Pending) -> None:
+    def wait(
+        self, pending: Pending, ready: Callable[[], bool] = bool, until: float = math.inf
+    ) -> None:
         """Block until ``pending`` is finished, leading or following.
 
         It ends because every pending has a deadline, and the keeper finishes it by then.
+
+        Args:
+            pending: what is waited for.
+            ready: ends the wait sooner, when a part of it has come.
+            until: the same, at this reading of the monotonic clock.
         """
         waiter: threading.Event | None = None
-        while not pending.done():
-            if not self._broken and self._as_leader(lambda: self._read_until(pending)):
+
+        def over() -> bool:
+            return pending.done() or ready() or time.monotonic() >= until
+
+        while not over():
+            if not self._broken and self._as_leader(lambda: self._read_until(over, until)):
                 continue
             if waiter is None:
                 # Registered before the lead is tried again: a leader that lets go in between
                 # sees this waiter when it passes the lead on.
                 waiter = pending.register_waiter()
                 continue
-            waiter.wait(_FOLLOW_SECONDS)
+            waiter.wait(min(_FOLLOW_SECONDS, max(0.0, until - time.monotonic())))
             if not pending.done():
                 waiter.clear()
 
-    def poll_briefly(self, pending: Pending) -> None:
+    def poll_briefly(self, pending: Pending, ready: Callable[[], bool] = bool) -> None:
         """Read for up to 50 µs, for a caller that must not block; then have the keeper watch."""
         until = time.perf_counter() + POLL_SECONDS
 
+        def over() -> bool:
+            return pending.done() or ready()
+
         def poll() -> None:
-            while not (pending.done() or self._broken) and time.perf_counter() < until:
+            while not (over() or self._broken) and time.perf_counter() < until:
                 if not self._read_once():
                     os.sched_yield()
 
-        if not pending.done():
+        if not over():
             self._as_leader(poll)
-        if not pending.done():
+        if not over():
             self._ask_keeper()
+
+    def attend(self) -> None:
+        """Have the keeper read for a caller who does something else meanwhile."""
+        self._ask_keeper()
 
     def pump(self) -> None:
         """Write and read once what is possible now, for the keeper; nothing if somebody leads."""
@@ -225,18 +294,18 @@ class Channel:
             if self._lead.leave():
                 self._pass_on()
 
-    def _read_until(self, pending: Pending) -> None:
-        until = time.perf_counter() + POLL_SECONDS
-        while not (pending.done() or self._broken):
+    def _read_until(self, over: Callable[[], bool], until: float) -> None:
+        polled = time.perf_counter() + POLL_SECONDS
+        while not (over() or self._broken):
             if self._read_once():
                 continue
-            if time.perf_counter() < until:
+            if time.perf_counter() < polled:
                 os.sched_yield()
             else:
-                self._block()
+                self._block(min(_FOLLOW_SECONDS, max(0.0, until - time.monotonic())))
 
-    def _block(self) -> None:
-        """Wait in the kernel until there is something to do, or half a second has passed."""
+    def _block(self, most: float) -> None:
+        """Wait in the kernel until there is something to do, or so many seconds have passed."""
         unsent = self._flush()
         pause = self._held()
         poller = select.poll()
@@ -244,7 +313,7 @@ class Channel:
             poller.register(self._receive_fd, select.POLLIN)
         if unsent:
             poller.register(self._send_fd, select.POLLOUT)
-        poller.poll(min(pause, _PACED_SECONDS) * 1_000 if pause else _FOLLOW_SECONDS * 1_000)
+        poller.poll(1_000 * min(pause or most, _PACED_SECONDS if pause else most, most))
 
     # -- reading ----------------------------------------------------------------------------
 
@@ -291,22 +360,32 @@ class Channel:
                 self._broken = True
                 raise
             finally:
-                unasked = size = 0
-                messages = self._connection.events_received()
-                if not messages and len(data) < _SMALL_BYTES:
-                    unasked = 1  # a frame in small pieces costs a read for each of them
-                for message in messages:
-                    pending = None
-                    if isinstance(message, _ANSWERS):
-                        number = message.id if isinstance(message, _BY_ID) else SESSION_ID
-                        pending = self._pending.pop(number, None)
-                    # A report on an event is not asked for by anybody who waits.
-                    if pending is None or pending.is_delivery:
-                        unasked += 1
-                        size += len(message.payload)
-                    self._inbox.append((pending, message))
-                if unasked and self._pace is not None:
-                    self._pace.take(unasked, size, time.monotonic())
+                self._sort(len(data))
+
+    def _sort(self, read_bytes: int) -> None:
+        """Find whom each message is for, and count what was not asked for."""
+        size = 0
+        messages = self._connection.events_received()
+        unasked, self._connection.crossed = self._connection.crossed, 0
+        if not messages and read_bytes < _SMALL_BYTES:
+            unasked += 1  # a frame in small pieces costs a read for each of them
+        for message in messages:
+            pending = None
+            if isinstance(message, _ANSWERS):
+                number = message.id if isinstance(message, _BY_ID) else SESSION_ID
+                pending = self._pending.pop(number, None)
+            elif isinstance(message, _PARTS):
+                pending = self._pending.get(message.id)
+            # A report on an event is not asked for by anybody who waits, and progress is not
+            # bounded by credits, as the other parts are.
+            if pending is None or pending.is_delivery or isinstance(message, Progress):
+                unasked += 1
+                size += len(message.payload)
+            if self.tap is not None:
+                self.tap(message)
+            self._inbox.append((pending, message))
+        if unasked and self._pace is not None:
+            self._pace.take(unasked, size, time.monotonic())
 
     def _hand_out(self) -> None:
         """Give everything in the inbox to whom it belongs.
@@ -325,6 +404,10 @@ class Channel:
     def _give(self, pending: Pending | None, message: Message) -> None:
         if pending is None:
             self._on_message(message)
+            return
+        if isinstance(message, _PARTS):
+            self._on_part(pending, message)
+            pending.nudge()
             return
         self._on_answered(pending, message)
         pending.finish(message, time.monotonic())
@@ -347,7 +430,14 @@ class Channel:
     def _held(self) -> float:
         """Return for how many seconds a flooding plugin is not read; 0.0 where it is."""
         pace = self._pace
-        return pace.wait(time.monotonic()) if pace is not None and pace.pressed else 0.0
+        if pace is None or not pace.pressed:
+            return 0.0
+        now = time.monotonic()
+        return pace.wait(now) if now >= self._read_on_until else 0.0
+
+    def read_on(self, seconds: float) -> None:
+        """Read the plugin for so long, whatever it has said: it may be unable to hear else."""
+        self._read_on_until = time.monotonic() + seconds
 
     # -- the end ----------------------------------------------------------------------------
 

@@ -42,6 +42,11 @@ _ADVICE: Final[Mapping[Cause, tuple[str, ...]]] = {
         "Let it catch DeadlinePassed and stop: who ends an operation by itself is not ended.",
         "Give the call more time (deadline=). {raise_}",
     ),
+    Cause.CANCELLED: (
+        "Let {operation} catch Cancelled only to clean up, and end within a quarter of a second.",
+        "If it waited in C code, which no exception ends: let it wait for short times, in a loop.",
+        _RELOAD,
+    ),
     Cause.THREADS: (
         "Look at the stacks for who starts threads, and use one pool of a fixed size.",
         "{raise_}",

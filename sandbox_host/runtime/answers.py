@@ -12,9 +12,11 @@ from sandbox_host.admission.explanations import explained, read_report
 from sandbox_host.errors import (
     BackpressureError,
     BudgetExceededError,
+    CallCancelledError,
     DeadlineExceededError,
     MessageTooLargeError,
     NoSuchOperationError,
+    NotAStreamError,
     NotSerializableError,
     OperationError,
     PluginEndedError,
@@ -94,6 +96,8 @@ def _failure(
         waited = code == "deadline-passed"
         now = pending.finished_at
         return too_late(plugin, pending, now, ended=False, place=place, waited=waited)
+    if code == "cancelled":
+        return cancelled(plugin, pending, place=place)
     if code == "descriptors":
         return BudgetExceededError(
             f"{what} ran out of file descriptors{at}: {plan.limits.descriptors} may be open.",
@@ -240,7 +244,7 @@ def too_late(
     why = "waited for its turn" if never_ran else "took too long"
     at = f" at {place}" if place else ""
     end = "its plugin was ended" if ended else "the plugin goes on"
-    allowed = pending.deadline - pending.sent_at
+    allowed = pending.deadline - pending.waiting_since
     missed = f"missed its deadline of {allowed:.3g} s"
     held = f" It was held back for {pending.held_seconds:.3g} s{_TOO_MUCH}"
     return DeadlineExceededError(
@@ -249,7 +253,7 @@ def too_late(
         plugin=plugin,
         budget="wall_time",
         limit=allowed,
-        used=now - pending.sent_at,
+        used=now - pending.waiting_since,
         unit="seconds",
         place=place,
         ended=ended,
@@ -259,7 +263,7 @@ def too_late(
 
 def exceeded(
     plugin: str, pending: Pending, excess: Excess, place: str, now: float, *, ended: bool = True
-) -> BudgetExceededError:
+) -> BudgetExceededError | CallCancelledError:
     """Return the error of the call whose plugin was ended for an excess.
 
     Args:
@@ -272,6 +276,8 @@ def exceeded(
     """
     if excess.cause is Cause.DEADLINE:
         return too_late(plugin, pending, now, ended=ended, place=place)
+    if excess.cause is Cause.CANCELLED:
+        return cancelled(plugin, pending, place=place, ended=True)
     at = f" at {place}" if place else ""
     where = (
         'Raise "limits" in plugin.json' if pending.limits is None else "Give it more with limits="
@@ -290,9 +296,45 @@ def exceeded(
     )
 
 
+def cancelled(
+    plugin: str, pending: Pending, *, place: str = "", ended: bool = False
+) -> CallCancelledError:
+    """Return the error of a call that was cancelled.
+
+    Args:
+        plugin: the plugin's identity.
+        pending: the call.
+        place: where it stood, as far as is known.
+        ended: the plugin went on all the same, and was ended for it.
+    """
+    at = f" at {place}" if place else ""
+    end = "; its plugin went on, and was ended" if ended else ""
+    text = f"{named(plugin, pending)} was cancelled{at}{end}."
+    remedy = "Let it catch Cancelled only to clean up." if ended else ""
+    return CallCancelledError(text, plugin=plugin, ended=ended, remedy=remedy)
+
+
+def no_stream(plugin: str, pending: Pending, *, yields: bool) -> NotAStreamError:
+    """Return the error of a call that is read as what it is not.
+
+    Args:
+        plugin: the plugin's identity.
+        pending: the call.
+        yields: it yields, and its caller wants a value.
+    """
+    what = named(plugin, pending)
+    if yields:
+        text, remedy = f"{what} yields a stream.", f'Read it: `stream("{pending.operation}", ...)`.'
+    else:
+        text, remedy = f"{what} returns a value.", f'Call it: `call("{pending.operation}", ...)`.'
+    return NotAStreamError(text, plugin=plugin, remedy=remedy)
+
+
 def told_to_operator(plugin: str, excess: Excess) -> str:
     """Return one sentence on an excess, for the log and the journal."""
     where = f" in {excess.operation}" if excess.operation else ""
+    if excess.cause is Cause.CANCELLED:
+        return f"{plugin} went on{where} for {excess.used:.3g} s after that was cancelled."
     return f"{plugin} exceeded its budget {excess.budget}{where}: {_measure(excess)}."
 
 

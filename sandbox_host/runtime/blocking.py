@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import inspect
+import math
+import time
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Self
 
 from sandbox_host.config import HostConfig
 from sandbox_host.errors import UsageError
 from sandbox_host.ipc.calls import Pending
+from sandbox_host.runtime.chains import BlockingChain
 from sandbox_host.runtime.core import HostCore
-from sandbox_host.runtime.handle import PluginView
+from sandbox_host.runtime.event_streams import BlockingEvents
+from sandbox_host.runtime.events import Reading
+from sandbox_host.runtime.finding import ASKING_SECONDS, Search, Wanted, fitting
+from sandbox_host.runtime.handle import PluginView, StartedCall
 from sandbox_host.runtime.healthcheck import ask, judge_health
+from sandbox_host.runtime.streaming import BlockingStream
 
 if TYPE_CHECKING:
     import os
@@ -19,10 +27,11 @@ if TYPE_CHECKING:
 
     from sandbox_host.admission.history import Downgrade
     from sandbox_host.backends.base import Backend
-    from sandbox_host.broker.queues import Subscription
+    from sandbox_host.broker.policies import SubscriptionInfo
     from sandbox_host.health.verdict import Verdict
     from sandbox_host.model import Event, Metered, OperationLimits, Usage
     from sandbox_host.runtime.data import DataDirectory, RemovedData
+    from sandbox_host.runtime.recorded import Record
 
 
 class BlockingHost:
@@ -44,10 +53,14 @@ class BlockingHost:
         self._core.close()
 
     def load(
-        self, path: str | os.PathLike[str], *, downgrades: Collection[Downgrade] = ()
+        self,
+        path: str | os.PathLike[str],
+        *,
+        downgrades: Collection[Downgrade] = (),
+        record: Record | None = None,
     ) -> BlockingPlugin:
         """Verify, admit, confine, attest and start a plugin; see `SandboxHost.load`."""
-        return BlockingPlugin(self._core.load(path, downgrades))
+        return BlockingPlugin(self._core.load(path, downgrades, record))
 
     def unload(self, name: str) -> None:
         """Let the plugin finish what it has, clean up and leave; see `SandboxHost.unload`."""
@@ -61,6 +74,34 @@ class BlockingHost:
     def plugins(self) -> dict[str, BlockingPlugin]:
         """All loaded plugins by name, those that failed included."""
         return {process.identity: BlockingPlugin(process) for process in self._core.plugins()}
+
+    def find(
+        self,
+        capability: str,
+        *,
+        kind: str | None = None,
+        operation: str | None = None,
+        exclude: Collection[str] = (),
+    ) -> BlockingPlugin:
+        """Return the first healthy plugin with a capability; see `SandboxHost.find`."""
+        search = Search(Wanted.of(capability, kind, operation, exclude), self._core.loaded())
+        for process in search.due:
+            if (asked := search.ask(process)) is not None:
+                process.channel.wait(asked, until=time.monotonic() + ASKING_SECONDS)
+            if search.accepts(process):
+                return BlockingPlugin(process)
+        return BlockingPlugin(search.otherwise())
+
+    def find_all(
+        self, capability: str, *, kind: str | None = None, operation: str | None = None
+    ) -> tuple[BlockingPlugin, ...]:
+        """Return all plugins that `find` would ask; see `SandboxHost.find_all`."""
+        wanted = Wanted.of(capability, kind, operation)
+        return tuple(map(BlockingPlugin, fitting(wanted, self._core.loaded())))
+
+    def chain(self, *stages: str) -> BlockingChain:
+        """Put operations one behind the other; see `SandboxHost.chain`."""
+        return BlockingChain(self._core.get, stages)
 
     def usage(self) -> dict[str, Usage]:
         """Return what each loaded plugin has cost so far; see `SandboxHost.usage`."""
@@ -87,11 +128,31 @@ class BlockingHost:
 
     def publish(self, event_type: str, data: Any = None) -> Event:
         """Publish an event of the application's; see `SandboxHost.publish`."""
-        return self._core.publish(event_type, data)
+        publication = self._core.events.begin(event_type, data)
+        publication.wait()
+        return publication.told(data)
 
-    def subscribe(self, *types: str) -> BlockingEvents:
+    def subscribe(
+        self,
+        *types: str,
+        policy: str = "drop_oldest",
+        queue: int | None = None,
+        deadline: float = 0.0,
+        replay: int = 0,
+        durable: str | None = None,
+        redeliver_after: float | None = None,
+    ) -> BlockingEvents:
         """Return an iterator over events of these types; see `SandboxHost.subscribe`."""
-        return BlockingEvents(self._core.subscribe(types))
+        reading = Reading(policy, queue, deadline, replay, durable, redeliver_after)
+        return BlockingEvents(self._core.events.subscribe(types, reading))
+
+    def subscriptions(self) -> tuple[SubscriptionInfo, ...]:
+        """Return who gets events, with counters; see `SandboxHost.subscriptions`."""
+        return self._core.subscriptions()
+
+    def drop_durable(self, name: str) -> int:
+        """Give up a durable subscription; see `SandboxHost.drop_durable`."""
+        return self._core.events.drop(name)
 
 
 class BlockingPlugin(PluginView):
@@ -110,6 +171,38 @@ class BlockingPlugin(PluginView):
         pending = self._begin(operation, args, kwargs, deadline, limits)
         self._process.channel.wait(pending)
         return self._process.talk.result(pending)
+
+    def stream(
+        self,
+        operation: str,
+        /,
+        *args: Any,
+        deadline: float | None = None,
+        limits: OperationLimits | None = None,
+        **kwargs: Any,
+    ) -> BlockingStream:
+        """Run an operation that yields, and return an iterator of it; see `Plugin.stream`."""
+        pending = self._begin(operation, args, kwargs, deadline, limits, streams=True)
+        return BlockingStream(self._process, pending)
+
+    def start(
+        self,
+        operation: str,
+        /,
+        *args: Any,
+        deadline: float | None = None,
+        limits: OperationLimits | None = None,
+        **kwargs: Any,
+    ) -> BlockingCall:
+        """Begin an operation, and return what can be waited for, or cancelled."""
+        pending = self._begin(operation, args, kwargs, deadline, limits)
+        self._process.channel.attend()
+        return BlockingCall(self._process, pending)
+
+    def _check_feeds(self, feeds: list[Any]) -> None:
+        if any(isinstance(feed, AsyncIterator) for feed in feeds):
+            text = "An asynchronous iterator was passed to a call, and this host has no loop."
+            raise UsageError(text, remedy="Pass a plain one, or use the host for asyncio.")
 
     def metered(
         self,
@@ -133,36 +226,23 @@ class BlockingPlugin(PluginView):
         return judge_health(self._process, asked)
 
 
-class BlockingEvents:
-    """Events, for ``for``. Bounded: when it is read too slowly, the oldest are dropped."""
+class BlockingCall(StartedCall):
+    """A call that was begun."""
 
-    def __init__(self, subscription: Subscription) -> None:
-        self._subscription = subscription
+    def result(self, timeout: float | None = None) -> Any:
+        """Return what the operation returned, waiting for it.
 
-    @property
-    def dropped(self) -> int:
-        """How many events were dropped because nobody read them."""
-        return self._subscription.dropped
+        Args:
+            timeout: seconds to wait; None for as long as the call's own deadline lets it.
 
-    def get(self, timeout: float | None = None) -> Event | None:
-        """Return the next event; None at the timeout (seconds), or when it was closed."""
-        return self._subscription.wait(timeout)
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Event:
-        event = self._subscription.wait(None)
-        if event is None:
-            raise StopIteration
-        return event
-
-    def close(self) -> None:
-        """End it."""
-        self._subscription.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        Raises:
+            TimeoutError: it has not ended by then, and goes on.
+            CallCancelledError: it was cancelled.
+            PluginError: as `BlockingPlugin.call`.
+        """
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        self._process.channel.wait(self._pending, until=until)
+        if not self._pending.done():
+            text = f"{self._pending.operation} has not ended within {timeout:g} s."
+            raise TimeoutError(text)
+        return self._process.talk.result(self._pending)

@@ -1,9 +1,10 @@
 """What the journal is told of a host and of its plugins' lives, beside admissions.
 
-Of the permissions that a plugin has, the host sees the use of two: a connection that it made for
-the plugin (``network``) and an event that it handed out for it (``publish``). The first use of each
-address and each type is told, once for each time that the plugin is loaded. Files and variables
-the plugin uses itself, within what confines it, and nobody tells.
+Of the permissions that a plugin has, the host tells the use of three: a connection that it made for
+the plugin (``network``), an event that it handed out for it (``publish``) and a call of another
+plugin (``calls``). The first use of each address, type and operation is told, once for each time
+that the plugin is loaded. Files and variables the plugin uses itself, within what confines it, and
+nobody tells.
 """
 
 from __future__ import annotations

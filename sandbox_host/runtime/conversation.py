@@ -11,14 +11,31 @@ import itertools
 import math
 import threading
 import time
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import LocalProtocolError, PayloadError, PayloadTooLargeError
-from plugin_sdk.wire.limits import EVENT, MAX_PAYLOAD_BYTES
-from plugin_sdk.wire.messages import Answer, Ask, Call, Deliver, Failure, Handled, Publish
+from plugin_sdk.wire.limits import MAX_PAYLOAD_BYTES, REPORT
+from plugin_sdk.wire.messages import (
+    Answer,
+    Ask,
+    Call,
+    Cancel,
+    Deliver,
+    Failure,
+    FeedCredit,
+    FeedStop,
+    Handled,
+    Log,
+    Progress,
+    Publish,
+    Withdraw,
+    Yield,
+    YieldCredit,
+)
+from sandbox_host.broker.handlers import HandlerQueue
+from sandbox_host.budget.enforce import INTERRUPT_GRACE_SECONDS
 from sandbox_host.errors import (
     MessageTooLargeError,
     NotSerializableError,
@@ -27,10 +44,13 @@ from sandbox_host.errors import (
 )
 from sandbox_host.ipc.calls import Pending
 from sandbox_host.ipc.channel import SESSION_ID, Channel
+from sandbox_host.ipc.flows import Inflow, Outflow
 from sandbox_host.model import CallUsage, Metered
 from sandbox_host.runtime import answers
+from sandbox_host.runtime.asked import Asked
 from sandbox_host.runtime.serving import check_not_waiting
 from sandbox_host.runtime.traffic import Traffic
+from sandbox_host.runtime.turns import Turns
 
 if TYPE_CHECKING:
     from plugin_sdk.wire.message import Message
@@ -44,7 +64,7 @@ if TYPE_CHECKING:
     from sandbox_host.runtime.watch import Watch
 
 _UNKNOWN_OPERATION: Final = "(unknown)"
-_BULKY_BYTES: Final = 16 * 1024
+BULKY_BYTES: Final = 16 * 1024
 _WINDOW: Final = 8
 """So many events are with the plugin at a time: a call waits for their handlers, and no more."""
 
@@ -79,8 +99,14 @@ class Party(Protocol):
     def published(self, event_type: str, payload: bytes) -> None:
         """It published an event; its right to has not been checked."""
 
-    def asked(self, number: int, service: str, payload: bytes) -> None:
+    def asked(self, asked: Asked) -> None:
         """It asks for a service; its right to has not been checked."""
+
+    def withdrawn(self, number: int) -> None:
+        """It waits no more for what it asked for under that number."""
+
+    def logged(self, level: int, logger: str, payload: bytes) -> None:
+        """It has an entry for the log."""
 
     def handler_failed(self, event_type: str, report: Any) -> None:
         """A handler of an event failed."""
@@ -103,8 +129,12 @@ class Request:
         operation: the operation's name.
         arguments: positional arguments.
         keywords: keyword arguments.
-        deadline: seconds from now.
+        deadline: seconds from now; of a stream, for all of it, and infinite where it has none.
         limits: tighter ones than the plugin's own, or None.
+        feeds: where streams were passed: indices of arguments, names of keywords.
+        streams: what it yields is wanted.
+        asked_seconds: as long as it is waited for, where that is shorter than its deadline.
+        packed: arguments and keywords as another plugin packed them; None where they are here.
     """
 
     operation: str
@@ -112,6 +142,10 @@ class Request:
     keywords: dict[str, Any]
     deadline: float
     limits: Limits | None = None
+    feeds: tuple[int | str, ...] = ()
+    streams: bool = False
+    asked_seconds: float = math.inf
+    packed: bytes | None = None
 
 
 class Conversation:
@@ -128,6 +162,7 @@ class Conversation:
 
     Attributes:
         channel: the pipes, and who waits for what.
+        events: what waits for its handlers.
     """
 
     def __init__(
@@ -147,13 +182,16 @@ class Conversation:
         self._ledger = ledger
         self._watch = watch
         self._max_outstanding = max_outstanding
+        self._turns = Turns(
+            child, watch, plan.manifest.concurrency, lambda: party.held_seconds, party.hurry
+        )
         self._ids = itertools.count(1)
         self._traffic = Traffic()
-        self._queue: deque[tuple[str, bytes]] = deque()
-        self._queued_bytes = 0
+        self.events = HandlerQueue(max_outstanding)
         self._delivering = 0
         # An id must not be overtaken by a later one between its choice and its sending.
         self._sending = threading.Lock()
+        self._crediting = threading.RLock()  # to write may make room
         self.channel = Channel(
             child.connection,
             child.receive_fd,
@@ -161,6 +199,8 @@ class Conversation:
             max_unsent_bytes=2 * MAX_PAYLOAD_BYTES,
             pace=rate,
             on_message=self._on_message,
+            on_part=self._on_part,
+            on_room=self._on_room,
             on_answered=self._on_answered,
             on_broken=party.broken,
             rearm=party.rearm,
@@ -177,7 +217,10 @@ class Conversation:
         """
         operation = request.operation
         check_not_waiting(self._plan.identity)
-        payload = self._pack(operation, [list(request.arguments), request.keywords])
+        value = [list(request.arguments), request.keywords]
+        if request.feeds:
+            value.append(list(request.feeds))
+        payload = self._pack(operation, value) if request.packed is None else request.packed
         now = time.monotonic()
         until = now + request.deadline
         with self._sending:
@@ -186,7 +229,12 @@ class Conversation:
                 raise answers.too_much(self._plan.identity, self._child.connection.outstanding)
             pending = Pending(next(self._ids), operation, until, now, limits=request.limits)
             pending.bytes_out = len(payload)
-            call = Call(pending.id, operation, int(until * 1e9), payload=payload)
+            pending.feeds = {number: Outflow() for number, _ in enumerate(request.feeds, 1)}
+            if request.streams:
+                pending.inflow = Inflow(lambda items: self._credit(pending, items))
+            told = min(until, now + request.asked_seconds)
+            deadline_ns = int(told * 1e9) if told < math.inf else 0
+            call = Call(pending.id, operation, deadline_ns, payload=payload)
             if not self._send(call, pending):
                 raise self._party.unanswered(pending)
         return pending
@@ -228,30 +276,28 @@ class Conversation:
         with self._sending:
             if not self._party.takes_calls:
                 return
-            if self._delivering < _WINDOW and not self._queue:
+            if self._delivering < _WINDOW and not self.events:
                 self._send_event(event.type, payload, now)
-            elif len(self._queue) < self._max_outstanding:
-                self._queued_bytes += len(payload)
-                if self._queued_bytes <= MAX_PAYLOAD_BYTES:
-                    self._queue.append((event.type, payload))
-                else:
-                    self._queued_bytes -= len(payload)
+            else:
+                self.events.add(event.type, payload)
 
     def _send_event(self, event_type: str, payload: bytes, now: float) -> None:
         if not self._has_room(len(payload)):
+            self.events.sent(False)
             return
         number = next(self._ids)
         # Nobody waits for it: its time begins when its handlers do, not while others run.
         pending = Pending(number, f"@{event_type}", math.inf, now, is_delivery=True)
-        self._delivering += self._send(Deliver(number, event_type, payload=payload), pending)
+        sent = self._send(Deliver(number, event_type, payload=payload), pending)
+        self._delivering += sent
+        self.events.sent(sent)
 
     def _next_event(self) -> None:
         """One is handled: send the next."""
         with self._sending:
             self._delivering -= 1
-            while self._queue and self._delivering < _WINDOW and self._party.takes_calls:
-                event_type, payload = self._queue.popleft()
-                self._queued_bytes -= len(payload)
+            while self.events and self._delivering < _WINDOW and self._party.takes_calls:
+                event_type, payload = self.events.next()
                 self._send_event(event_type, payload, time.monotonic())
 
     def _pack(self, operation: str, value: Any) -> bytes:
@@ -270,24 +316,112 @@ class Conversation:
         return outstanding < self._max_outstanding and self.channel.has_room(size)
 
     def _send(self, message: Message, pending: Pending) -> bool:
-        if self.channel.oldest() is None:
-            # Its turn is now: read its clocks before the plugin can begin.
-            self._start(pending)
+        self._turns.before(pending, self.channel)
         sent = self.channel.send(message, pending)
         if sent:
-            self._mark_oldest()
+            self._turns.follow(self.channel)
         return sent
 
-    def _mark_oldest(self) -> None:
-        """Start the clocks of the message that the plugin works on now: it answers in order."""
-        oldest = self.channel.oldest()
-        if oldest is not None and not oldest.started_at:
-            self._start(oldest)
+    # -- while it is not answered -----------------------------------------------------------
 
-    def _start(self, pending: Pending) -> None:
-        pending.held_at_start = self._party.held_seconds
-        if self._watch.start(pending):
+    def at_work(self) -> list[Pending]:
+        """Return what the plugin works on now, the oldest first, with its CPU time shared out."""
+        self._turns.settle()
+        return self._turns.at_work(self.channel)
+
+    def cancel(self, pending: Pending, *, late: bool = False, hard: bool = True) -> None:
+        """Have a call ended that nobody waits for: it is asked to end, and then made to.
+
+        Args:
+            pending: the call; nothing happens where it has been answered.
+            late: its deadline has passed; else nobody wants its value any more.
+            hard: its plugin is ended if it goes on; else it is asked once.
+        """
+        if pending.asked_to_end or not self.channel.has(pending):
+            return
+        pending.asked_to_end = hard
+        pending.cancelled = hard and not late
+        if hard and pending.started_at and not pending.interrupted_at:
+            pending.interrupted_at = time.monotonic()
+            pending.deadline = min(pending.deadline, pending.interrupted_at)
+        for feed in pending.feeds.values():
+            feed.stop()
+        if not pending.is_delivery and pending.id != SESSION_ID:
+            with contextlib.suppress(LocalProtocolError):  # it is answered at this moment
+                self.channel.send(Cancel(pending.id, late))
+        # It may be writing what is not read now: who is asked to end has to be heard.
+        self.channel.read_on(INTERRUPT_GRACE_SECONDS)
+        if pending.started_at:
+            with contextlib.suppress(Exception):  # then it is ended, after the same grace
+                self._child.interrupt()
             self._party.hurry()
+
+    def feed(self, pending: Pending, number: int, message: Message) -> bool:
+        """Send an item of a stream, or its end; False where nobody reads it any more."""
+        try:
+            return not pending.feeds[number].stopped and self.channel.send(message)
+        except LocalProtocolError:
+            return False  # the call is answered at this moment
+
+    def await_item(self, pending: Pending, wall_seconds: float) -> None:
+        """Count the plugin's time for the next item from now on: a reader waits for it."""
+        now = time.monotonic()
+        whole = pending.until <= now + wall_seconds
+        pending.waiting_since = pending.sent_at if whole else now
+        if not pending.interrupted_at:
+            pending.deadline = pending.until if whole else now + wall_seconds
+
+    def rest(self, pending: Pending) -> None:
+        """Nobody waits for the next item: until somebody does, only the whole has a deadline."""
+        if not pending.interrupted_at:
+            pending.deadline, pending.waiting_since = pending.until, pending.sent_at
+
+    def _credit(self, pending: Pending, items: int) -> None:
+        """Tell the plugin what was taken; one that does not read is told when it does.
+
+        Else its credits would be kept for it without end: it could yield on without reading them.
+        """
+        with self._crediting:
+            pending.uncredited += items
+        if not self.channel.clogged:
+            self._pay(pending)
+
+    def _pay(self, pending: Pending) -> None:
+        with self._crediting:
+            items, pending.uncredited = pending.uncredited, 0
+            if items:
+                with contextlib.suppress(LocalProtocolError):  # it is answered at this moment
+                    self.channel.send(YieldCredit(pending.id, items))
+
+    def _on_room(self) -> None:
+        for pending in self.channel.outstanding():
+            if pending.uncredited:
+                self._pay(pending)
+            for feed in pending.feeds.values():
+                feed.notify()
+
+    def _on_part(self, pending: Pending, message: Message) -> None:
+        if isinstance(message, Yield):
+            if pending.inflow is None:
+                self.cancel(pending)  # who asked for a value is told by `result`
+                pending.yields = True
+                return
+            if not pending.started_at:
+                # Else it could yield a window for each of a thousand calls that wait.
+                self._party.violated(f"it yields for {pending.id}, whose turn has not come")
+                return
+            self.rest(pending)
+            pending.inflow.put(message)
+        elif isinstance(message, Progress):
+            pending.progress = (message.done, message.total)
+        elif isinstance(message, FeedCredit | FeedStop):
+            feed = pending.feeds.get(message.stream)
+            if feed is None:
+                self._party.violated(f"there is no stream {message.stream} of {message.id}")
+            elif isinstance(message, FeedStop):
+                feed.stop()
+            else:
+                feed.notify()
 
     # -- what becomes of it -----------------------------------------------------------------
 
@@ -301,6 +435,8 @@ class Conversation:
             return self._value(pending)
         except PluginError as error:
             error.usage = self._bill(pending)
+            for feed in pending.feeds.values():
+                error.__cause__ = feed.problem or error.__cause__
             raise
 
     def metered(self, pending: Pending) -> Metered:
@@ -314,10 +450,12 @@ class Conversation:
     def is_bulky(self, pending: Pending) -> bool:
         """Tell whether the answer is so large that decoding it takes noticeably long."""
         payload = getattr(pending.answer, "payload", b"")
-        return len(payload) > _BULKY_BYTES
+        return len(payload) > BULKY_BYTES
 
     def _value(self, pending: Pending) -> Any:
         answer = pending.answer
+        if pending.yields:
+            raise answers.no_stream(self._plan.identity, pending, yields=True)
         if isinstance(answer, Exception):
             raise answer
         assert answer is not None  # noqa: S101 - callers wait first
@@ -336,14 +474,15 @@ class Conversation:
         if pending.cost is not None:
             return pending.cost
         wall = max(0.0, (pending.finished_at or time.monotonic()) - pending.sent_at)
+        self._turns.settle()
         used = self._child.cpu_seconds() - pending.cpu_at_start if pending.started_at else 0.0
         return CallUsage(max(0.0, used), wall, pending.bytes_out, 0)
 
     def _on_answered(self, pending: Pending, message: Message) -> None:
-        pending.cost = self._cost(pending, message)
+        pending.cost = self._turns.cost(pending, message)
         pending.held_seconds = self._party.held_seconds - pending.held_at_start
         self._traffic.answered(pending, pending.cost, type(message))
-        self._mark_oldest()
+        self._turns.follow(self.channel)
         if isinstance(message, Handled):
             self._watch.handled(pending.cost)
             self._next_event()
@@ -351,21 +490,13 @@ class Conversation:
                 self._party.handler_failed(pending.operation[1:], self._report(message))
         elif pending.id != SESSION_ID:
             offered = self._party.operations
+            failed = isinstance(message, Failure) and not pending.cancelled
             name = pending.operation if pending.operation in offered else _UNKNOWN_OPERATION
-            self._ledger.answered(name, pending.cost, failed=isinstance(message, Failure))
-
-    def _cost(self, pending: Pending, message: Message) -> CallUsage:
-        started = pending.started_at > 0
-        return CallUsage(
-            cpu_seconds=self._child.cpu_seconds() - pending.cpu_at_start if started else 0.0,
-            wall_seconds=time.monotonic() - pending.sent_at,
-            bytes_out=pending.bytes_out,
-            bytes_in=len(getattr(message, "payload", b"")),
-        )
+            self._ledger.answered(name, pending.cost, failed=failed)
 
     def _report(self, message: Message) -> Any:
         try:
-            return codec.unpack(message.payload, EVENT)  # by whoever reads for everybody
+            return codec.unpack(message.payload, REPORT)  # by whoever reads for everybody
         except PayloadError as error:
             self._party.violated(str(error))
             return {}
@@ -376,7 +507,12 @@ class Conversation:
             self._party.published(message.event_type, message.payload)
         elif isinstance(message, Ask):
             self._traffic.asked(message.id, message.service, len(message.payload), time.monotonic())
-            self._party.asked(message.id, message.service, message.payload)
+            asked = Asked(message.id, message.service, message.payload, message.deadline_ns)
+            self._party.asked(asked)
+        elif isinstance(message, Withdraw):
+            self._party.withdrawn(message.id)
+        elif isinstance(message, Log):
+            self._party.logged(message.level, message.logger, message.payload)
 
     def traffic(self, end: float) -> tuple[tuple[FrameHeader, ...], str]:
         """Return the headers of the last messages, and what it worked on; before it is closed.

@@ -8,16 +8,11 @@ import os
 import threading
 import time
 import weakref
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from plugin_sdk.wire import codec
-from plugin_sdk.wire.errors import PayloadError
-from plugin_sdk.wire.limits import EVENT
 from sandbox_host.backends.select import select_backend
 from sandbox_host.backends.worker import Worker, each
-from sandbox_host.broker.broker import Broker
 from sandbox_host.bundle import stage
 from sandbox_host.catalog.environment import environment_fault
 from sandbox_host.errors import (
@@ -28,19 +23,23 @@ from sandbox_host.errors import (
     SandboxHostError,
     UsageError,
 )
-from sandbox_host.model import Cause, Event, State, identity_of
+from sandbox_host.model import Cause, State, identity_of
 from sandbox_host.observe.dossiers import DossierStore
 from sandbox_host.runtime.admissions import Admissions
-from sandbox_host.runtime.audience import HOST, Audience
+from sandbox_host.runtime.audience import Audience
 from sandbox_host.runtime.causes import Ending
 from sandbox_host.runtime.chronicle import Chronicle
 from sandbox_host.runtime.data import DataDirectories
 from sandbox_host.runtime.disk import DiskWatch
+from sandbox_host.runtime.events import EventDesk
 from sandbox_host.runtime.keeper import Keeper
 from sandbox_host.runtime.launch import Launcher, base_python
 from sandbox_host.runtime.lifecycle import ENDED
+from sandbox_host.runtime.nested import NestedCalls
 from sandbox_host.runtime.offers import options_of
+from sandbox_host.runtime.own_services import OwnServices
 from sandbox_host.runtime.process import PluginProcess
+from sandbox_host.runtime.recorded import begun_recording
 from sandbox_host.runtime.services import Services
 from sandbox_host.runtime.workspace import Workspace, remove_tree
 
@@ -49,8 +48,9 @@ if TYPE_CHECKING:
 
     from sandbox_host.admission.history import Downgrade
     from sandbox_host.backends.base import Backend, Places
-    from sandbox_host.broker.queues import Subscription
+    from sandbox_host.broker.policies import SubscriptionInfo
     from sandbox_host.config import HostConfig
+    from sandbox_host.runtime.recorded import Record
 
 _log = logging.getLogger("sandbox_host")
 
@@ -86,7 +86,9 @@ class HostCore(Audience):
         self._trial = trial
         self._backend = backend
         self._lock = threading.RLock()
-        self._services = Services()
+        self._services = Services(OwnServices(config.state_dir, NestedCalls(self.get)))
+        self._events = EventDesk(config)
+        self._broker = self._events.broker
         self._plugins: dict[str, PluginProcess] = {}
         self._starting: set[str] = set()
         self._opened = False
@@ -131,8 +133,8 @@ class HostCore(Audience):
             self._chronicle.host_started()
             admissions = Admissions(self.config.state_dir, self._journal)
             admissions.start(self.config)
-            self._broker = Broker(lambda: datetime.now(UTC).timestamp(), self.config.event_queue)
-            made.callback(self._broker.close)
+            made.callback(self._events.close)
+            self._events.open()
             self._keeper = Keeper()
             made.callback(self._keeper.close)
             self._data = DataDirectories(
@@ -207,21 +209,28 @@ class HostCore(Audience):
         """Belong to nobody: this is a forked copy, and threads and children are the original's."""
         self._copied = True
         self._workspace.locks.forget()
+        self._services.copied()
+        self._events.forget()
         for process in self._plugins.values():
             process.copied = True
 
     # -- plugins ----------------------------------------------------------------------------
 
     def load(
-        self, path: str | os.PathLike[str], downgrades: Collection[Downgrade] = ()
+        self,
+        path: str | os.PathLike[str],
+        downgrades: Collection[Downgrade] = (),
+        record: Record | None = None,
     ) -> PluginProcess:
         """Verify, admit, confine, attest and start the plugin in a directory.
 
         Args:
             path: where it is, or its archive.
             downgrades: the operator's word for versions that history speaks against.
+            record: where to record what is said to it and by it; None records nothing.
 
         Raises:
+            RecordingError: that file cannot be made; nothing was executed.
             RefusedError: it was not admitted; nothing of it was executed.
             TrustStoreError: the trust store cannot be used; nothing was executed.
             HistoryError: what was admitted before cannot be used; nothing was executed.
@@ -233,11 +242,13 @@ class HostCore(Audience):
         self._check_open()
         self._keeper.check()
         plan, bundle = self._launcher.admit(Path(path), downgrades)
-        with self._reserved(plan.identity):
+        with self._reserved(plan.identity), begun_recording(record, plan) as recorder:
             process = self._launcher.start(plan, bundle, self)
+            if recorder is not None:
+                process.record(recorder)
             with self._lock:
-                again = plan.identity in self._plugins
-                self._plugins[plan.identity] = process
+                again = self._plugins.pop(plan.identity, None) is not None
+                self._plugins[plan.identity] = process  # the last one now, in load order
             try:
                 self._disk.add(process)
                 self._launcher.become_ready(process)
@@ -270,8 +281,7 @@ class HostCore(Audience):
 
     def _register(self, process: PluginProcess) -> None:
         """Deliver to its handlers what they handle, unless it has ended meanwhile."""
-        handles = process.interface.handles if process.interface else ()
-        self._broker.register(handles, process.talk.deliver)
+        self._broker.register(process.handles, process.talk.deliver)
         if process.ended.is_set():  # it unregistered before it was registered
             self._broker.unregister(process.talk.deliver)
 
@@ -309,6 +319,11 @@ class HostCore(Audience):
         with self._lock:
             return [process for _, process in sorted(self._plugins.items())]
 
+    def loaded(self) -> list[PluginProcess]:
+        """Return the same in the order in which they were loaded."""
+        with self._lock:
+            return list(self._plugins.values())
+
     def unload(self, name: str) -> None:
         """Let the plugin finish, clean up and leave; end it at the stop timeout.
 
@@ -338,29 +353,25 @@ class HostCore(Audience):
 
     # -- events -----------------------------------------------------------------------------
 
-    def publish(self, event_type: str, data: Any) -> Event:
-        """Publish an event of the application's.
+    @property
+    def events(self) -> EventDesk:
+        """What is done with events.
 
         Raises:
-            UsageError: the type is malformed, or the data cannot be carried.
+            UsageError: the host is not open.
         """
         self._check_open()
-        try:
-            packed = codec.pack(data, EVENT)
-        except PayloadError as error:
-            text = f"The data of the event {event_type} cannot be carried: {error}."
-            raise UsageError(text) from None
-        event = self._broker.publish(event_type, packed, HOST)
-        return Event(event_type, data, event.timestamp, event.source, event.id)
+        return self._events
 
-    def subscribe(self, types: tuple[str, ...]) -> Subscription:
-        """Return a subscription to these event types, or to all.
+    def subscriptions(self) -> tuple[SubscriptionInfo, ...]:
+        """Return the counters of everybody who gets events: plugins first, by name.
 
         Raises:
-            UsageError: a type is malformed.
+            UsageError: the host is not open.
         """
-        self._check_open()
-        return self._broker.subscribe(types)
+        infos = self.events.infos()
+        handling = [process for process in self.plugins() if process.handles]
+        return (*(p.talk.events.info(p.identity, p.handles) for p in handling), *infos)
 
     def offer(self, name: str, function: Callable[..., Any]) -> None:
         """Have plugins that were granted it ask for a function by a name.
@@ -388,8 +399,8 @@ class HostCore(Audience):
         Elsewhere, because the keeper has others to look after: a plugin may have left a hundred
         thousand files, and a control group or a nursery may take long to end.
         """
-        self._services.forget(process)
-        self._workspace.locks.give_back(process.identity)
+        # The next process may have the lock once the store of this one is closed.
+        self._services.forget(process, lambda: self._workspace.locks.give_back(process.identity))
         self._janitor.submit(lambda: _remove(process.places))
         self._closer.submit(lambda: self._put_away(process))
 

@@ -31,6 +31,7 @@ from sandbox_host.model import identity_of
 from sandbox_host.reading import escaped, quoted
 from sandbox_host.runtime.data_locks import LOCKS, DataLocks, Lease
 from sandbox_host.runtime.removal import STEP_SECONDS, Left, Removal
+from sandbox_host.runtime.store import remove_store
 from sandbox_host.runtime.workspace import check_private, private_directory
 from sandbox_host.trees import open_directory
 
@@ -208,6 +209,8 @@ class DataDirectories:
     def remove(self, name: str) -> RemovedData:
         """Remove a plugin's data directory, whatever it holds, in at most `REMOVE_SECONDS`.
 
+        Its store is removed with it.
+
         Raises:
             UsageError: no plugin can have that name.
             PluginNotFoundError: it has no data directory.
@@ -241,6 +244,7 @@ class DataDirectories:
             fcntl.flock(top, fcntl.LOCK_EX | fcntl.LOCK_NB)
         doomed = f"{_REMOVED}{secrets.token_hex(8)}"
         self._tell("data_removal", identity, doomed)
+        remove_store(self._data.parent, identity)
         os.rename(identity, doomed, src_dir_fd=data, dst_dir_fd=data)
         return doomed
 

@@ -10,6 +10,7 @@ from plugin_sdk.wire.message import is_name
 from sandbox_host.budget.enforce import tightened
 from sandbox_host.errors import UsageError
 from sandbox_host.runtime.conversation import Request
+from sandbox_host.runtime.feeding import Feeder, dismiss, take_streams
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,6 +80,12 @@ class PluginView:
         """Return the last lines it printed, control characters escaped."""
         return self._process.log_tail(lines)
 
+    @property
+    def recording_problem(self) -> str:
+        """Why its recording stopped before it did; "" where it did not, or there is none."""
+        recorder = self._process.recorder
+        return recorder.problem if recorder is not None else ""
+
     def usage(self) -> Usage:
         """Return what it has cost so far, measured from outside."""
         return self._process.usage()
@@ -90,18 +97,71 @@ class PluginView:
         keywords: dict[str, Any],
         deadline: float | None,
         limits: OperationLimits | None,
+        *,
+        streams: bool = False,
     ) -> Pending:
-        allowed = self._process.plan.limits.wall_seconds
+        allowed = math.inf if streams else self._process.plan.limits.wall_seconds
         seconds = allowed if deadline is None else min(deadline, allowed)
-        if not math.isfinite(seconds) or (deadline is not None and math.isnan(deadline)):
+        if deadline is not None and not math.isfinite(deadline):
             text = f"A deadline is a number of seconds from now, not {deadline!r:.40}."
             raise UsageError(text)
         if not is_name(operation):
             text = f"{operation!r:.80} cannot be the name of an operation."
             raise UsageError(text, remedy="`operations` lists those that there are.")
         tighter = None if limits is None else tightened(self._process.plan.limits, _checked(limits))
-        request = Request(operation, arguments, keywords, max(0.0, seconds), tighter)
-        return self._process.talk.begin(request)
+        arguments, keywords, places, feeds = take_streams(arguments, keywords)
+        self._check_feeds(feeds)
+        request = Request(
+            operation,
+            arguments,
+            keywords,
+            max(0.0, seconds),
+            tighter,
+            places,
+            streams,
+        )
+        talk = self._process.talk
+        try:
+            pending = talk.begin(request)
+        except BaseException:
+            for feed in feeds:
+                dismiss(feed)
+            raise
+        for number, feed in enumerate(feeds, 1):
+            Feeder(talk, pending, number, self.name).begin(feed)
+        return pending
+
+    def _check_feeds(self, feeds: list[Any]) -> None:
+        """Refuse streams that cannot be fed from here, before anything is sent.
+
+        Raises:
+            UsageError: there is one.
+        """
+
+
+class StartedCall:
+    """A call that was begun: it can be looked at, and cancelled. From any thread."""
+
+    def __init__(self, process: PluginProcess, pending: Pending) -> None:
+        self._process = process
+        self._pending = pending
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """How much is done, and of how much (0: not known), by the plugin's own word."""
+        return self._pending.progress
+
+    def done(self) -> bool:
+        """Tell whether it has ended."""
+        return self._pending.done()
+
+    def cancel(self) -> None:
+        """Have it ended: nobody wants its value any more. Does not wait.
+
+        The operation is asked first: an exception is raised in it, `plugin_sdk.Cancelled`, or its
+        task is cancelled. What goes on a quarter of a second later takes its plugin with it.
+        """
+        self._process.talk.cancel(self._pending)
 
 
 def _checked(limits: OperationLimits) -> OperationLimits:

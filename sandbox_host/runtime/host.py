@@ -13,22 +13,28 @@ from sandbox_host.model import Cause
 from sandbox_host.runtime import offload
 from sandbox_host.runtime.blocking import BlockingHost
 from sandbox_host.runtime.causes import Ending
+from sandbox_host.runtime.chains import Chain
 from sandbox_host.runtime.core import HostCore
-from sandbox_host.runtime.handle import PluginView
+from sandbox_host.runtime.event_streams import EventStream, settle
+from sandbox_host.runtime.events import Reading
+from sandbox_host.runtime.finding import ASKING_SECONDS, Search, Wanted, fitting
+from sandbox_host.runtime.handle import PluginView, StartedCall
 from sandbox_host.runtime.healthcheck import ask, judge_health
+from sandbox_host.runtime.streaming import Stream
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Generator
     from types import TracebackType
 
     from sandbox_host.admission.history import Downgrade
     from sandbox_host.backends.base import Backend
-    from sandbox_host.broker.queues import Subscription
+    from sandbox_host.broker.policies import SubscriptionInfo
     from sandbox_host.health.verdict import Verdict
     from sandbox_host.model import Event, Metered, OperationLimits, Usage
     from sandbox_host.runtime.data import DataDirectory, RemovedData
     from sandbox_host.runtime.process import PluginProcess
+    from sandbox_host.runtime.recorded import Record
 
 
 class SandboxHost:
@@ -88,15 +94,22 @@ class SandboxHost:
         self._core.offer(name, function)
 
     async def load(
-        self, path: str | os.PathLike[str], *, downgrades: Collection[Downgrade] = ()
+        self,
+        path: str | os.PathLike[str],
+        *,
+        downgrades: Collection[Downgrade] = (),
+        record: Record | None = None,
     ) -> Plugin:
         """Verify, admit, confine, attest and start the plugin in a directory.
 
         Args:
             path: where it is, or its archive.
             downgrades: the operator's word for versions that are older than one admitted before.
+            record: a file that is not there yet, or a directory, or `RecordingOptions`: what is
+                said to the plugin and by it is kept there, for ``sandbox-host replay``.
 
         Raises:
+            RecordingError: the recording cannot be made; nothing was executed.
             RefusedError: it was not admitted; nothing of it was executed.
             TrustStoreError: the trust store cannot be used; nothing was executed.
             HistoryError: what was admitted before cannot be used; nothing was executed.
@@ -104,7 +117,7 @@ class SandboxHost:
             AttestationError: it was not confined as planned; nothing was executed.
             PluginError: it was admitted, and did not become ready.
         """
-        loading = offload.start(lambda: self._core.load(path, downgrades))
+        loading = offload.start(lambda: self._core.load(path, downgrades, record))
         try:
             return Plugin(await asyncio.shield(loading))
         except asyncio.CancelledError:
@@ -138,6 +151,63 @@ class SandboxHost:
         """All loaded plugins by name, those that failed included."""
         return {process.identity: Plugin(process) for process in self._core.plugins()}
 
+    async def find(
+        self,
+        capability: str,
+        *,
+        kind: str | None = None,
+        operation: str | None = None,
+        exclude: Collection[str] = (),
+    ) -> Plugin:
+        """Return the first healthy plugin with a capability, in load order.
+
+        Each is asked how it is, one after the other, until one is not unhealthy; one that is busy
+        and does not answer is taken where there is no other.
+
+        Args:
+            capability: as in plugin.json: ``ai_model``.
+            kind: "Model", "DataSource" or "Pipeline". None for the one that the capability names:
+                ``ai_model``, ``data_source``, ``pipeline`` or ``data_pipeline``; else for any.
+            operation: one that it must have.
+            exclude: names of plugins that are not wanted, such as one that has just failed.
+
+        Raises:
+            NoSuchCapabilityError: there is none, or none that can be used; it says why of each.
+            KindMismatchError: those that have the capability are of another kind.
+            UsageError: an argument is malformed.
+        """
+        search = Search(Wanted.of(capability, kind, operation, exclude), self._core.loaded())
+        for process in search.due:
+            if (asked := search.ask(process)) is not None:
+                process.channel.poll_briefly(asked)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(_finished(asked), ASKING_SECONDS)
+            if search.accepts(process):
+                return Plugin(process)
+        return Plugin(search.otherwise())
+
+    def find_all(
+        self, capability: str, *, kind: str | None = None, operation: str | None = None
+    ) -> tuple[Plugin, ...]:
+        """Return all plugins that `find` would ask, in load order, without asking them."""
+        wanted = Wanted.of(capability, kind, operation)
+        return tuple(map(Plugin, fitting(wanted, self._core.loaded())))
+
+    def chain(self, *stages: str) -> Chain:
+        """Put operations one behind the other: each reads as a stream what the one before yields.
+
+        ``host.chain("source.read", "features.process", "model.predict")`` begins nothing; its
+        `Chain.stream` and `Chain.call` do, and take the arguments of the first stage.
+
+        Args:
+            *stages: a plugin and an operation each; at most 16. The stream is the first
+                positional argument of every stage but the first.
+
+        Raises:
+            UsageError: a stage is malformed, or there are too many.
+        """
+        return Chain(self._core.get, stages, Call)
+
     def usage(self) -> dict[str, Usage]:
         """Return what each loaded plugin has cost so far, those that failed included."""
         return {process.identity: process.usage() for process in self._core.plugins()}
@@ -167,20 +237,66 @@ class SandboxHost:
     async def publish(self, event_type: str, data: Any = None) -> Event:
         """Publish an event of the application's; handlers run in their plugins, later.
 
+        It returns when subscribers with the policy "block" have room or have had their time, and
+        when the event is on the disk for every durable subscription that wants it.
+
         Raises:
             UsageError: the type is malformed, or the data cannot be carried.
+            EventStoreFullError: a durable subscription can take no more; nobody gets the event.
+            EventStoreError: it was not written down, or not in time; others may have it.
         """
-        return self._core.publish(event_type, data)
+        publication = self._core.events.begin(event_type, data)
+        if not publication.settled:
+            await settle(publication)
+        return publication.told(data)
 
-    def subscribe(self, *types: str) -> EventStream:
+    def subscribe(
+        self,
+        *types: str,
+        policy: str = "drop_oldest",
+        queue: int | None = None,
+        deadline: float = 0.0,
+        replay: int = 0,
+        durable: str | None = None,
+        redeliver_after: float | None = None,
+    ) -> EventStream:
         """Return an asynchronous iterator over events of these types (all, if none is named).
 
         It gets what is published from this call on, not only from the first iteration on.
 
+        Args:
+            *types: event types, and patterns of them: ``weather.*``.
+            policy: what happens to an event when ``queue`` others wait: "drop_oldest",
+                "drop_newest", "disconnect", or "block": it waits for room up to the deadline, and
+                so does the application's `publish`.
+            queue: events that may wait for this reader; None is ``event_queue``.
+            deadline: seconds, for "block".
+            replay: how many of the last events of these types it gets first, if so many are kept.
+            durable: name of a durable subscription. Its events wait on the disk, over restarts of
+                the host, until they are acknowledged with ``event.ack()``, and come at least once.
+            redeliver_after: seconds (30, if not given) after which a durable event comes again
+                that was not acknowledged.
+
         Raises:
-            UsageError: a type is malformed.
+            UsageError: an argument is malformed or does not go with another, or the durable
+                subscription is being read already.
+            EventStoreError: the store of durable events cannot be used.
         """
-        return EventStream(self._core.subscribe(types))
+        reading = Reading(policy, queue, deadline, replay, durable, redeliver_after)
+        return EventStream(self._core.events.subscribe(types, reading))
+
+    def subscriptions(self) -> tuple[SubscriptionInfo, ...]:
+        """Return who gets events, and how many each has got and has not: plugins first, by name."""
+        return self._core.subscriptions()
+
+    async def drop_durable(self, name: str) -> int:
+        """Give up a durable subscription; return how many events waited for it.
+
+        Raises:
+            UsageError: there is none of that name.
+            EventStoreError: the store of durable events cannot be used.
+        """
+        return await offload.start(lambda: self._core.events.drop(name))
 
 
 class Plugin(PluginView):
@@ -217,6 +333,48 @@ class Plugin(PluginView):
             return await offload.start(lambda: self._process.talk.result(pending))
         return self._process.talk.result(pending)
 
+    def stream(
+        self,
+        operation: str,
+        /,
+        *args: Any,
+        deadline: float | None = None,
+        limits: OperationLimits | None = None,
+        **kwargs: Any,
+    ) -> Stream:
+        """Run an operation that yields, and return an asynchronous iterator of what it yields.
+
+        Neither side holds more than a window of it (64 items, 1 MiB), however slow the other is.
+        Each item may take as long as the plugin's wall time budget, from when it is waited for.
+
+        Args:
+            operation: its name: a generator, or an asynchronous one.
+            *args: as of `call`; iterators are passed on as streams, also to `call`.
+            deadline: seconds for all of it; None for no bound but those on each item.
+            limits: tighter budgets than the plugin's own; CPU time is that of the whole stream.
+            **kwargs: its keyword arguments.
+
+        Raises:
+            PluginError: it cannot be begun. What becomes of it later is raised where it is read.
+        """
+        return Stream(
+            self._process, self._begin(operation, args, kwargs, deadline, limits, streams=True)
+        )
+
+    def start(
+        self,
+        operation: str,
+        /,
+        *args: Any,
+        deadline: float | None = None,
+        limits: OperationLimits | None = None,
+        **kwargs: Any,
+    ) -> Call:
+        """Begin an operation, and return what can be awaited, looked at, or cancelled."""
+        pending = self._begin(operation, args, kwargs, deadline, limits)
+        self._process.channel.attend()
+        return Call(self._process, pending)
+
     async def metered(
         self,
         operation: str,
@@ -249,7 +407,7 @@ class Plugin(PluginView):
         pending = self._begin(operation, arguments, keywords, deadline, limits)
         self._process.channel.poll_briefly(pending)
         if not pending.done():
-            await _finished(pending)
+            await _answered(self._process, pending)
         return pending
 
     async def health(self) -> Verdict:
@@ -258,6 +416,29 @@ class Plugin(PluginView):
         if isinstance(asked, Pending):
             await _finished(asked)
         return judge_health(self._process, asked)
+
+
+class Call(StartedCall):
+    """A call that was begun. Await it for what the operation returned."""
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._result().__await__()
+
+    async def _result(self) -> Any:
+        if not self._pending.done():
+            await _answered(self._process, self._pending)
+        if self._process.talk.is_bulky(self._pending):
+            return await offload.start(lambda: self._process.talk.result(self._pending))
+        return self._process.talk.result(self._pending)
+
+
+async def _answered(process: PluginProcess, pending: Pending) -> None:
+    """Wait for a call; who is cancelled meanwhile cancels it."""
+    try:
+        await _finished(pending)
+    except asyncio.CancelledError:
+        process.talk.cancel(pending)
+        raise
 
 
 async def _finished(pending: Pending) -> None:
@@ -274,52 +455,3 @@ async def _finished(pending: Pending) -> None:
 
     pending.on_done(tell)
     await future
-
-
-class EventStream:
-    """Events, for ``async for``. Bounded: when it is read too slowly, the oldest are dropped."""
-
-    def __init__(self, subscription: Subscription) -> None:
-        self._subscription = subscription
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._changed = asyncio.Event()
-        self._woken = False
-        subscription.on_change(self._wake)
-
-    @property
-    def dropped(self) -> int:
-        """How many events were dropped because nobody read them."""
-        return self._subscription.dropped
-
-    def _wake(self) -> None:
-        # One wake is on its way until it has been answered, however many events come meanwhile.
-        if self._loop is None or self._woken:
-            return
-        self._woken = True
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._changed.set)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Event:
-        self._loop = asyncio.get_running_loop()
-        while True:
-            self._changed.clear()
-            self._woken = False
-            if (event := self._subscription.take()) is not None:
-                await asyncio.sleep(0)  # a flood of events must not keep the loop to itself
-                return event
-            if self._subscription.closed:
-                raise StopAsyncIteration
-            await self._changed.wait()
-
-    async def aclose(self) -> None:
-        """End it."""
-        self._subscription.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import PayloadError
-from plugin_sdk.wire.limits import EVENT
+from plugin_sdk.wire.limits import REPORT
 from plugin_sdk.wire.messages import Ready
 from plugin_sdk.wire.nursery import CHILD_DESK
 from sandbox_host.admission.plan import admit
@@ -276,6 +276,7 @@ class Launcher:
             "events": list(plan.manifest.events),
             "publish": list(plan.permissions.publish),
             "services": list(plan.permissions.services),
+            "concurrency": plan.manifest.concurrency,
             "desk": CHILD_DESK if plan.permissions.network else -1,
             "granted": _told_grants(plan),
             "trial": self._trial,
@@ -301,7 +302,7 @@ def _end_child(child: Child) -> None:
 
 def _start_payload(identity: str, answer: Message) -> Any:
     try:
-        return codec.unpack(answer.payload, EVENT)  # a description, not a channel for data
+        return codec.unpack(answer.payload, REPORT)  # a description, not a channel for data
     except PayloadError as error:
         text = f"{identity} described itself in a way that is not understood: {error}."
         raise StartError(text, plugin=identity) from None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import PayloadError
-from plugin_sdk.wire.limits import EVENT
+from plugin_sdk.wire.limits import REPORT
 from sandbox_host.admission.explanations import (
     MAX_ASKED_LENGTH,
     RULES,
@@ -45,7 +45,7 @@ def observed_in(answer: Message, granted: Permissions) -> Observed | None:
         granted: the permissions in force for it: what it used is one of these.
     """
     try:
-        told = codec.unpack(answer.payload, EVENT)
+        told = codec.unpack(answer.payload, REPORT)
     except PayloadError:
         return None
     told = told.get("observed") if isinstance(told, dict) else None

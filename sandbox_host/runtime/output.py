@@ -44,6 +44,8 @@ class Output:
         self._again_at: dict[str, float] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self._mid_line = False
+        self._left_out = 0
 
     def descriptors(self) -> dict[int, str]:
         """Return what is to be watched, with the role that `take` gets."""
@@ -86,6 +88,25 @@ class Output:
                 while self._rate.wait(time.monotonic()) == 0 and self._read(role):
                     pass
 
+    def add(self, entry: bytes) -> None:
+        """Put an entry that came as a message into the log; it counts as printed."""
+        with self._lock:
+            if self._closed:
+                return
+            now = time.monotonic()
+            if self._rate.wait(now) > 0:
+                # Nothing holds back who says it as a message: the pace of those is another one.
+                self._left_out += 1
+                return
+            if self._left_out:
+                entry = b"WARNING sandbox-host: %d entries left out\n" % self._left_out + entry
+                self._left_out = 0
+            self._rate.take(len(entry), now)
+            if self._mid_line:
+                self._mid_line = False
+                entry = b"\n" + entry
+            self.log.write(entry)
+
     def close(self) -> None:
         """Read nothing any more: the descriptors are about to be closed, and the log with them."""
         with self._lock:
@@ -107,6 +128,7 @@ class Output:
         else:
             self._rate.take(len(data), now)
             self.log.write(data)
+            self._mid_line = bool(data) and data[-1:] != b"\n"
         return data
 
     def forget(self) -> None:

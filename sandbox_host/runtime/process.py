@@ -10,11 +10,12 @@ import contextlib
 import logging
 import threading
 import time
+from collections import deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from plugin_sdk.wire import codec
-from plugin_sdk.wire.errors import RemoteProtocolError
+from plugin_sdk.wire.errors import PayloadError, RemoteProtocolError
 from plugin_sdk.wire.messages import Load, Stop
 from sandbox_host.budget.ledger import Ledger
 from sandbox_host.budget.rate import MessageRate, Sayings, log_rate
@@ -29,6 +30,7 @@ from sandbox_host.runtime import answers
 from sandbox_host.runtime.causes import Ending
 from sandbox_host.runtime.conversation import Conversation
 from sandbox_host.runtime.life import Life
+from sandbox_host.runtime.log_entries import LogEntries
 from sandbox_host.runtime.output import Output
 from sandbox_host.runtime.postmortem import LOG_LINES, Remains, dossier_of
 from sandbox_host.runtime.warden import Warden, shown
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
     from sandbox_host.ipc.calls import Pending
     from sandbox_host.model import Denial, Limits, Receipt
     from sandbox_host.observe.dossier import Dossier
+    from sandbox_host.observe.recorder import Recorder
+    from sandbox_host.runtime.asked import Asked
     from sandbox_host.runtime.audience import Listener
     from sandbox_host.runtime.interface import Interface
     from sandbox_host.runtime.keeper import Keeper
@@ -75,6 +79,7 @@ class PluginProcess:
         reports: the same of what it says itself that it was.
         copied: this object is in a forked copy of the host's process.
         dossier_path: where it was written what is known of its end, once it was; None before.
+        recorder: writes down what is said to it and by it; None where nobody wants that.
 
     Args:
         plan: what was admitted.
@@ -114,6 +119,7 @@ class PluginProcess:
         self.gone = False
         self.copied = False
         self.dossier_path: Path | None = None
+        self.recorder: Recorder | None = None
         self.log = PluginLog(log_path, config.log_bytes)
         self.ledger = Ledger()
         self.complaints = Sayings(_SAYINGS_PER_SECOND, _SAYINGS_BURST)
@@ -123,10 +129,12 @@ class PluginProcess:
         self._child = child
         self._rate = MessageRate(plan.limits)
         self._output = Output(child, self.log, log_rate(plan.limits))
+        self._entries = LogEntries(plan.identity, self._output)
         self._watch = Watch(child, plan.limits, self.ledger, config.sweep_seconds)
         self._keeper = keeper
         self._listener = listener
         self._given_up = False
+        self._forgotten: deque[Pending] = deque()
         self._may_close = False
         self.talk = Conversation(
             plan,
@@ -179,6 +187,11 @@ class PluginProcess:
         """
         load = Load(payload=codec.pack(order))
         return self.talk.ask(answers.START, load, time.monotonic() + timeout)
+
+    def record(self, recorder: Recorder) -> None:
+        """Have everything written down that is said from now on."""
+        self.recorder = recorder
+        self.channel.tap = recorder.take
 
     def ready(self, interface: Interface) -> None:
         """Let it be called from now on.
@@ -284,6 +297,11 @@ class PluginProcess:
         return self.interface.operations if self.interface else ()
 
     @property
+    def handles(self) -> tuple[str, ...]:
+        """The types of events that it has handlers for; none before it is ready."""
+        return self.interface.handles if self.interface else ()
+
+    @property
     def held_seconds(self) -> float:
         """For how long, all in all, it was not read, because it sent or printed too much."""
         return self._rate.held_seconds + self._output.held_seconds
@@ -307,9 +325,20 @@ class PluginProcess:
         """It published an event; its right to has not been checked."""
         self._listener.published(self, event_type, payload)
 
-    def asked(self, number: int, service: str, payload: bytes) -> None:
+    def asked(self, asked: Asked) -> None:
         """It asks for a service; its right to has not been checked."""
-        self._listener.asked(self, number, service, payload)
+        self._listener.asked(self, asked)
+
+    def withdrawn(self, number: int) -> None:
+        """It waits no more for what it asked for under that number."""
+        self._listener.withdrawn(self, number)
+
+    def logged(self, level: int, logger: str, payload: bytes) -> None:
+        """It has an entry for the log."""
+        try:
+            self._entries.take(level, logger, payload)
+        except PayloadError as error:
+            self.violated(str(error))
 
     def answer(self, number: int, *, ok: bool, payload: bytes) -> None:
         """Tell it what became of a service that it asked for."""
@@ -322,6 +351,23 @@ class PluginProcess:
     def reported(self, denial: Denial) -> None:
         """It says that it was refused something."""
         self._listener.reported(self, denial)
+
+    def forgotten(self, pending: Pending) -> None:
+        """Nobody holds a stream any more that was not read to its end. Takes no lock: see `gc`."""
+        self._forgotten.append(pending)
+
+    def leave_forgotten(self) -> None:
+        """Have the producers of streams ended that nobody holds any more."""
+        while self._forgotten:
+            self.talk.cancel(self._forgotten.popleft())
+
+    def at_work(self) -> list[Pending]:
+        """Return what it works on now, the oldest first."""
+        return self.talk.at_work()
+
+    def interrupt(self, pending: Pending) -> None:
+        """Ask what it works on to end: its deadline has passed."""
+        self.talk.cancel(pending, late=True)
 
     def rearm(self, for_room: bool, /) -> None:
         """Have the keeper pump when there is something to read, or room to write."""
@@ -488,7 +534,11 @@ class PluginProcess:
             self._remains = None
             self._watch.forget()
             self._output.forget()
-            self.ended.set()
+            try:
+                if self.recorder is not None:
+                    self.recorder.close()
+            finally:
+                self.ended.set()
 
 
 def _patience(cause: Cause) -> float:

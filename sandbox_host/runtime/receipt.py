@@ -70,6 +70,9 @@ def _watched(limits: Limits, pace: str) -> tuple[Enforced, ...]:
         Enforced("data_bytes", shown_bytes(limits.data_bytes), measured),
         Enforced("data_files", str(limits.data_files), measured),
         Enforced(
+            "store_bytes", shown_bytes(limits.store_bytes), "counted by the host at each write"
+        ),
+        Enforced(
             "cpu_seconds_per_minute",
             f"{shown_seconds(limits.cpu_seconds_per_minute)} in any 60 s",
             by,

@@ -1,7 +1,8 @@
 """Which plugins wait for the services that are being done: to call one of them would never end.
 
 A service that A waits for may call B, and a service that B asks for then may not call A: B waits
-for that, and A for B. A plugin counts as called until the service that called it has ended.
+for that, and A for B. A plugin counts as called until the service that called it has ended. A call
+of one plugin to another is such a service of the host's own.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import threading
+from collections import deque
 from collections.abc import Iterator
 
 from sandbox_host.errors import ReentrantCallError
@@ -44,10 +46,11 @@ def check_not_waiting(identity: str) -> None:
     if service is None or not service.active:
         return
     with _lock:
-        if not _waits_for(identity, service.plugin):
+        way = _way(identity, service.plugin)
+        if way is None:
             service.called.add(identity)
             return
-    by_way_of = "" if identity == service.plugin else f", by way of {service.plugin}"
+    by_way_of = f", by way of {', '.join(way)}" if way else ""
     raise ReentrantCallError(
         f"{identity} waits for this service{by_way_of}, and cannot be called from within it.",
         plugin=identity,
@@ -55,17 +58,21 @@ def check_not_waiting(identity: str) -> None:
     )
 
 
-def _waits_for(identity: str, other: str) -> bool:
-    """Tell whether one plugin is another, or waits for it by way of services; locked."""
-    waited_for, left = set[str](), [identity]
+def _way(identity: str, other: str) -> tuple[str, ...] | None:
+    """Return by way of whom one plugin waits for another by services, that one last; locked.
+
+    Nothing where they are one and the same; None where it does not wait for it.
+    """
+    seen, left = {identity}, deque[tuple[str, ...]]([()])
     while left:
-        one = left.pop()
+        way = left.popleft()
+        one = way[-1] if way else identity
         if one == other:
-            return True
-        if one not in waited_for:
-            waited_for.add(one)
-            left += [called for s in _being_done if s.plugin == one for called in s.called]
-    return False
+            return way
+        for called in {c for s in _being_done if s.plugin == one for c in s.called} - seen:
+            seen.add(called)
+            left.append((*way, called))
+    return None
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sandbox_host.backends.base import Backend
     from sandbox_host.bundle.contents import Contents
     from sandbox_host.model import Denial
+    from sandbox_host.runtime.asked import Asked
     from sandbox_host.runtime.process import PluginProcess
 
 T = TypeVar("T")
@@ -71,10 +72,10 @@ class TrialHost(HostCore):
             types.add(event_type)
         super().published(process, event_type, payload)
 
-    def asked(self, process: PluginProcess, number: int, service: str, payload: bytes) -> None:
+    def asked(self, process: PluginProcess, asked: Asked) -> None:
         """Do it, and remember which."""
-        _keep(self.services[process.identity], service)
-        super().asked(process, number, service, payload)
+        _keep(self.services[process.identity], asked.service)
+        super().asked(process, asked)
 
     def connected(self, process: PluginProcess, where: str) -> None:
         """Write it down, and remember it."""
@@ -145,12 +146,15 @@ class ThrowawayHost:
             )
             paths = {"trust_store": trust_store, "state_dir": self._root / "state"}
             config = self._config.model_copy(update=paths)
-            self.core = TrialHost(config, self._backend, trial=self._observing)
+            self.core = self._made(config)
             self.core.open()
         except BaseException:
             self._remove()
             raise
         return self
+
+    def _made(self, config: HostConfig) -> TrialHost:
+        return TrialHost(config, self._backend, trial=self._observing)
 
     def __exit__(
         self,

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from plugin_sdk.wire.services import CALL_PREFIX
 from sandbox_host.model import Denial
 from sandbox_host.runtime.observed import Observed
 
@@ -126,6 +127,7 @@ def take(host: ThrowawayHost, process: PluginProcess) -> Trace:
     seen_by_host = {
         *(("network", one) for one in host.core.connections[identity] if one in granted.network),
         *(("services", one) for one in host.core.services[identity] if one in granted.services),
+        *(("calls", one[1:]) for one in host.core.services[identity] if one[:1] == CALL_PREFIX),
     }
     reports = {(one.rule, one.asked): one for one in observed.denied}
     reports |= {(one.rule, one.asked): one for one in host.core.reports[identity]}

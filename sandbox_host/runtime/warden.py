@@ -15,6 +15,8 @@ from sandbox_host.runtime.output import TRACE
 from sandbox_host.runtime.watch import IDLE_SECONDS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sandbox_host.backends.base import Child, Exit
     from sandbox_host.ipc.calls import Pending
     from sandbox_host.ipc.channel import Channel
@@ -39,6 +41,15 @@ class Ward(Protocol):
     @property
     def identity(self) -> str:
         """What the host calls it."""
+
+    def at_work(self) -> list[Pending]:
+        """Return what it works on now, the oldest first."""
+
+    def leave_forgotten(self) -> None:
+        """Have the producers of streams ended that nobody holds any more."""
+
+    def interrupt(self, pending: Pending) -> None:
+        """Ask what it works on to end: its deadline has passed."""
 
     def end(
         self, ending: Ending, *, at_once: bool = False, offender: Pending | None = None
@@ -122,29 +133,48 @@ class Warden:
             return self._see_to_end(now)
         if self._closed_pipe_at and now - self._closed_pipe_at > _LEAVING_SECONDS:
             self._ward.violated("it closed its pipe and stayed", at_once=True)
-        oldest = self._channel.oldest()
-        excess = self._watch.look(oldest, now)
+        self._ward.leave_forgotten()
+        working = self._ward.at_work()
+        excess, offender = self._judge(working, now)
         if self._watch.blind and not self.readable(EXIT):
             return IDLE_SECONDS  # it had ended, and its end had not been noticed
         if self._watch.hidden:
             what = "its main thread left, and hid the others from its budgets"
             self._ward.violated(what, at_once=True)
         elif excess is not None:
-            self._act_on(excess, oldest, now)
+            self._act_on(excess, offender)
+        self._see_to_calls(working, now)
+        return min(self._watch.pause(pending, now) for pending in working or (None,))
+
+    def _judge(
+        self, working: Sequence[Pending], now: float
+    ) -> tuple[Excess | None, Pending | None]:
+        """Return the gravest excess, and the call that is to blame for it."""
+        offender = working[0] if working else None
+        excess = self._watch.look(offender, now)
+        for pending in working[1:]:
+            if excess is None:
+                excess, offender = self._watch.judge_call(pending, now), pending
+        return excess, offender
+
+    def _see_to_calls(self, working: Sequence[Pending], now: float) -> None:
+        for pending in working:
+            if pending.interrupted_at and not pending.done():
+                # The word to end may not have been in the pipe yet when the signal came.
+                with contextlib.suppress(Exception):
+                    self._child.interrupt()
         for pending in self._channel.outstanding():
-            if pending is not oldest and now >= pending.deadline:
+            if pending not in working and now >= pending.deadline:
                 # It waits behind another; the plugin skips it when its turn comes.
                 late = answers.too_late(self._ward.identity, pending, now, ended=False)
-                pending.finish(late, now)
-        return self._watch.pause(oldest, now)
+                if pending.finish(late, now):
+                    self._ward.interrupt(pending)
 
-    def _act_on(self, excess: Excess, oldest: Pending | None, now: float) -> None:
-        if excess.step is Remedy.INTERRUPT and oldest is not None:
-            oldest.interrupted_at = now
-            with contextlib.suppress(Exception):  # then it is ended, after the same grace
-                self._child.interrupt()
+    def _act_on(self, excess: Excess, offender: Pending | None) -> None:
+        if excess.step is Remedy.INTERRUPT and offender is not None:
+            self._ward.interrupt(offender)
             return
-        self.exceeded(excess, oldest)
+        self.exceeded(excess, offender)
 
     def exceeded(self, excess: Excess, offender: Pending | None) -> None:
         """End it for an excess. From any thread."""

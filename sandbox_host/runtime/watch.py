@@ -103,7 +103,7 @@ class Watch:
         pending.started_at = time.monotonic()
         limits = pending.limits or self._limits
         if pending.is_delivery:
-            pending.sent_at = pending.started_at
+            pending.sent_at = pending.waiting_since = pending.started_at
             pending.deadline = pending.started_at + limits.wall_seconds
         if not pending.is_delivery:
             self._idle = None
@@ -163,6 +163,14 @@ class Watch:
         excess = excess or judge_minute(self._limits, self._minute_used, operation)
         return excess or judge_total(self._limits, cpu, operation)
 
+    def judge_call(self, pending: Pending, now: float) -> Excess | None:
+        """Return the excess of one more call that is at work beside the oldest, or None.
+
+        By the CPU clock as it was at the last look.
+        """
+        limits = pending.limits or self._limits
+        return judge(limits, None, self._running(pending, self._cpu), now)
+
     def pause(self, oldest: Pending | None, now: float) -> float:
         """Return in how many seconds to look again: before anything can be far over its budget.
 
@@ -201,7 +209,7 @@ class Watch:
             # Sent this very moment, and its sender has not come to start its clocks: without them,
             # it would be billed for the plugin's whole life.
             self.start(oldest)
-        started_at, deadline = oldest.sent_at, oldest.deadline
+        started_at, deadline = oldest.waiting_since, oldest.deadline
         if oldest.is_delivery:
             # Nobody waits for it, and its handlers are not to blame for what stood before them.
             started_at = oldest.started_at or time.monotonic()
@@ -212,6 +220,7 @@ class Watch:
             started_at=started_at,
             deadline=deadline,
             interrupted_at=oldest.interrupted_at,
+            cancelled=oldest.cancelled,
         )
 
     def _look_idle(self, cpu: float, now: float) -> Excess | None:

@@ -6,6 +6,7 @@ import os
 import select
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,26 +73,40 @@ def scripted(peer: Peer) -> None:
             return
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    made = Workspace(tmp_path / "state", Options().uids)
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    made = Workspace(tmp_path_factory.mktemp("workspace") / "state", Options().uids)
     yield made
     made.close()
 
 
-@pytest.fixture(
-    params=[
-        *[pytest.param(n, marks=pytest.mark.needs("landlock", "seccomp")) for n in BACKENDS],
-        "fake",
-    ]
-)
-def backend(request: pytest.FixtureRequest, workspace: Workspace) -> Iterator[Any]:
-    if request.param == "fake":
+EVERY = [
+    *[pytest.param(name, marks=pytest.mark.needs("landlock", "seccomp")) for name in BACKENDS],
+    "fake",
+]
+
+
+@contextmanager
+def opened(name: str, workspace: Workspace) -> Iterator[Any]:
+    if name == "fake":
         yield FakeBackend(scripted)
         return
-    made = select_backend(BACKENDS[request.param], base_python(), workspace.sdk_dir)
+    made = select_backend(BACKENDS[name], base_python(), workspace.sdk_dir)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module", params=EVERY)
+def backend(request: pytest.FixtureRequest, workspace: Workspace) -> Iterator[Any]:
+    """One for all tests, as a host has one for all plugins."""
+    with opened(request.param, workspace) as made:
+        yield made
+
+
+@pytest.fixture(params=EVERY)
+def backend_of_its_own(request: pytest.FixtureRequest, workspace: Workspace) -> Iterator[Any]:
+    with opened(request.param, workspace) as made:
+        yield made
 
 
 @pytest.fixture
@@ -332,10 +347,10 @@ def test_children_started_from_several_threads(
         end(child)
 
 
-def test_closing_twice_leaves_nothing(backend: Any) -> None:
+def test_closing_twice_leaves_nothing(backend_of_its_own: Any) -> None:
     before, children = open_descriptors(), psutil.Process().children()
-    backend.offers()
-    backend.close()
-    backend.close()
+    backend_of_its_own.offers()
+    backend_of_its_own.close()
+    backend_of_its_own.close()
     assert open_descriptors() == before
     assert psutil.Process().children() == children

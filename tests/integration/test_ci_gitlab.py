@@ -94,7 +94,8 @@ def test_it_installs_what_is_required_and_nothing_of_the_checkout_is_run(
 ) -> None:
     for name in ("venv", "pip", "json", "sandbox_host", "sitecustomize"):
         (project / f"{name}.py").write_text("open('forged', 'w')\nraise SystemExit(0)\n")
-    python = offline_python(tmp_path / "python")
+    # With a pip of its own, tests/integration/test_ci_action.py does the same.
+    python = offline_python(tmp_path / "python", own_pip=False)
     environment = base_environment(tmp_path / "home", python.parent)
     environment |= {
         "TMPDIR": str(tmp_path),

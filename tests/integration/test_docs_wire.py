@@ -12,8 +12,8 @@ import pytest
 
 from plugin_sdk.child.faults import Faults
 from plugin_sdk.child.loader import LoadedPlugin, LoadOrder
-from plugin_sdk.wire import limits, messages
-from plugin_sdk.wire.codec import unpack
+from plugin_sdk.wire import arrays, limits, messages
+from plugin_sdk.wire.codec import pack, unpack
 from plugin_sdk.wire.errors import PayloadError
 from plugin_sdk.wire.frames import FrameReader
 from plugin_sdk.wire.limits import EVENT, METADATA, VALUE, Bounds
@@ -111,7 +111,9 @@ def _is_accepted(first: int) -> bool:
     ends = (b"", *(bytes(count) for count in range(1, 36)), b"\xa1a\xc0", b"\xa1a\xc0\xa1b\xc0")
     maps = b"".join(b"\xa1" + bytes([97 + n]) + b"\xc0" for n in range(first & 0x0F))
     lists = b"\xc0" * (first & 0x0F)
-    for end in (*ends, maps, lists):
+    array = b"u1\x01" + bytes(13)  # without elements; 16 bytes are the fewest
+    extensions = [size + b"\x01" + array for size in (b"", b"\x10", b"\0\x10", b"\0\0\0\x10")]
+    for end in (*ends, maps, lists, *extensions):
         try:
             unpack(bytes([first]) + end)
         except PayloadError:
@@ -122,6 +124,22 @@ def _is_accepted(first: int) -> bool:
 
 def test_first_bytes_of_values() -> None:
     assert _first_bytes() == {first for first in range(256) if _is_accepted(first)}
+
+
+def test_kinds_of_arrays() -> None:
+    said = {kind for cell, _ in _rows("kinds") for kind in re.findall(r"`(\w+)`", cell)}
+    assert said == {kind.decode() for kind in arrays._FORMATS}
+
+
+@pytest.mark.parametrize(("data", "told"), _rows("arrays"), ids=lambda cell: cell[:24])
+def test_arrays(data: str, told: str) -> None:
+    written = bytes.fromhex(data.strip("`"))
+    view = unpack(written)
+    header = arrays.header_of(view)
+    assert header is not None
+    assert f"`{header[:2].decode()}` {view.shape} {view.tolist()}" == told
+    if view.nbytes:  # without elements msgpack has a shorter first byte, which ours does not use
+        assert pack(view) == written
 
 
 def _keys(message: str) -> set[str]:

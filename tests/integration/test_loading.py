@@ -25,6 +25,23 @@ from tests.support.host import Load, Workshop
 
 pytestmark = pytest.mark.needs("landlock", "seccomp")
 
+
+@pytest.fixture
+def workshop(shared_workshop: Workshop) -> Workshop:
+    return shared_workshop
+
+
+@pytest.fixture
+def load(shared_load: Load) -> Load:
+    return shared_load
+
+
+@pytest.fixture
+def host(shared_host: BlockingHost, load: Load) -> BlockingHost:
+    """No test in here leaves anything with it, see ``shared_load``."""
+    return shared_host
+
+
 PLAIN_FUNCTIONS = '''
 """Written from the issue's paragraph alone: plain functions, nothing of the SDK."""
 
@@ -134,7 +151,7 @@ def test_disabled_by_its_configuration(host: BlockingHost, workshop: Workshop) -
 
 
 @pytest.mark.parametrize("file", ["__init__.py", "main.py"])
-def test_plugin_of_plain_functions(host: BlockingHost, workshop: Workshop, file: str) -> None:
+def test_plugin_of_plain_functions(tmp_path: Path, file: str) -> None:
     manifest = {
         "name": "plain",
         "version": "1.0.0",
@@ -144,12 +161,14 @@ def test_plugin_of_plain_functions(host: BlockingHost, workshop: Workshop, file:
     }
     files = {"__init__.py": b"", "plugin.json": json.dumps(manifest).encode()}
     files[file] = PLAIN_FUNCTIONS.encode()
+    workshop = Workshop(tmp_path)
     bundle = sign_directory(write_files(workshop.root / "plain", files), workshop.key)
-    plugin = host.load(bundle)
-    assert plugin.state == "ready"
-    assert plugin.call("get_metadata")["author"] == "Somebody"
-    assert plugin.health().status == "healthy"
-    host.unload("plain")
+    with SandboxHost.blocking(workshop.config()) as host:
+        plugin = host.load(bundle)
+        assert plugin.state == "ready"
+        assert plugin.call("get_metadata")["author"] == "Somebody"
+        assert plugin.health().status == "healthy"
+        host.unload("plain")
     assert plugin.log_tail() == ["cleaned up"]
     assert plugin.cause == "unloaded"
 

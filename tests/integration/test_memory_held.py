@@ -141,7 +141,8 @@ def test_page_cache_that_is_reclaimed_holds_nobody(groups: CgroupsV1, tmp_path: 
         tell(process)
         assert process.stdout
         assert process.stdout.readline() == "done\n"
-        assert LIMIT - MIB < peak(group) <= LIMIT
+        # The kernel charges a page above the limit where it must not wait for another to be freed.
+        assert LIMIT - MIB < peak(group) <= LIMIT + MAX_SLACK_BYTES
         assert not group.at_memory_limit()
         process.kill()
         process.wait()
@@ -285,7 +286,7 @@ def test_operator_who_kills_what_is_held(workshop: Workshop, host: BlockingHost)
     caller = threading.Thread(target=call)
     caller.start()
     assert eventually(group.at_memory_limit, PATIENCE_SECONDS)
-    assert GROUP_LIMIT - MIB < peak(group) <= GROUP_LIMIT
+    assert GROUP_LIMIT - MIB < peak(group) <= GROUP_LIMIT + MAX_SLACK_BYTES
     os.kill(plugin.receipt.pid, signal.SIGKILL)
     caller.join()
     assert [error.cause for error in ends] == [Cause.KILLED]
@@ -304,8 +305,10 @@ def test_child_that_is_held_in_its_lock_down(
     with SandboxHost.blocking(workshop.config(start_timeout_seconds=1.0)) as host:
         with pytest.raises((ConfinementError, AttestationError)):
             host.load(workshop.write(PLUGIN, limits=LIMITS))
-        (nursery, *left) = processes_of(os.getpid()) - before
-        assert not [pid for pid in left if is_running(pid)], nursery
+        # Of those that it has started the nursery alone goes on, once the other has been reaped.
+        assert eventually(
+            lambda: sum(map(is_running, processes_of(os.getpid()) - before)) == 1, PATIENCE_SECONDS
+        )
         monkeypatch.undo()
         assert host.load(workshop.write(PLUGIN, limits=LIMITS)).call("echo", 1) == 1
 

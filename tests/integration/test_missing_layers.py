@@ -20,6 +20,8 @@ from tests.support.users import ORDINARY, ROOT, USERS, users
 pytestmark = [
     pytest.mark.needs("user-namespace", "own-root", "landlock", "seccomp"),
     pytest.mark.skipif(sys.platform != "linux", reason="kernels are imitated with seccomp"),
+    # The first test of a user and a kernel goes through all of it: ten seconds, or a minute.
+    pytest.mark.timeout(300),
 ]
 
 Attempt = Callable[..., Any]
@@ -55,18 +57,49 @@ ALL_GUARANTEES = (
 )
 
 
+SWITCHABLE = [layer.value for layer in Layer if layer not in FIXED_LAYERS]
+
+
+def accepting(kernel: str) -> list[dict[str, Any]]:
+    """Accept nothing, everything, and everything but one that is missing."""
+    accepted = [[], [*ALL_GUARANTEES]]
+    accepted += [[g for g in ALL_GUARANTEES if g != name] for name in NOT_ENOUGH[kernel][1]]
+    return [{"accept_missing": names} for names in accepted]
+
+
+def switching_off(layer: str) -> list[dict[str, Any]]:
+    """Accept nothing, all guarantees, the layer alone, and all of that."""
+    accepted = [[], [*ALL_GUARANTEES], [layer], [layer, *ALL_GUARANTEES]]
+    return [{"disable_layers": [layer], "accept_missing": names} for names in accepted]
+
+
+FAILS_LATE, ACCEPTING_ALL = "landlock fails late", {"accept_missing": [*ALL_GUARANTEES]}
+
+# What is tried on each kernel: each of them is imitated once for each user.
+CONFIGS: dict[str, list[dict[str, Any]]] = {
+    **{kernel: [{}] for kernel in ENOUGH},
+    **{kernel: accepting(kernel) for kernel in NOT_ENOUGH},
+    FAILS_LATE: [ACCEPTING_ALL],
+}
+CONFIGS["whole"] += [config for layer in SWITCHABLE for config in switching_off(layer)]
+
+
 @pytest.fixture(scope="module")
 def attempt() -> Iterator[Attempt]:
     """Return a function of user, kernel and configurations: what came of each configuration."""
     with users() as runner:
 
         @functools.cache
-        def run(user: str, argument: str) -> Any:
-            return json.loads(runner.run(user, "tests.support.lesser_kernel", argument))
+        def run(user: str, kernel: str) -> Any:
+            argument = json.dumps({"kernel": kernel, "configs": CONFIGS[kernel]})
+            printed = runner.run(user, "tests.support.lesser_kernel", argument, timeout=280)
+            return json.loads(printed)
 
-        yield lambda user, kernel, *configs: run(
-            user, json.dumps({"kernel": kernel, "configs": configs}, sort_keys=True)
-        )
+        def find(user: str, kernel: str, *configs: Any) -> list[Any]:
+            places = [CONFIGS[kernel].index(config) for config in configs]
+            return [run(user, kernel)[place] for place in places]
+
+        yield find
 
 
 def with_status(reports: dict[str, list[str]], status: str) -> set[str]:
@@ -129,9 +162,7 @@ def kernel(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def not_enough(attempt: Attempt, user: str, kernel: str) -> Any:
     """Return what came of accepting nothing, everything, and everything but one that is missing."""
-    accepted = [[], ALL_GUARANTEES]
-    accepted += [[g for g in ALL_GUARANTEES if g != name] for name in NOT_ENOUGH[kernel][1]]
-    return attempt(user, kernel, *({"accept_missing": list(names)} for names in accepted))
+    return attempt(user, kernel, *accepting(kernel))
 
 
 def test_missing_guarantee_is_refused_by_name(not_enough: Any, kernel: str) -> None:
@@ -173,8 +204,7 @@ def test_accepted_by_name_runs_and_everything_says_so(
 
 def test_layer_that_fails_only_in_the_child_is_refused_by_name(attempt: Attempt, user: str) -> None:
     """The kernel offered it when it was asked; accepting a missing guarantee is not for this."""
-    config = {"accept_missing": list(ALL_GUARANTEES)}
-    (outcome,) = attempt(user, "landlock fails late", config)
+    (outcome,) = attempt(user, FAILS_LATE, ACCEPTING_ALL)
     assert outcome["refused"] == "landlock"
     assert not outcome["executed"]
     assert [e for e, _ in outcome["journal"] if e in {"started", "start_failed"}] == [
@@ -184,7 +214,6 @@ def test_layer_that_fails_only_in_the_child_is_refused_by_name(attempt: Attempt,
 
 # -- switched off by the operator ---------------------------------------------------------------
 
-SWITCHABLE = [layer.value for layer in Layer if layer not in FIXED_LAYERS]
 # Guarantees that go missing with it, and those that do where there is no control group.
 GOES_WITH = {
     "seccomp": (("programs", "kernel-surface", "cpu"), ("memory", "tasks")),
@@ -200,9 +229,7 @@ def layer(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def switched_off(attempt: Attempt, user: str, layer: str) -> Any:
     """Return what came of accepting nothing, all guarantees, the layer alone, and all of that."""
-    accepted = [[], [*ALL_GUARANTEES], [layer], [layer, *ALL_GUARANTEES]]
-    configs = [{"disable_layers": [layer], "accept_missing": names} for names in accepted]
-    return attempt(user, "whole", *configs)
+    return attempt(user, "whole", *switching_off(layer))
 
 
 def test_switched_off_layer_is_refused_by_its_name(switched_off: Any, layer: str) -> None:

@@ -135,16 +135,42 @@ def reach(workshop: Workshop) -> Iterator[Reach]:
         yield loaded
 
 
-@pytest.mark.parametrize("client", NAMES)
-def test_granted_by_address(reach: Reach, serve: Serve, client: str) -> None:
-    port = serve()
-    assert reach(f"127.0.0.1:{port}").call("ask", client, "127.0.0.1", port) == "hello"
+@pytest.fixture(scope="module")
+def shared_port() -> Iterator[int]:
+    with web_server() as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def standing(shared_workshop: Workshop, shared_port: int) -> Iterator[Reach]:
+    """Return a function of an endpoint on the shared port: a plugin that stays, for many tests."""
+
+    def loaded(entry: str) -> BlockingPlugin:
+        name = entry.partition(":")[0].replace(".", "_")
+        known = host.plugins.get(f"at_{name}")
+        if known is not None and known.state == "ready":
+            return known
+        permissions = {"network": [entry], "threads": True}
+        return host.load(shared_workshop.write(CLIENTS, name=f"at_{name}", permissions=permissions))
+
+    grants = {
+        name: Permissions(network=(f"{host}:{shared_port}",))
+        for name, host in (("at_127_0_0_1", "127.0.0.1"), ("at_localhost", "localhost"))
+    }
+    with SandboxHost.blocking(shared_workshop.config(grants=grants)) as host:
+        yield loaded
 
 
 @pytest.mark.parametrize("client", NAMES)
-def test_granted_by_name(reach: Reach, serve: Serve, client: str) -> None:
-    port = serve()
-    assert reach(f"localhost:{port}").call("ask", client, "localhost", port) == "hello"
+def test_granted_by_address(standing: Reach, shared_port: int, client: str) -> None:
+    plugin = standing(f"127.0.0.1:{shared_port}")
+    assert plugin.call("ask", client, "127.0.0.1", shared_port) == "hello"
+
+
+@pytest.mark.parametrize("client", NAMES)
+def test_granted_by_name(standing: Reach, shared_port: int, client: str) -> None:
+    plugin = standing(f"localhost:{shared_port}")
+    assert plugin.call("ask", client, "localhost", shared_port) == "hello"
 
 
 def test_receipt_and_usage_say_what_is_granted(reach: Reach, serve: Serve) -> None:
@@ -236,9 +262,9 @@ ATTEMPTS = {
 
 
 @pytest.mark.parametrize("name", ATTEMPTS)
-def test_nothing_else(reach: Reach, serve: Serve, name: str) -> None:
-    port = serve()
-    plugin = reach(f"127.0.0.1:{port}")
+def test_nothing_else(standing: Reach, shared_port: int, name: str) -> None:
+    port = shared_port
+    plugin = standing(f"127.0.0.1:{port}")
     kind, number, text = plugin.call("attempt", ATTEMPTS[name], "127.0.0.1", port)
     assert (kind, number) == ("PermissionError", 1), text
     assert plugin.call("ask", "plain_socket", "127.0.0.1", port) == "hello"

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import psutil
 import pytest
@@ -88,8 +89,8 @@ HOW = (
 )
 LIMITS = {
     "memory": 64 * MIB,
-    "cpu_time": 3.0,
-    "wall_time": 4.0,
+    "cpu_time": 1.0,
+    "wall_time": 1.5,
     "descriptors": 64,
     "threads": 16,
     "data": "16 MiB",
@@ -138,11 +139,17 @@ class Ninth:
         self._thread.join()
 
 
-def misbehave(host: BlockingHost, workshop: Workshop, how: str, name: str) -> PluginError:
+def misbehave(
+    host: BlockingHost, workshop: Workshop, how: str, name: str, **limits: Any
+) -> PluginError:
     """Load a plugin, have it misbehave until it is ended, and return what its caller was told."""
     permissions = {"publish": ["data_processed"]}
     bundle = workshop.write(
-        NUISANCES, name=name, limits=LIMITS, permissions=permissions, events=["data_processed"]
+        NUISANCES,
+        name=name,
+        limits={**LIMITS, **limits},
+        permissions=permissions,
+        events=["data_processed"],
     )
     plugin = host.load(bundle)
     with pytest.raises((BudgetExceededError, PluginEndedError)) as caught:
@@ -161,10 +168,15 @@ def test_one(host: BlockingHost, workshop: Workshop, how: str) -> None:
     assert len(ninth.times) > 3
 
 
-def test_all_at_once(host: BlockingHost, workshop: Workshop) -> None:
+@pytest.mark.parametrize(
+    "longer",
+    [{}, pytest.param({"cpu_time": 6.0, "wall_time": 8.0}, marks=pytest.mark.soak)],
+    ids=["briefly", "for long"],
+)
+def test_all_at_once(host: BlockingHost, workshop: Workshop, longer: dict[str, float]) -> None:
     before = psutil.Process().memory_info().rss
     with Ninth(host.plugin("ninth")) as ninth, ThreadPoolExecutor(len(HOW)) as pool:
-        told = list(pool.map(lambda how: misbehave(host, workshop, how, how), HOW))
+        told = list(pool.map(lambda how: misbehave(host, workshop, how, how, **longer), HOW))
     assert ninth.faults == []
     assert len(ninth.times) > 10
     assert all(error.plugin in HOW for error in told)

@@ -13,6 +13,7 @@ from tests.support.host import Load, Workshop
 pytestmark = pytest.mark.needs("landlock", "seccomp")
 
 MEGABYTES_10 = 10_000_000
+SOAK = pytest.mark.soak
 
 
 def logged(path: Path) -> bytes:
@@ -20,21 +21,24 @@ def logged(path: Path) -> bytes:
     return (older.read_bytes() if older.exists() else b"") + path.read_bytes()
 
 
-def test_ten_megabytes_during_import_and_during_a_call(host: BlockingHost, load: Load) -> None:
+@pytest.mark.parametrize("size", [MEGABYTES_10 // 5, pytest.param(MEGABYTES_10, marks=SOAK)])
+def test_megabytes_during_import_and_during_a_call(
+    host: BlockingHost, load: Load, size: int
+) -> None:
     plugin = load(f"""
-        print("i" * {MEGABYTES_10})
+        print("i" * {size})
 
         @operation
         def spam():
-            print("c" * {MEGABYTES_10})
+            print("c" * {size})
             return "done"
     """)
     assert plugin.call("spam") == "done"
     assert plugin.call("echo", 1) == 1
     host.unload("sample")
     text = logged(plugin.log_path)
-    assert text.count(b"i" * MEGABYTES_10) == 1
-    assert text.count(b"c" * MEGABYTES_10) == 1
+    assert text.count(b"i" * size) == 1
+    assert text.count(b"c" * size) == 1
 
 
 def test_log_is_bounded(workshop: Workshop) -> None:
@@ -84,8 +88,8 @@ def test_text_of_a_call_is_in_the_log_when_the_plugin_was_unloaded(
 
 
 @pytest.mark.parametrize("closed", ["sys.stdout.close()", "os.close(1)", "sys.stdout = None"])
-def test_plugin_may_lose_its_output(host: BlockingHost, load: Load, closed: str) -> None:
-    plugin = load(f"""
+def test_plugin_may_lose_its_output(shared_load: Load, closed: str) -> None:
+    plugin = shared_load(f"""
         @operation
         def lose():
             {closed}
@@ -153,22 +157,20 @@ _HEADER = {
 
 
 @pytest.mark.parametrize("data", _HEADER.values(), ids=list(_HEADER))
-def test_garbage_in_the_protocol_ends_only_that_plugin(
-    host: BlockingHost, load: Load, data: bytes
-) -> None:
-    neighbour = load(name="neighbour")
-    plugin = load(GARBAGE)
+def test_garbage_in_the_protocol_ends_only_that_plugin(shared_load: Load, data: bytes) -> None:
+    neighbour = shared_load(name="neighbour")
+    plugin = shared_load(GARBAGE)
     with pytest.raises(PluginEndedError) as caught:
         plugin.call("write_garbage", data)
     assert caught.value.cause == Cause.PROTOCOL_VIOLATION
     assert plugin._process.ended.wait(10)
     assert plugin.cause is Cause.PROTOCOL_VIOLATION
     assert neighbour.call("echo", 1) == 1
-    assert load(GARBAGE).call("echo", 2) == 2
+    assert shared_load(GARBAGE).call("echo", 2) == 2
 
 
-def test_closing_the_protocol_and_staying_is_a_violation(host: BlockingHost, load: Load) -> None:
-    plugin = load(GARBAGE)
+def test_closing_the_protocol_and_staying_is_a_violation(shared_load: Load) -> None:
+    plugin = shared_load(GARBAGE)
     with pytest.raises(PluginEndedError):
         plugin.call("close_all")
     assert plugin._process.ended.wait(10)
@@ -176,8 +178,8 @@ def test_closing_the_protocol_and_staying_is_a_violation(host: BlockingHost, loa
 
 
 @pytest.mark.parametrize("status", [0, 3])
-def test_leaving_by_itself(host: BlockingHost, load: Load, status: int) -> None:
-    plugin = load(GARBAGE)
+def test_leaving_by_itself(shared_load: Load, status: int) -> None:
+    plugin = shared_load(GARBAGE)
     with pytest.raises(PluginEndedError, match=f"exit status {status}") as caught:
         plugin.call("leave", status)
     assert caught.value.cause == Cause.EXITED
@@ -188,8 +190,8 @@ def test_leaving_by_itself(host: BlockingHost, load: Load, status: int) -> None:
     ("number", "cause"),
     [(11, Cause.CRASHED), (6, Cause.CRASHED)],
 )
-def test_ending_by_a_signal(host: BlockingHost, load: Load, number: int, cause: Cause) -> None:
-    plugin = load(GARBAGE)
+def test_ending_by_a_signal(shared_load: Load, number: int, cause: Cause) -> None:
+    plugin = shared_load(GARBAGE)
     with pytest.raises(PluginEndedError) as caught:
         plugin.call("crash", number)
     assert caught.value.cause == cause
@@ -198,6 +200,6 @@ def test_ending_by_a_signal(host: BlockingHost, load: Load, number: int, cause: 
 
 
 @pytest.mark.needs("pid-namespace")
-def test_a_signal_to_oneself_ends_nothing(load: Load) -> None:
+def test_a_signal_to_oneself_ends_nothing(shared_load: Load) -> None:
     """Process 1 of a pid namespace is spared its own signals (pid_namespaces(7))."""
-    assert load(GARBAGE).call("terminate") == "still here"
+    assert shared_load(GARBAGE).call("terminate") == "still here"

@@ -26,7 +26,7 @@ from sandbox_host.errors import AdmissionError, BudgetExceededError
 from sandbox_host.guarantees import standing
 from sandbox_host.model import Guarantee, Layer, LayerStatus, Limits
 from tests.support import ordinary_user, plugin_processes
-from tests.support.host import Workshop
+from tests.support.host import Workshop, nothing_left_in
 from tests.support.plugin_processes import GRANTS, PERMISSIONS, SOURCE
 from tests.support.traces import eventually, processes_of, still_there
 
@@ -40,19 +40,25 @@ LATE = 60.0
 Start = Callable[..., BlockingPlugin]
 
 
-@pytest.fixture
-def granting(workshop: Workshop) -> Iterator[BlockingHost]:
-    """A host that grants the permission."""
-    with SandboxHost.blocking(workshop.config(grants=GRANTS)) as host:
+@pytest.fixture(scope="module")
+def shared_granting(shared_workshop: Workshop) -> Iterator[BlockingHost]:
+    with SandboxHost.blocking(shared_workshop.config(grants=GRANTS)) as host:
         yield host
 
 
 @pytest.fixture
-def start(workshop: Workshop, granting: BlockingHost) -> Start:
+def granting(shared_workshop: Workshop, shared_granting: BlockingHost) -> Iterator[BlockingHost]:
+    """A host that grants the permission."""
+    with nothing_left_in(shared_granting, shared_workshop):
+        yield shared_granting
+
+
+@pytest.fixture
+def start(shared_workshop: Workshop, granting: BlockingHost) -> Start:
     """Return a function that loads the plugin with limits."""
 
     def load(**limits: Any) -> BlockingPlugin:
-        return granting.load(workshop.write(SOURCE, permissions=PERMISSIONS, limits=limits))
+        return granting.load(shared_workshop.write(SOURCE, permissions=PERMISSIONS, limits=limits))
 
     return load
 

@@ -20,7 +20,7 @@ from sandbox_host.errors import AdmissionError, OperationError, StartError
 from sandbox_host.observe.journal import last_entries
 from sandbox_host.runtime.audience import DENIAL_REPORTED
 from tests.support.granted_paths import a_shared_object
-from tests.support.host import Workshop
+from tests.support.host import Load, Workshop
 
 pytestmark = pytest.mark.needs("landlock", "seccomp")
 
@@ -41,7 +41,7 @@ OPENS = {
         "library is easier to turn into code of an attacker's"
     ),
     "unix": "that socket, and whatever its server does for who asks",
-    "services": "that service of the application",
+    "services": "that service of the application, or of the host's own",
     "subprocess": "processes of its own, which are confined and accounted for as the plugin is",
     "threads": 'threads, as many as "limits": {"threads": …} says',
 }
@@ -339,17 +339,14 @@ IMPORTS = (
 
 
 @pytest.fixture
-def refusals(workshop: Workshop) -> Iterator[Callable[[str], Any]]:
-    with SandboxHost.blocking(workshop.config()) as host:
+def refusals(shared_load: Load) -> Callable[[str], Any]:
+    def denial(line: str) -> Any:
+        plugin = shared_load(f"{IMPORTS}@operation\ndef attempt():\n    {line}\n")
+        with pytest.raises(OperationError) as caught:
+            plugin.call("attempt")
+        return caught.value.denial
 
-        def denial(line: str) -> Any:
-            source = f"{IMPORTS}@operation\ndef attempt():\n    {line}\n"
-            plugin = host.load(workshop.write(source))
-            with pytest.raises(OperationError) as caught:
-                plugin.call("attempt")
-            return caught.value.denial
-
-        yield denial
+    return denial
 
 
 @pytest.mark.parametrize(

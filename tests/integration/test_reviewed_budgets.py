@@ -75,11 +75,11 @@ def test_a_report_of_a_handler_is_small(host: BlockingHost, load: Load) -> None:
     plugin = load(
         """
         from plugin_sdk.wire.codec import pack
-        import plugin_sdk.child.loop as loop
+        import plugin_sdk.child.running as running
 
         @operation
         def prepare(size):
-            loop.pack = lambda value: pack({**(value or {}), "more": "x" * size})
+            running.pack = lambda value: pack({**(value or {}), "more": "x" * size})
 
         @on("data_processed")
         def handle(event):
@@ -101,7 +101,7 @@ def test_events_of_another_do_not_keep_calls_waiting(host: BlockingHost, load: L
         @on("data_processed")
         def handle(event):
             seen.append(event.data)
-            time.sleep(0.02)
+            time.sleep(0.01)
 
         @operation
         def count():

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,34 +48,49 @@ def _own_temporary_directory(
         pytest.skip(reason)
 
 
-@pytest.mark.parametrize("step", [s for s in ALL if s not in LOCKING[:-3]])
-def test_killed_host(workshop: Workshop, step: str) -> None:
-    bundle = stopping_plugin(workshop, step)
-    told = {
-        "trust_store": str(workshop.trust_store),
-        "state_dir": str(workshop.state_dir),
-        "step": step,
-        "data_dir": str(workshop.data_dir("victim")),
-        "bundle": str(bundle),
-        "before": [] if step in BOOTING else [str(workshop.write(name="neighbour"))],
-        "config": {},
-    }
+@pytest.fixture(scope="class")
+def hosts() -> Iterator[subprocess.Popen[str]]:
+    """What forks a host for each line that it is told, see `tests.support.struck_host`."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.support.struck_host", json.dumps(told)],
+        [sys.executable, "-m", "tests.support.struck_host"],
         cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-    ) as killed:
-        assert killed.stdout is not None
-        pids = json.loads(killed.stdout.readline())
-        assert killed.wait(timeout=20) == -signal.SIGKILL
-    assert pids
-    assert still_there(pids) == set()
-    with SandboxHost.blocking(workshop.config()) as host:
-        assert [name.split("-")[0] for name in run_directories(workshop)] == [str(os.getpid())]
-        journey(host, bundle)
-    assert run_directories(workshop) == []
-    assert groups_of(killed.pid) == []
+    ) as forking:
+        yield forking
+
+
+class TestKilledHost:
+    """What forks the hosts ends with these tests: others count the processes that they start."""
+
+    @pytest.mark.parametrize("step", [s for s in ALL if s not in LOCKING[:-3]])
+    def test_nothing_is_left(
+        self, workshop: Workshop, hosts: subprocess.Popen[str], step: str
+    ) -> None:
+        bundle = stopping_plugin(workshop, step)
+        told = {
+            "trust_store": str(workshop.trust_store),
+            "state_dir": str(workshop.state_dir),
+            "step": step,
+            "data_dir": str(workshop.data_dir("victim")),
+            "bundle": str(bundle),
+            "before": [] if step in BOOTING else [str(workshop.write(name="neighbour"))],
+            "config": {},
+        }
+        assert hosts.stdin is not None
+        assert hosts.stdout is not None
+        print(json.dumps(told), file=hosts.stdin, flush=True)
+        pids = json.loads(hosts.stdout.readline())
+        killed, code = json.loads(hosts.stdout.readline())
+        assert code == -signal.SIGKILL
+        assert pids
+        assert still_there(pids) == set()
+        with SandboxHost.blocking(workshop.config()) as host:
+            assert [name.split("-")[0] for name in run_directories(workshop)] == [str(os.getpid())]
+            journey(host, bundle)
+        assert run_directories(workshop) == []
+        assert groups_of(killed) == []
 
 
 @pytest.mark.parametrize("step", ALL)

@@ -23,6 +23,7 @@ from sandbox_host.errors import (
     DeadlineExceededError,
     PluginEndedError,
 )
+from sandbox_host.runtime import warden
 from tests.support.host import Load, Workshop
 from tests.support.traces import eventually, is_running
 
@@ -138,8 +139,11 @@ def test_application_that_becomes_somebody_else(workshop: Workshop) -> None:
 
 
 @pytest.mark.needs("pid-namespace", "own-root")
-def test_nursery_that_does_not_tell_of_an_end(workshop: Workshop, host: BlockingHost) -> None:
+def test_nursery_that_does_not_tell_of_an_end(
+    workshop: Workshop, host: BlockingHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever waits is answered; the name is free when the process has been seen to end."""
+    monkeypatch.setattr(warden, "_DYING_SECONDS", 0.5)
     bundle = workshop.write(SPIN)
     plugin = host.load(bundle)
     (nursery,) = psutil.Process(plugin.receipt.pid).parents()[:1]

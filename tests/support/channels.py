@@ -21,13 +21,26 @@ from sandbox_host.ipc.channel import Channel
 from sandbox_host.model import Limits
 
 
+class Counting(MessageRate):
+    """The pace of every plugin, and how much it was told of."""
+
+    def __init__(self) -> None:
+        super().__init__(Limits())
+        self.counted = 0
+
+    def take(self, count: int, size: int, now: float) -> None:
+        self.counted += count
+        super().take(count, size, now)
+
+
 class Line:
     """A channel to a plugin that is ready, and what the channel reported.
 
     Attributes:
         channel: what is tested.
         plugin: the protocol at the plugin's end.
-        messages, answered, broken, watched: what its callbacks got.
+        pace: counts what answers nothing.
+        messages, parts, answered, broken, watched: what its callbacks got.
     """
 
     def __init__(self, max_unsent_bytes: int = 1 << 20) -> None:
@@ -36,7 +49,9 @@ class Line:
         self._receive_fd, self.from_plugin = os.pipe()
         for end in (self._send_fd, self._receive_fd, self.to_plugin):
             os.set_blocking(end, False)
+        self.pace = Counting()
         self.messages: list[Message] = []
+        self.parts: list[tuple[Pending, Message]] = []
         self.answered: list[Pending] = []
         self.broken: list[Exception | None] = []
         self.watched: list[bool] = []
@@ -46,8 +61,10 @@ class Line:
             self._receive_fd,
             self._send_fd,
             max_unsent_bytes=max_unsent_bytes,
-            pace=MessageRate(Limits()),
+            pace=self.pace,
             on_message=self.messages.append,
+            on_part=lambda pending, message: self.parts.append((pending, message)),
+            on_room=lambda: None,
             on_answered=lambda pending, _: self.answered.append(pending),
             on_broken=self.broken.append,
             rearm=self.watched.append,

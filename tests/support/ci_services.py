@@ -63,12 +63,20 @@ def installed_command(directory: Path) -> Path:
     )
 
 
-def offline_python(directory: Path) -> Path:
-    """Return a ``python3`` whose virtual environments hold the tests' packages."""
+def offline_python(directory: Path, *, own_pip: bool = True) -> Path:
+    """Return a ``python3`` whose virtual environments hold the tests' packages.
+
+    Args:
+        directory: where it goes.
+        own_pip: whether its virtual environments have a pip of their own as well, which takes
+            seconds to install; or else that of the tests.
+    """
+    more = "" if own_pip else "--without-pip"
     return _script(
         directory / "python3",
         f"""#!/bin/sh
-{shlex.quote(sys.executable)} "$@" || exit
+case " $* " in *" -m venv "*) ;; *) exec {shlex.quote(sys.executable)} "$@" ;; esac
+{shlex.quote(sys.executable)} "$@" {more} || exit
 for last; do :; done
 for site in "$last"/lib/python*/site-packages; do
     printf '%s\\n' {shlex.quote(_SITE)} >"$site/tests.pth"

@@ -7,11 +7,12 @@ import pathlib
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import Any
-
-import pytest
+from typing import TYPE_CHECKING, Any
 
 from sandbox_host.cli import main
+
+if TYPE_CHECKING:
+    import pytest
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 

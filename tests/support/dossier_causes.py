@@ -20,7 +20,7 @@ from sandbox_host.errors import PluginError, StartError
 from sandbox_host.model import MIB, Cause
 from sandbox_host.observe.dossier import Dossier
 from sandbox_host.observe.dossiers import DossierStore
-from sandbox_host.runtime import process, warden
+from sandbox_host.runtime import disk, process, warden
 from tests.support.host import Workshop
 from tests.support.traces import PATIENCE_SECONDS, eventually
 
@@ -48,6 +48,7 @@ def spin():
 def await_reading():
     while True:
         try:
+            context().progress(1, 12)
             time.sleep(600)
         except BaseException as error:
             print("not yet:", type(error).__name__)
@@ -108,6 +109,7 @@ CALLED = {
     Cause.MEMORY: "grow",
     Cause.CPU: "spin",
     Cause.DEADLINE: "await_reading",
+    Cause.CANCELLED: "await_reading",
     Cause.THREADS: "start_threads",
     Cause.DISK: "fill",
     Cause.NETWORK: "download",
@@ -139,6 +141,7 @@ def produce(root: Path) -> dict[Cause, Dossier]:
     with (
         mock.patch.multiple(process, **_PATIENCE),
         mock.patch.object(warden, "_DUMPED_SECONDS", _DUMPED_SECONDS),
+        mock.patch.object(disk, "PAUSE_SECONDS", 0.2),
         _sender(3 * MIB) as port,
         SandboxHost.blocking(_granting(workshop, port)) as host,
     ):
@@ -198,7 +201,12 @@ def _sender(size: int) -> Iterator[int]:
 def _called(host: BlockingHost, workshop: Workshop, bundle: Path, cause: Cause) -> Dossier:
     plugin = _loaded(host, bundle)
     with contextlib.suppress(PluginError):
-        plugin.call(CALLED[cause], deadline=DEADLINES.get(cause, 50.0))
+        call = plugin.start(CALLED[cause], deadline=DEADLINES.get(cause, 50.0))
+        if cause is Cause.CANCELLED:
+            # Before it is at work it would simply not be run.
+            assert eventually(lambda: call.progress[0] > 0)
+            call.cancel()
+        call.result()
     dossier = _dossier(workshop, plugin)
     (workshop.data_dir(NAME) / "readings").unlink(missing_ok=True)  # or it is ended again
     return dossier

@@ -101,6 +101,7 @@ _EVERYWHERE = ("watchdog", "measured by", "held back", "RLIMIT_NOFILE", "RLIMIT_
 _LAYERS = (Layer.RLIMITS, Layer.LANDLOCK, Layer.SECCOMP, Layer.WATCHDOG)
 _LINE = re.compile(r"\b(main\.py):\d+ in ")
 _OF_A_BUDGET = re.compile(r": \S+ \w+ of (?=\S+ \w+\.$)")
+_GRACE = re.compile(r"(?<= for )\S+ s(?= after )")
 _HEADING = re.compile(r"^((?:Current t|T)hread) 0x[0-9a-f]+ .*:$")
 _FRAME = re.compile(r'^  File "(?:/.*/python3\.\d+/)?([^"]+)", line \d+ in (.+)$')
 
@@ -154,6 +155,7 @@ def _text(text: str, excess: Exceeded | None) -> str:
     if excess is None:
         return text
     assert excess.used is not None
+    text = _GRACE.sub(f"{excess.used:.3g} s", text)
     return _OF_A_BUDGET.sub(f": {shown_amount(excess.used, excess.unit)} of ", text)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sandbox_host import BlockingHost, BlockingPlugin, HostConfig
+from sandbox_host.runtime.workspace import remove_tree
 from tests.support.bundles import make_key, signed_plugin, trust_store
 
 PRELUDE = """\
@@ -97,3 +99,15 @@ class Workshop:
     def let_go(self, identity: str = "sample") -> None:
         """Let all operations of `HOLD` return."""
         (self.data_dir(identity) / "go-on").touch()
+
+
+@contextmanager
+def nothing_left_in(host: BlockingHost, workshop: Workshop) -> Iterator[None]:
+    """Unload what was loaded meanwhile, and remove the data of plugins; `host` goes on."""
+    try:
+        yield
+    finally:
+        for name in tuple(host.plugins):
+            host.unload(name)
+        for data in (workshop.state_dir / "data").iterdir():
+            remove_tree(data)

@@ -21,6 +21,7 @@ from sandbox_host import BlockingHost, SandboxHost
 from sandbox_host.backends.linux.bpf import Label, Program, assemble, give, if_equal, load, mask
 from sandbox_host.errors import ConfinementError, OperationError
 from tests.support.host import Workshop
+from tests.support.thrift import be_thrifty, spread
 
 _ALLOW, _ERRNO = 0x7FFF_0000, 0x0005_0000
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP = 38, 22
@@ -102,6 +103,7 @@ class _Warnings(logging.Handler):
 
 def main(argument: str) -> None:
     """Be the kernel; load a plugin with each configuration; print what came of it."""
+    be_thrifty()
     asked = json.loads(argument)
     become(asked["kernel"])
     print(json.dumps([attempt(config) for config in asked["configs"]]))
@@ -113,7 +115,7 @@ def attempt(options: dict[str, Any]) -> dict[str, Any]:
     log = logging.getLogger("sandbox_host")
     log.addHandler(warnings)
     with tempfile.TemporaryDirectory() as name:
-        workshop = Workshop(Path(name).resolve())
+        workshop = Workshop(spread(Path(name).resolve()))
         config = workshop.config(**options)
         with SandboxHost.blocking(config) as host:
             outcome = _outcome(host, workshop.write(PASSWD))

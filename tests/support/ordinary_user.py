@@ -7,6 +7,7 @@ everybody can read.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import shutil
@@ -16,6 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 NOBODY = 65_534
 REPOSITORY = Path(__file__).parents[2]
@@ -25,6 +27,8 @@ _DEPENDENCIES = (
     *("typing_inspection", "cryptography", "cffi", "_cffi_backend", "psutil", "packaging"),
     *("click", "rich"),
 )
+_IMPORTED = "sandbox_host.selftest.audit, tests.support.host"
+"""With all that they import: most of what is run as an ordinary user begins with it."""
 
 
 def why_not() -> str:
@@ -49,29 +53,48 @@ def system_python() -> Path | None:
 
 @contextmanager
 def readable_copy() -> Iterator[Path]:
-    """Yield a directory with ``tree`` (the copy) and ``own`` (the ordinary user's)."""
+    """Yield a directory with ``tree`` (the copy) and ``own`` (the ordinary user's).
+
+    The copy is the same for all of a process, see `remove_copies`; the ordinary user's directory
+    is there as long as the context.
+    """
     with tempfile.TemporaryDirectory(prefix="sandbox-host-test-") as name:
         root = Path(name)
         root.chmod(0o755)
-        tree, own = root / "tree", root / "own"
-        tree.mkdir(mode=0o755)
-        ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
-        for package in _PACKAGES:
-            shutil.copytree(REPOSITORY / package, tree / package, ignore=ignore)
-        for dependency in _DEPENDENCIES:
-            spec = importlib.util.find_spec(dependency)
-            assert spec is not None
-            assert spec.origin is not None
-            if spec.submodule_search_locations:
-                source = Path(spec.submodule_search_locations[0])
-                shutil.copytree(source, tree / dependency, ignore=ignore)
-            else:
-                shutil.copy(spec.origin, tree)
-        for path in (tree, *tree.rglob("*")):
-            path.chmod(0o755 if path.is_dir() else 0o644)
+        (root / "tree").symlink_to(_tree())
+        own = root / "own"
         own.mkdir(mode=0o700)
         os.chown(own, NOBODY, NOBODY)
         yield root
+
+
+def remove_copies() -> None:
+    """Remove what was copied in this process."""
+    if _tree.cache_info().currsize:
+        shutil.rmtree(_tree())
+        _tree.cache_clear()
+
+
+@functools.cache
+def _tree() -> Path:
+    tree = Path(tempfile.mkdtemp(prefix="sandbox-host-test-"))
+    rewritten = shutil.ignore_patterns("*-pytest-*.pyc")
+    for package in _PACKAGES:
+        shutil.copytree(REPOSITORY / package, tree / package, ignore=rewritten)
+    for dependency in _DEPENDENCIES:
+        spec = importlib.util.find_spec(dependency)
+        assert spec is not None
+        assert spec.origin is not None
+        if spec.submodule_search_locations:
+            shutil.copytree(Path(spec.submodule_search_locations[0]), tree / dependency)
+        else:
+            shutil.copy(spec.origin, tree)
+    # Root leaves byte code there once, or each process of the ordinary user compiles it all.
+    imported = _run(("-c", f"import {_IMPORTED}"), tree, {}, timeout=60.0)
+    assert imported.returncode == 0, imported.stderr
+    for path in (tree, *tree.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return tree
 
 
 def run_module(
@@ -82,26 +105,37 @@ def run_module(
     Args:
         by: a command, with its arguments, that runs the one that follows them.
     """
-    python = system_python()
-    assert python is not None
     own = str(root / "own")
-    done = subprocess.run(
-        [*by, str(python), "-s", "-m", module, *arguments],
-        env={
-            "PYTHONPATH": str(root / "tree"),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "HOME": own,
-            "PATH": "/usr/bin:/bin",
-            "LANG": "C.UTF-8",
-        },
+    done = _run(
+        ("-m", module, *arguments),
+        (root / "tree").resolve(),
+        {"PYTHONDONTWRITEBYTECODE": "1", "HOME": own},
+        by=by,
         cwd=own,
         user=NOBODY,
         group=NOBODY,
         extra_groups=[],
-        capture_output=True,
-        text=True,
-        check=False,
         timeout=timeout,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def _run(
+    arguments: tuple[str, ...],
+    tree: Path,
+    variables: dict[str, str],
+    by: tuple[str, ...] = (),
+    **options: Any,
+) -> subprocess.CompletedProcess[str]:
+    python = system_python()
+    assert python is not None
+    fixed = {"PYTHONPATH": str(tree), "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+    return subprocess.run(
+        [*by, str(python), "-s", *arguments],
+        env={**fixed, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )

@@ -25,6 +25,7 @@ from sandbox_host.backends.linux.cgroup_group import Group
 from sandbox_host.errors import SandboxHostError
 from sandbox_host.model import Layer, LayerStatus
 from tests.support.host import Workshop
+from tests.support.thrift import be_thrifty, spread
 from tests.support.traces import PROMISED_SECONDS, eventually
 
 MARKING = """
@@ -312,10 +313,11 @@ def _groups(backend: Any) -> list[Path]:
 
 def main(*names: str) -> None:
     """Go through the cases of these names, or all."""
+    be_thrifty()
     outcomes = {}
     for case in names or cases(root=os.geteuid() == 0):
         with tempfile.TemporaryDirectory() as directory:
-            outcomes[case] = attempt(case, Path(directory).resolve())
+            outcomes[case] = attempt(case, spread(Path(directory).resolve()))
     print(json.dumps(outcomes))
 
 

@@ -3,6 +3,10 @@
 The one argument is JSON: ``trust_store``, ``state_dir``, ``step``, ``data_dir`` and ``bundle`` of
 the plugin that is started, ``before`` (bundles that are loaded first) and ``config`` (more of
 the host's). Prints one line of JSON: pids of all that it has started; then kills itself.
+
+Without an argument, each line of standard input is one: each such host is a fork of this process,
+which has imported everything. When it has ended, the line behind its own is its pid and its exit
+code, as `subprocess` has it.
 """
 
 from __future__ import annotations
@@ -37,5 +41,21 @@ def main(told: dict[str, Any]) -> None:
             journey(host, Path(told["bundle"]))
 
 
+def serve() -> None:
+    """Fork a host for each line, one after the other."""
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                main(json.loads(line))
+            finally:
+                os._exit(1)  # nothing has killed it
+        _, status = os.waitpid(pid, 0)
+        print(json.dumps([pid, os.waitstatus_to_exitcode(status)]), flush=True)
+
+
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    if len(sys.argv) > 1:
+        main(json.loads(sys.argv[1]))
+    else:
+        serve()

@@ -37,6 +37,7 @@ from tests.support.strikes import (
     nurseries_wait,
     stopping_plugin,
 )
+from tests.support.thrift import be_thrifty
 from tests.support.traces import eventually, left_since, processes_of, still_there, traces
 
 START_SECONDS = 15.0
@@ -200,6 +201,7 @@ def _fault(root: Path, victim: str, step: str) -> str:
 
 def main(root: str, victim: str, *steps: str) -> None:
     """Strike at each step, and print by step what is wrong."""
+    be_thrifty()
     own = Path(root, "temporary")
     own.mkdir()
     tempfile.tempdir = str(own)

@@ -57,10 +57,16 @@ def test_every_permission_can_be_read():
     flags = {f.name: True for f in fields(Permissions) if f.default is False}
     paths = {"read": ["/a"], "write": ["/b"], "unix": ["/c"]}
     names = {"publish": ["p"], "subscribe": ["s"], "env": ["E"], "services": ["x.y"]}
-    table = {**flags, **paths, **names, "network": ["h:1"]}
+    table = {**flags, **paths, **names, "network": ["h:1"], "calls": ["x.y", "a_b.*", "*.?"]}
     assert set(table) == {f.name for f in fields(Permissions)}
     got = read_permissions(table, "g")
     assert {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(got).items()} == table
+
+
+@pytest.mark.parametrize("entry", ["x", "X.y", "x.y.z", "x.", ".y", "x.y z", "*", "x.\n", 1, ""])
+def test_what_names_no_operation_of_a_plugin(entry):
+    with pytest.raises(BadValueError, match=r"p\.calls\[0\]: expected an operation of a plugin"):
+        read_permissions({"calls": [entry]}, "p")
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def _permissions(it: Attested, active: list[Layer]) -> tuple[Enforced, ...]:
     for name in permissions.env:
         how = "handed over at the start" if name in there else "not set in the host, and so absent"
         found.append(Enforced("env", name, how))
-    for key in ("publish", "subscribe", "services"):
+    for key in ("publish", "subscribe", "services", "calls"):
         names = getattr(permissions, key)
         found += [Enforced(key, name, "checked by the host") for name in names]
     met = it.report.get("probes", {}).get("writable-and-executable")

@@ -156,3 +156,33 @@ def test_from_config():
     assert policy.disabled == {Layer.LANDLOCK}
     assert policy.granted("a").native_code
     assert not policy.granted("b").native_code
+
+
+# -- calls of other plugins, and the host's own services ------------------------------------------
+
+
+def test_the_store_is_granted_without_a_word():
+    requested = Permissions(services=("store",))
+    assert differences(requested) == []
+    assert effective_permissions(manifest(permissions=requested), Policy()) == requested
+    # A table that names services replaces that, as everywhere.
+    other = {"*": Permissions(services=("prices.latest",))}
+    assert differences(requested, grants=other) == [
+        ("permissions.services[0]", "services", '"store"')
+    ]
+    both = {"*": Permissions(services=("prices.latest", "store"))}
+    assert differences(requested, grants=both) == []
+
+
+def test_calls_are_granted_by_patterns():
+    requested = Permissions(calls=("weather.read", "features.*"))
+    assert differences(requested) == [
+        ("permissions.calls[0]", "calls", '"weather.read"'),
+        ("permissions.calls[1]", "calls", '"features.*"'),
+    ]
+    narrow = {"*": Permissions(calls=("weather.*", "features.pro*"))}
+    assert differences(requested, grants=narrow) == [
+        ("permissions.calls[1]", "calls", '"features.*"')
+    ]
+    wide = Policy(grants={"*": Permissions(calls=("*.*",))})
+    assert effective_permissions(manifest(permissions=requested), wide) == requested

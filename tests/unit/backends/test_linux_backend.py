@@ -22,6 +22,7 @@ from sandbox_host.runtime.launch import base_python
 from sandbox_host.runtime.workspace import Workspace
 from tests.support.child_session import HostEnd
 from tests.support.plans import load_order, plan_and_places
+from tests.support.traces import eventually
 
 pytestmark = pytest.mark.needs("landlock", "seccomp")
 
@@ -217,5 +218,7 @@ def test_start_that_fails_gives_everything_back(
             with pytest.raises(error):
                 backend.start(*prepared, PATIENCE)
         assert len(os.listdir("/proc/self/fd")) == before
-        assert {child.pid for child in psutil.Process().children(recursive=True)} == mine
+        assert eventually(
+            lambda: {child.pid for child in psutil.Process().children(recursive=True)} == mine
+        )
         assert not backend._uids._leased

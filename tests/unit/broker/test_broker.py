@@ -151,3 +151,24 @@ def test_malformed_type_reaches_nobody(broker: Broker, event_type: str) -> None:
 
 def test_wait_times_out(broker: Broker) -> None:
     assert broker.subscribe([]).wait(0.01) is None
+
+
+def test_what_a_handler_publishes_comes_after_it_for_everybody(broker: Broker) -> None:
+    first = broker.subscribe([])
+    broker.register(["a"], lambda _: broker.publish("b", pack(None), "host"))
+    late = broker.subscribe([])
+    broker.publish("a", pack(None), "host")
+    for subscription in (first, late):
+        assert [(e.id, e.type) for e in iter(subscription.take, None)] == [(1, "a"), (2, "b")]
+
+
+def test_a_handler_that_fails_does_not_stop_the_broker(broker: Broker) -> None:
+    def fail(_: PackedEvent) -> None:
+        raise KeyboardInterrupt
+
+    broker.register(["a"], fail)
+    subscription = broker.subscribe(["b"])
+    with pytest.raises(KeyboardInterrupt):
+        broker.publish("a", pack(None), "host")
+    broker.publish("b", pack(1), "host")
+    assert subscription.take() is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sandbox_host.broker.topics import check_type, may_publish
+from sandbox_host.broker.topics import MAX_PATTERNS, Wanted, check_type, may_publish
 from sandbox_host.errors import UsageError
 from sandbox_host.model import HOST_EVENTS, STANDARD_EVENTS
 
@@ -33,3 +33,38 @@ def test_the_hosts_own_are_never_for_plugins(event_type: str, granted: list[str]
 )
 def test_by_pattern(granted: list[str], allowed: bool) -> None:
     assert may_publish("data_processed", granted) is allowed
+
+
+@pytest.mark.parametrize(
+    ("patterns", "wanted"),
+    [
+        ([], True),
+        (["weather.rain"], True),
+        (["weather.*"], True),
+        (["*"], True),
+        (["other", "*.rain"], True),
+        (["weather.rai?"], True),
+        (["weather"], False),
+        (["weather.?"], False),
+        (["WEATHER.*"], False),
+        (["weather.*.*"], False),
+        (["rain*"], False),
+        (["*weather"], False),
+    ],
+)
+def test_what_a_subscriber_wants(patterns: list[str], wanted: bool) -> None:
+    assert ("weather.rain" in Wanted(patterns)) is wanted
+
+
+@pytest.mark.parametrize(
+    "pattern", ["", "a b*", "[ab]*", "*" * 65, "a-*", "é*", "weather.", ".*\n"]
+)
+def test_malformed_patterns(pattern: str) -> None:
+    with pytest.raises(UsageError, match="no event type"):
+        Wanted([pattern])
+
+
+def test_patterns_are_bounded() -> None:
+    assert len(Wanted(["a"] * (MAX_PATTERNS + 1)).patterns) == 1
+    with pytest.raises(UsageError, match="at most 64"):
+        Wanted(f"a{number}" for number in range(MAX_PATTERNS + 1))

@@ -179,6 +179,10 @@ def test_disabled():
         ({"dependencies": ["a >= 1", "a < 2"]}, 'dependencies[1]: "a" is listed twice'),
         ({"dependencies": ["a >= x"]}, "dependencies[0]: expected a name and a version range"),
         ({"events": ["a b"]}, "events[0]: expected an event type"),
+        ({"exports": "read"}, "exports: expected a list"),
+        ({"exports": ["a.b"]}, "exports[0]: expected the name of an operation"),
+        ({"exports": ["read", "read"]}, 'exports[1]: "read" is listed twice'),
+        ({"limits": {"store": "1 B"}}, 'limits.store: expected a value from "1 KiB"'),
         (
             {"events": ["a", "b"], "permissions": {"subscribe": ["a*"]}},
             'events[1]: "b" is handled, but permissions.subscribe does not have it',

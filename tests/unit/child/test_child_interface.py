@@ -131,17 +131,26 @@ mock, proxy = MagicMock(), Proxy()
 @pytest.mark.parametrize(
     "source",
     [
-        "@operation\nasync def predict(): ...",
-        "@operation\nasync def predict(): yield 1",
-        "@on('data_processed')\nasync def predict(event): ...",
-        "class M(Model):\n    async def predict(self): ...\nmodel = M()",
+        "async def get_metadata(): return {}",
         "async def cleanup(): return True",
     ],
 )
-def test_async_is_refused_and_says_what_works(tmp_path: Path, source: str) -> None:
+def test_async_hooks_are_refused_and_says_what_works(tmp_path: Path, source: str) -> None:
     told = refused(tmp_path, source, events=("data_processed",))
     assert "is `async def`" in told
     assert "asyncio.run() inside it works" in told
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "@operation\nasync def predict(): ...",
+        "@operation\nasync def predict(): yield 1",
+        "class M(Model):\n    async def predict(self): ...\nmodel = M()",
+    ],
+)
+def test_async_operations_are_offered(tmp_path: Path, source: str) -> None:
+    assert "predict" in loaded(tmp_path, source).interface.operations
 
 
 def test_marks_that_nobody_sees_are_told(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from plugin_sdk.child.faults import Faults
 from plugin_sdk.child.io import ChildChannel
-from plugin_sdk.child.loader import load
+from plugin_sdk.child.loader import LoadedPlugin, load
 from plugin_sdk.child.loop import Loop
+from plugin_sdk.child.running import Runner
 from plugin_sdk.wire.codec import pack, unpack
 from plugin_sdk.wire.limits import MAX_ERROR_TEXT_BYTES, MAX_PAYLOAD_BYTES
 from plugin_sdk.wire.messages import Failure, Handled, Publish, Result, Stop, Stopped
@@ -107,6 +108,10 @@ def third(event):
 EVENT = {"type": "data_processed", "data": [1], "timestamp": 2.5, "source": "host", "id": 9}
 
 
+def loop_of(channel: ChildChannel, plugin: LoadedPlugin, faults: Faults) -> Loop:
+    return Loop(channel, Runner(channel, plugin, faults), faults)
+
+
 @contextmanager
 def serving(tmp_path: Path, source: str = SOURCE) -> Iterator[HostEnd]:
     """Run a plugin's loop in a thread, already in the state in which calls are made."""
@@ -116,7 +121,7 @@ def serving(tmp_path: Path, source: str = SOURCE) -> Iterator[HostEnd]:
         channel._connection.state = host.connection.state = RUNNING
         order = order_for(package, events=["data_processed"], publish=["model_updated"])
         plugin = load(order, lambda event, data: channel.send(Publish(event, payload=data)))
-        running = pool.submit(Loop(channel, plugin, Faults(order.package_dir)).run)
+        running = pool.submit(loop_of(channel, plugin, Faults(order.package_dir)).run)
         try:
             yield host
         finally:
@@ -213,7 +218,7 @@ def test_only_operations_can_be_reached(host: HostEnd) -> None:
 
 @pytest.mark.parametrize(
     "payload",
-    [b"", b"\xc1", pack(None), pack([]), pack([[], {}, []]), pack([{}, []]), pack([1, 2])],
+    [b"", b"\xc1", pack(None), pack([]), pack([[], {}, {}]), pack([{}, []]), pack([1, 2])],
     ids=lambda payload: payload.hex() or "empty",
 )
 def test_arguments_that_are_none(host: HostEnd, payload: bytes) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from plugin_sdk.child.__main__ import EXIT_OUT_OF_MEMORY
-from plugin_sdk.child.loop import INTERRUPTED
+from plugin_sdk.child.running import INTERRUPTED
 from plugin_sdk.wire.codec import pack, unpack
 from plugin_sdk.wire.messages import (
     Call,
@@ -25,6 +25,7 @@ from plugin_sdk.wire.messages import (
     Failed,
     Failure,
     Load,
+    Log,
     Publish,
     Ready,
     Result,
@@ -147,6 +148,7 @@ def double(x):
         assert host.call("double", 4)[0] == Publish("data_processed", payload=pack(4))
         assert host.receive() == Result(1, payload=pack(8))
         host.send(Stop())
+        assert host.receive() == Log(30, "sample", payload=pack("leaving"))
         stopped = host.receive()
         assert isinstance(stopped, Stopped)
         assert unpack(stopped.payload) == {"ok": True, "error": None}
@@ -154,7 +156,7 @@ def double(x):
         ended = child.ended()
     assert ended.returncode == 0
     assert ended.stdout.decode() == "imported ['sample']\ndoubling 4\ncleaned \\ud800 up\n"
-    assert ended.stderr == b"WARNING leaving\n"
+    assert ended.stderr == b""
 
 
 def test_before_the_lock_down_nothing_expensive_is_imported() -> None:

@@ -33,6 +33,7 @@ def test_every_permissionis_named() -> None:
         "connect to x-network",
         "connect to the socket x-unix",
         "call the service x-services",
+        "call the operation x-calls",
         "see the variable x-env",
         "bring native code",
         "start processes",

@@ -8,7 +8,23 @@ from collections.abc import Iterator
 import pytest
 
 from plugin_sdk.wire.errors import LocalProtocolError, RemoteProtocolError
-from plugin_sdk.wire.messages import Call, Confine, Failure, Publish, Result
+from plugin_sdk.wire.limits import MAX_STREAM_BYTES, MAX_STREAM_ITEMS
+from plugin_sdk.wire.message import Message
+from plugin_sdk.wire.messages import (
+    Answer,
+    Ask,
+    Call,
+    Confine,
+    Failure,
+    Feed,
+    FeedCredit,
+    FeedStop,
+    Progress,
+    Publish,
+    Result,
+    Withdraw,
+    Yield,
+)
 from sandbox_host.ipc.calls import Pending
 from tests.support.channels import Line, in_thread, line
 
@@ -92,6 +108,94 @@ def test_publish_is_no_answer(wire: Line) -> None:
     wire.channel.pump()
     assert wire.messages == [Publish("data_processed", payload=b"\x01")]
     assert not pending.done()
+
+
+# -- what is said of a call before its answer ---------------------------------------------------
+
+
+def fed(wire: Line) -> Pending:
+    """Return a call to which one item was fed, and which the plugin has."""
+    pending = wire.call()
+    assert wire.channel.send(Feed(pending.id, 1, payload=b"\x01"))
+    calls_at(wire, 1)
+    return pending
+
+
+PARTS = {
+    "yield": (Yield(1, payload=b"\x07"), 0),
+    "credit": (FeedCredit(1, 1, 1), 0),
+    "stop": (FeedStop(1, 1), 0),
+    "progress": (Progress(1, 2, 3), 1),
+}
+
+
+@pytest.mark.parametrize(("part", "counted"), PARTS.values(), ids=PARTS)
+def test_a_part_is_handed_on_and_wakes_who_waits(wire: Line, part: Message, counted: int) -> None:
+    pending = fed(wire)
+    woken = pending.register_waiter()
+    wire.answer(part)
+    wire.channel.pump()
+    assert wire.parts == [(pending, part)]
+    assert woken.is_set()
+    assert not pending.done()
+    assert (wire.messages, wire.answered) == ([], [])
+    assert wire.channel.outstanding() == [pending]
+    assert wire.pace.counted == counted  # credits bound the others
+
+
+def test_waiting_for_a_part(wire: Line) -> None:
+    pending = wire.call()
+    calls_at(wire, 1)
+    wire.channel.wait(pending, lambda: True)
+    waiting = in_thread(wire.channel.wait, pending, lambda: bool(wire.parts))
+    wire.answer(Yield(pending.id, payload=b"\x07"))
+    waiting.join(10)
+    assert not waiting.is_alive()
+    assert not pending.done()
+
+
+def test_parts_come_before_the_answer_and_in_their_order(wire: Line) -> None:
+    pending = wire.call()
+    calls_at(wire, 1)
+    items = [Yield(pending.id, payload=bytes([number])) for number in range(5)]
+    for message in (*items, Result(pending.id)):
+        wire.answer(message)
+    wire.channel.wait(pending)
+    assert wire.parts == [(pending, item) for item in items]
+    assert pending.answer == Result(pending.id)
+
+
+def test_what_may_be_fed(wire: Line) -> None:
+    pending = fed(wire)
+    assert not wire.channel.may_feed(pending.id, 1, MAX_STREAM_BYTES)
+    for _ in range(MAX_STREAM_ITEMS - 1):
+        assert wire.channel.may_feed(pending.id, 1, 1)
+        assert wire.channel.send(Feed(pending.id, 1, payload=b"\x01"))
+    assert not wire.channel.may_feed(pending.id, 1, 1)
+    wire.receive()
+    wire.answer(FeedCredit(pending.id, 1, 2))
+    wire.channel.pump()
+    assert wire.channel.may_feed(pending.id, 1, 1)
+    wire.answer(Result(pending.id))
+    wire.channel.pump()
+    assert wire.channel.may_feed(pending.id, 1, MAX_STREAM_BYTES)  # who feeds it finds out
+
+
+def test_what_has_crossed_is_dropped_and_paced(wire: Line) -> None:
+    for number in range(1, 6):
+        wire.answer(Ask(number, "slow", 0))
+    wire.channel.pump()
+    assert wire.pace.counted == 5
+    for number in range(1, 6):
+        wire.channel.send(Answer(number, True))
+        wire.answer(Withdraw(number))  # the answer is on its way
+    wire.channel.pump()
+    assert wire.pace.counted >= 10
+    assert {type(message) for message in wire.messages} == {Ask}
+    assert not wire.channel.broken
+
+
+# -- the end -----------------------------------------------------------------------------------
 
 
 def test_end_of_stream(wire: Line) -> None:

@@ -39,7 +39,8 @@ class Told:
 
 
 @pytest.fixture
-def told() -> Iterator[Told]:
+def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
+    monkeypatch.setattr(meter, "LOOK_SECONDS", 0.05)
     made = Told()
     yield made
     made.account.close()

@@ -10,12 +10,19 @@ from typing import Any
 import pytest
 
 from sandbox_host import BlockingHost, BlockingPlugin, SandboxHost
-from sandbox_host.runtime.workspace import remove_tree
+from sandbox_host.runtime import watch
+from sandbox_host.runtime.workspace import Workspace, remove_tree
 from tests.support.fake_backend import FakeBackend, Script
 from tests.support.host import Workshop
 
 Scripted = Callable[..., tuple[BlockingHost, BlockingPlugin]]
 OpenHost = Callable[..., BlockingHost]
+
+
+@pytest.fixture(autouse=True)
+def _without_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody imports the SDK where plugins are scripts: no host has to copy it."""
+    monkeypatch.setattr(Workspace, "_copy_sdk", lambda _: None)
 
 
 @pytest.fixture
@@ -24,8 +31,10 @@ def workshop(tmp_path: Path) -> Workshop:
 
 
 @pytest.fixture
-def open_host(workshop: Workshop) -> Iterator[OpenHost]:
+def open_host(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenHost]:
     """Open a host whose children run a script; keywords are fields of its configuration."""
+    # A script grows without running: its CPU clock stands, and says nothing of what it holds.
+    monkeypatch.setattr(watch, "_STILL_SECONDS", 0.1)
     with ExitStack() as stack:
 
         def opened(script: Script, **options: Any) -> BlockingHost:

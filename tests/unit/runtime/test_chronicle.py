@@ -56,6 +56,7 @@ def test_lives(config, book):
 KILLED = {
     *(Cause.MEMORY, Cause.CPU, Cause.DEADLINE, Cause.THREADS, Cause.DISK, Cause.NETWORK),
     *(Cause.PROTOCOL_VIOLATION, Cause.SYSCALL, Cause.UNLOADED, Cause.HOST_SHUTDOWN),
+    Cause.CANCELLED,
 }
 
 

@@ -84,6 +84,7 @@ def test_what_enforces_one_limit_stands_together_the_kernel_first() -> None:
         kernel[0],
         Enforced("data_bytes", "1 GiB", "measured by the host, every 1 s or more"),
         Enforced("data_files", "20000", "measured by the host, every 1 s or more"),
+        Enforced("store_bytes", "16 MiB", "counted by the host at each write"),
         Enforced("cpu_seconds_per_minute", "2 min in any 60 s", by),
         Enforced("messages_per_second", "2000 a second", held),
         Enforced("message_bytes_per_second", "1 MiB a second", held),

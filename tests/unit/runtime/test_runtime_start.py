@@ -229,7 +229,7 @@ def test_receipt_is_of_the_layers_that_are_in_force(workshop: Workshop, open_hos
     assert receipt.guarantees == standing(tuple(Layer))
     assert [entry.name for entry in receipt.limits] == [
         *("memory_bytes", "cpu_seconds", "wall_seconds", "descriptors", "threads"),
-        *("data_bytes", "data_files", "cpu_seconds_per_minute"),
+        *("data_bytes", "data_files", "store_bytes", "cpu_seconds_per_minute"),
         *("messages_per_second", "message_bytes_per_second", "log_bytes_per_second"),
     ]
 

@@ -19,6 +19,11 @@ from tests.support.trees import make_deep
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
 
 
+@pytest.fixture(autouse=True)
+def _without_sdk() -> None:
+    """In here, it is copied as always."""
+
+
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
     """A directory that links lead to, which must not be touched."""

@@ -5,17 +5,22 @@ from typing import Any
 import pytest
 
 from plugin_sdk import (
+    CallError,
     Context,
     ContextUnavailableError,
     EventTypeError,
     NotSerializableError,
     PermissionDenied,
     PluginStoppingError,
+    QuotaExceededError,
+    ServiceError,
+    StoreError,
     context,
 )
 from plugin_sdk.context import install_context
-from plugin_sdk.wire.codec import unpack
+from plugin_sdk.wire.codec import pack, unpack
 from plugin_sdk.wire.errors import LocalProtocolError
+from plugin_sdk.wire.messages import Answer
 
 
 def make_context(sent: list[tuple[str, Any]]) -> Context:
@@ -136,3 +141,96 @@ def test_a_log_without_a_stream_is_silent(
         log.info("nobody listens")
     log.info("somebody does")
     assert capfd.readouterr() == ("", "INFO somebody does\n")
+
+
+# -- what is asked of the host --------------------------------------------------------------------
+
+
+def asking(answer: Any, **options: Any) -> tuple[Context, list[tuple[str, Any]]]:
+    asked: list[tuple[str, Any]] = []
+
+    def ask(service: str, payload: bytes) -> Any:
+        asked.append((service, unpack(payload)))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    given = {"services": {"store", "s"}, "calls": {"two.*", "three.read"}} | options
+    places = {"config": {}, "data_dir": "", "scratch_dir": "", "publishable": ()}
+    return Context("one", send=lambda *_: None, ask=ask, **places, **given), asked
+
+
+def test_a_call_travels_under_the_name_of_its_target() -> None:
+    one, asked = asking(Answer(1, True, payload=pack({"a": 1})))
+    assert one.call("two.read", 1, x=2) == {"a": 1}
+    assert one.call("three.read") == {"a": 1}
+    assert asked == [("@two.read", [[1], {"x": 2}]), ("@three.read", [[], {}])]
+    with pytest.raises(PermissionDenied) as caught:
+        one.call("three.write")
+    assert (caught.value.rule, caught.value.asked) == ("calls", "three.write")
+    with pytest.raises(NotSerializableError):
+        one.call("two.read", {1})
+    assert len(asked) == 2
+
+
+REFUSED = {"message": "why"}
+
+
+@pytest.mark.parametrize(
+    ("told", "error"),
+    [
+        (REFUSED, ServiceError),
+        ({**REFUSED, "kind": "of a later version"}, ServiceError),
+        ({**REFUSED, "kind": "quota"}, QuotaExceededError),
+        ({**REFUSED, "kind": "store"}, StoreError),
+        ({**REFUSED, "kind": "call", "code": "ended"}, CallError),
+        ({**REFUSED, "kind": "permission", "rule": "exports"}, PermissionDenied),
+    ],
+    ids=["plain", "unknown", "quota", "store", "call", "permission"],
+)
+def test_a_refusal_is_one_of_our_own_errors(told: dict[str, str], error: type[Exception]) -> None:
+    one, _ = asking(Answer(1, False, payload=pack(told)))
+    with pytest.raises(error, match=r'"two\.read" was not done: why') as caught:
+        one.call("two.read")
+    assert type(caught.value) is error
+    assert getattr(caught.value, "code", "ended") in {"ended", ""}
+    assert getattr(caught.value, "rule", "exports") == "exports"
+
+
+def test_what_another_plugin_returns_may_be_anything() -> None:
+    one, _ = asking(Answer(1, True, payload=b"\xc1"))
+    with pytest.raises(CallError, match="cannot be read") as caught:
+        one.call("two.read")
+    assert caught.value.code == "not-serializable"
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [(None, PluginStoppingError), (LocalProtocolError("not now"), ServiceError)],
+    ids=["gone", "not now"],
+)
+def test_a_host_that_does_not_answer(answer: Any, error: type[Exception]) -> None:
+    one, _ = asking(answer)
+    for ask in (lambda: one.ask("s"), lambda: one.call("two.read"), lambda: one.store.get("a")):
+        with pytest.raises(error):
+            ask()
+
+
+def test_progress_is_told_in_whole_numbers() -> None:
+    told: list[tuple[int, int]] = []
+    one, _ = asking(None, progress=lambda *both: told.append(both))
+    one.progress(1)
+    one.progress(2, 3)
+    for wrong in (-1, 1.5, True, "1", 2**53):
+        with pytest.raises(ValueError, match="whole numbers"):
+            one.progress(wrong)  # type: ignore[arg-type]  # the point
+    assert told == [(1, 0), (2, 3)]
+    make_context([]).progress(1)  # nobody listens
+
+
+def test_entries_are_sent_where_there_is_a_way(capsys: pytest.CaptureFixture[str]) -> None:
+    sent: list[tuple[int, str, str]] = []
+    one, _ = asking(None, log=lambda *entry: sent.append(entry))
+    one.log.warning("%d", 1)
+    assert sent == [(30, "one", "1")]
+    assert capsys.readouterr().err == ""

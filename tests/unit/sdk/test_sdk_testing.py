@@ -4,7 +4,14 @@ import os
 
 import pytest
 
-from plugin_sdk import ContextUnavailableError, PermissionDenied, context
+from plugin_sdk import (
+    CallError,
+    ContextUnavailableError,
+    NotSerializableError,
+    PermissionDenied,
+    QuotaExceededError,
+    context,
+)
 from plugin_sdk.testing import plugin_context
 from plugin_sdk.wire.errors import PayloadError
 
@@ -59,3 +66,57 @@ def test_the_context_is_removed_when_the_test_fails() -> None:
 def test_a_configuration_that_no_file_can_hold_is_refused() -> None:
     with pytest.raises(PayloadError), plugin_context(config={"when": object()}):
         pytest.fail("the block must not run")
+
+
+def test_the_store_is_in_memory() -> None:
+    with plugin_context(store_bytes=100):
+        store = context().store
+        store.put("a/1", {"rows": (1, 2)})
+        store.put("a/2", None)
+        store.put("b", b"x")
+        assert (store.get("a/1"), store.get("c", "none")) == ({"rows": [1, 2]}, "none")
+        assert (store.keys("a/"), store.keys(after="a/2"), list(store)) == (
+            ["a/1", "a/2"],
+            ["b"],
+            ["a/1", "a/2", "b"],
+        )
+        assert (store.delete("b"), store.delete("b")) == (True, False)
+        assert store.usage()["keys"] == 2
+        with pytest.raises(QuotaExceededError):
+            store.put("large", "x" * 100)
+        with pytest.raises(NotSerializableError):
+            store.put("", 1)
+        assert store.clear() == 2
+    with plugin_context():
+        assert context().store.keys() == []
+
+
+def test_functions_stand_for_other_plugins_and_services() -> None:
+    def read(city: str, *, days: int = 1) -> tuple[str, int]:
+        return city, days
+
+    def broken() -> None:
+        text = "no such city"
+        raise LookupError(text)
+
+    calls = {"weather.read": read, "weather.broken": broken}
+    with plugin_context(calls=calls, services={"double": lambda number: 2 * number}):
+        assert context().call("weather.read", "Bern", days=2) == ["Bern", 2]
+        assert context().ask("double", 21) == 42
+        with pytest.raises(CallError, match="no such city") as caught:
+            context().call("weather.broken")
+        assert (caught.value.code, caught.value.type_name) == ("operation", "LookupError")
+        with pytest.raises(PermissionDenied, match=r'\("calls": \["weather\.write"\]\)'):
+            context().call("weather.write")
+        with pytest.raises(PermissionDenied, match=r"permissions\.services"):
+            context().ask("other")
+
+
+def test_what_is_logged_and_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with plugin_context() as test:
+        context().log.info("%d rows", 2)
+        context().progress(1)
+        context().progress(2, 10)
+    assert test.logged == [(20, "2 rows")]
+    assert test.progress == [(1, 0), (2, 10)]
+    assert capsys.readouterr().err == "INFO 2 rows\n"

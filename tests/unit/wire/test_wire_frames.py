@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 
 import pytest
 
@@ -69,3 +70,80 @@ def test_the_largest_lawful_frame_passes() -> None:
 def test_our_own_frames_keep_the_limits(header: bytes, payload: bytes) -> None:
     with pytest.raises(LocalProtocolError):
         build_frame(header, payload, LIMIT)
+
+
+LARGE = 1 << 20
+
+
+@pytest.mark.parametrize("chunk", [1_000, 4_095, 4_096, 65_536, 3 * LARGE], ids=str)
+def test_a_large_payload_comes_out_whole_and_what_follows_it_too(chunk: int) -> None:
+    payload = bytes(range(256)) * (LARGE >> 8)
+    stream = build_frame(b"large", payload, LARGE) + build_frame(b"small", b"x", LARGE)
+    reader = FrameReader(LARGE)
+    found: list[tuple[bytes, bytes]] = []
+    fed = 0
+    for start in range(0, len(stream), chunk):
+        piece = stream[start : start + chunk]
+        reader.feed(piece)
+        fed += len(piece)
+        assert reader.pending_bytes == fed - sum(8 + len(h) + len(p) for h, p in found)
+        while (frame := reader.next_frame()) is not None:
+            found.append(frame)
+    assert found == [(b"large", payload), (b"small", b"x")]
+    assert reader.pending_bytes == 0
+
+
+def test_a_large_payload_is_copied_once() -> None:
+    reader = FrameReader(4 * LARGE)
+    stream = build_frame(b"large", bytes(4 * LARGE), 4 * LARGE)
+    chunks = [stream[start : start + 65_536] for start in range(0, len(stream), 65_536)]
+    tracemalloc.start()
+    try:
+        for chunk in chunks:
+            reader.feed(chunk)
+            frame = reader.next_frame()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert frame is not None
+    assert peak < 4.6 * LARGE, "an eighth is set aside; the chunks were there before"
+
+
+@pytest.mark.parametrize("piece", [1, 7, 4_097], ids=str)
+def test_small_pieces_of_a_large_payload_take_no_more_than_their_bytes(piece: int) -> None:
+    stream = build_frame(b"large", bytes(60_000), LARGE)[:-1]
+    reader = FrameReader(LARGE)
+    tracemalloc.start()
+    try:
+        for start in range(0, len(stream), piece):
+            reader.feed(stream[start : start + piece])
+            assert reader.next_frame() is None
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert reader.pending_bytes == len(stream)
+    assert held < 2 * len(stream) + 10_000
+
+
+def test_a_declared_payload_takes_nothing_before_it_comes() -> None:
+    reader = FrameReader(8 * LARGE)
+    tracemalloc.start()
+    try:
+        reader.feed(struct.pack(">II", 1, 8 * LARGE) + b"h")
+        assert reader.next_frame() is None
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 10_000
+
+
+@pytest.mark.parametrize("payload", [b"x" * 50, b"x" * 50_000], ids=["small", "large"])
+def test_what_is_cleared_is_gone(payload: bytes) -> None:
+    reader = FrameReader(LARGE)
+    frame = build_frame(b"header", payload, LARGE)
+    reader.feed(frame[:-1])
+    assert reader.next_frame() is None
+    reader.clear()
+    assert reader.pending_bytes == 0
+    reader.feed(frame)
+    assert reader.next_frame() == (b"header", payload)

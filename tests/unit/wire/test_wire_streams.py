@@ -16,6 +16,7 @@ from plugin_sdk.wire.messages import (
     Cancel,
     Confine,
     Confined,
+    Deliver,
     Feed,
     FeedCredit,
     FeedEnd,
@@ -125,6 +126,38 @@ def test_what_crosses_an_answer_is_dropped_and_counted(
 def test_what_was_never_called_cannot_have_crossed(pair: tuple[Connection, Connection]) -> None:
     with pytest.raises(RemoteProtocolError, match="Cancel is of 7"):
         pair[1].receive_data(forged(Cancel(7, False)))
+
+
+def test_asking_for_room_keeps_nothing(pair: tuple[Connection, Connection]) -> None:
+    """A writer may ask on after its call was answered: for as long as the session lasts."""
+    host, plugin = pair
+    carry(plugin, host, Yield(1, payload=b"a"), Result(1))
+    for call in range(1, 100):
+        assert plugin.may_yield(call, 1)
+        assert host.may_feed(call, 1, 1)
+    assert not host._windows._by_call
+    assert not plugin._windows._by_call
+
+
+def test_a_breach_is_told_once_and_nothing_is_held(pair: tuple[Connection, Connection]) -> None:
+    host, _ = pair
+    with pytest.raises(RemoteProtocolError, match="YieldCredit is not for the peer"):
+        host.receive_data(forged(Yield(1), YieldCredit(1, 1)) + bytes(100_000))
+    assert host.events_received() == [Yield(1)]
+    assert host._reader.pending_bytes == 0
+    host.receive_eof()
+
+
+def test_what_is_said_of_a_call_is_not_said_of_an_event(
+    pair: tuple[Connection, Connection],
+) -> None:
+    host, plugin = pair
+    carry(host, plugin, Deliver(2, "data_processed"))
+    for message in (Yield(2), Progress(2, 1, 1), FeedStop(2, 1)):
+        with pytest.raises(LocalProtocolError, match="of 2, which is not outstanding"):
+            plugin.send(message)
+    with pytest.raises(LocalProtocolError, match="of 2, which is not outstanding"):
+        host.send(Cancel(2, False))
 
 
 @given(st.lists(st.integers(0, MAX_STREAM_BYTES * 2) | st.just(-1), max_size=200))

@@ -1,0 +1,228 @@
+"""Values as pieces of msgpack: what is large stays where it is until all are joined, once.
+
+msgpack's own packer copies everything into its buffer, which grows by doubling, and then out of it;
+and it takes a memoryview for its bytes, whatever its format. So a value is looked through first.
+Where nothing in it is large or unusual, the packer has all of it; where something is, that and what
+leads to it is written here.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+
+import msgpack
+
+from plugin_sdk.wire import arrays
+from plugin_sdk.wire.errors import PayloadError, PayloadTooLargeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from plugin_sdk.wire.limits import Bounds
+
+LARGE_BYTES = 16 * 1024
+"""From here on one copy more is worth more than a few lines of Python."""
+
+_SCALARS = frozenset({type(None), bool, int, float, str})
+_SUBCLASSED = (int, float, str)
+"""What the packer takes of subclasses as well, such as those of enum."""
+_PACKED = (*_SUBCLASSED, dict, list, tuple, bytes, bytearray)
+# What the packer would carry and no reader accepts; an ExtType is a tuple, too.
+_EXTENSIONS = (msgpack.ExtType, msgpack.Timestamp)
+_BYTES, _EXTENSION = 0xC4, 0xC7
+
+
+def pieces_of(value: Any, bounds: Bounds) -> tuple[list[bytes | memoryview], bool]:
+    """Return what makes up ``value`` when it is joined, and whether the packer wrote all of it.
+
+    Raises:
+        PayloadError: the value has a type, key or depth that the wire does not carry.
+        PayloadTooLargeError: it has more bytes than ``bounds`` allow.
+    """
+    pieces = _Pieces(bounds)
+    try:
+        pieces.write(value, 0)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        text = f"cannot carry this value: {error}"
+        raise PayloadError(text) from None
+    return pieces.found, not pieces.is_mixed
+
+
+class _Pieces:
+    """What was written of one value.
+
+    Attributes:
+        found: the pieces.
+        is_mixed: some of them are not the packer's.
+    """
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.found: list[bytes | memoryview] = []
+        self.is_mixed = False
+        self._bounds = bounds
+        self._size = 0
+        self._packer = msgpack.Packer(default=_refuse, use_bin_type=True)
+        # The containers that lead to something that is not for the packer, by identity: they live
+        # as long as the value. One too many of a value that was converted does no harm.
+        self._leading: set[int] = set()
+
+    def write(self, value: Any, depth: int) -> None:
+        """Write a value that was not looked through yet."""
+        if type(value) not in _SCALARS and self._look(value, depth):
+            self.is_mixed = True
+            self._take_apart(value, depth)
+        else:
+            self._add(self._packer.pack(value))
+
+    def _look(self, value: Any, depth: int) -> bool:
+        """Check keys and nesting at the sender, where the line of code is known.
+
+        Returns:
+            Whether there is something in it, or it is something, that is not for the packer.
+        """
+        if isinstance(value, _EXTENSIONS):
+            text = f"cannot carry a {type(value).__name__}: extension types are not allowed"
+            raise PayloadError(text)
+        if isinstance(value, dict):
+            self._check_depth(depth)
+            leads = self._look_at_items(value, depth)
+        elif isinstance(value, (list, tuple)):
+            self._check_depth(depth)
+            leads = False
+            for item in value:
+                if type(item) not in _SCALARS and self._look(item, depth + 1):
+                    leads = True
+        else:
+            if isinstance(value, (bytes, bytearray)):
+                return len(value) >= LARGE_BYTES
+            return not isinstance(value, _SUBCLASSED)
+        if leads:
+            self._leading.add(id(value))
+        return leads
+
+    def _look_at_items(self, value: dict[Any, Any], depth: int) -> bool:
+        leads = False
+        for key, item in value.items():
+            if not isinstance(key, str):
+                text = f"cannot carry a dict with the key {key!r:.80}; keys must be str"
+                raise PayloadError(text)
+            if type(item) not in _SCALARS and self._look(item, depth + 1):
+                leads = True
+        return leads
+
+    def _check_depth(self, depth: int) -> None:
+        if depth > self._bounds.depth:
+            text = f"cannot carry a value nested deeper than {self._bounds.depth} levels"
+            raise PayloadError(text)
+
+    def _take_apart(self, value: Any, depth: int) -> None:
+        """Write a value that was looked through."""
+        if isinstance(value, dict) and id(value) in self._leading:
+            self._add(self._packer.pack_map_header(len(value)))
+            for key, item in value.items():
+                self._add(self._packer.pack(key))
+                self._take_apart(item, depth + 1)
+        elif isinstance(value, (list, tuple)) and id(value) in self._leading:
+            self._add(self._packer.pack_array_header(len(value)))
+            for item in value:
+                self._take_apart(item, depth + 1)
+        elif isinstance(value, (bytes, bytearray)) and len(value) >= LARGE_BYTES:
+            self._add_bytes(memoryview(value))
+        elif value is None or isinstance(value, _PACKED):
+            self._add(self._packer.pack(value))
+        else:
+            self._write_unusual(value, depth)
+
+    def _write_unusual(self, value: Any, depth: int) -> None:
+        """Write what msgpack does not know, or not well."""
+        view = None if _has_a_view_of_its_own(value) else _view_of(value)
+        if view is not None:
+            # Before anything is copied to make it contiguous.
+            self._check_size(self._size + view.nbytes)
+            if isinstance(value, memoryview) and view.ndim == 1 and view.format in {"B", "c"}:
+                self._add_bytes(view)
+                return
+            if self._bounds.arrays and (header := arrays.header_of(view)) is not None:
+                self._check_depth(depth)
+                self._add(_opening(_EXTENSION, len(header) + view.nbytes) + bytes([arrays.CODE]))
+                self._add(header)
+                self._add(arrays.content_of(_contiguous(value, view)))
+                return
+        self.write(_plain(value), depth)
+
+    def _add_bytes(self, view: memoryview) -> None:
+        self._check_size(self._size + view.nbytes)
+        self._add(_opening(_BYTES, view.nbytes))
+        self._add(view if view.c_contiguous else view.tobytes())
+
+    def _add(self, piece: bytes | memoryview) -> None:
+        self._size += piece.nbytes if isinstance(piece, memoryview) else len(piece)
+        self._check_size(self._size)
+        self.found.append(piece)
+
+    def _check_size(self, size: int) -> None:
+        if size > self._bounds.max_bytes:
+            most = self._bounds.max_bytes
+            text = f"value of at least {size} bytes; at most {most} can be carried at once"
+            raise PayloadTooLargeError(text, size=size, limit=most)
+
+
+def _refuse(value: Any) -> Any:
+    """Explain what the packer does not take; by now that is no array and has no ``tolist()``."""
+    if isinstance(value, int):
+        text = "cannot carry an int outside -2**63 to 2**64 - 1"
+    else:
+        known = "None, bool, int, float, str, bytes, list, dict, or an array of numbers"
+        text = f"cannot carry a {type(value).__name__}; use {known}"
+    raise PayloadError(text)
+
+
+def _plain(value: Any) -> Any:
+    """Turn what knows how to become plain (numpy's other arrays and scalars do) into that."""
+    to_list = getattr(value, "tolist", None)
+    if not callable(to_list):
+        return _refuse(value)
+    try:
+        return to_list()
+    except NotImplementedError:
+        if not isinstance(value, memoryview):
+            raise
+        text = f"cannot carry a memoryview of the format {value.format!r:.80}"
+        raise PayloadError(text) from None
+
+
+def _has_a_view_of_its_own(value: Any) -> bool:
+    """Tell whether this is an array of numpy's with more to it than its elements.
+
+    A masked array, for one, has a mask beside them, and says None for what is masked when it
+    becomes a list.
+    """
+    numpy = sys.modules.get("numpy")
+    ndarray, memmap = getattr(numpy, "ndarray", None), getattr(numpy, "memmap", None)
+    if ndarray is None or not isinstance(value, ndarray):
+        return False
+    return type(value) not in {ndarray, memmap}
+
+
+def _view_of(value: Any) -> memoryview | None:
+    try:
+        return memoryview(value)
+    except (TypeError, ValueError, BufferError):
+        return None
+
+
+def _contiguous(value: Any, view: memoryview) -> memoryview:
+    """Return a view in C order, if ``value`` has a faster way to it than `memoryview.tobytes`."""
+    copy = getattr(value, "copy", None)  # of numpy's arrays; its result is in that order
+    return view if view.c_contiguous or copy is None else memoryview(copy())
+
+
+def _opening(first: int, size: int) -> bytes:
+    """Return what stands before ``size`` bytes: ``first`` is of the narrowest of the three."""
+    if size < 1 << 8:
+        return struct.pack(">BB", first, size)
+    if size < 1 << 16:
+        return struct.pack(">BH", first + 1, size)
+    return struct.pack(">BI", first + 2, size)
