@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from sandbox_host.runtime.blocking import BlockingCall, BlockingHost, BlockingPlugin
     from sandbox_host.runtime.chains import BlockingChain, Chain
     from sandbox_host.runtime.event_streams import BlockingEvents, EventStream
-    from sandbox_host.runtime.host import Call, Plugin, SandboxHost
+    from sandbox_host.runtime.host import SandboxHost
+    from sandbox_host.runtime.plugin import Call, Plugin
     from sandbox_host.runtime.streaming import BlockingStream, Stream
 
 __all__ = [
@@ -103,7 +104,8 @@ _HOMES = {
     "runtime.blocking": ("BlockingCall", "BlockingHost", "BlockingPlugin"),
     "runtime.chains": ("BlockingChain", "Chain"),
     "runtime.event_streams": ("BlockingEvents", "EventStream"),
-    "runtime.host": ("Call", "Plugin", "SandboxHost"),
+    "runtime.host": ("SandboxHost",),
+    "runtime.plugin": ("Call", "Plugin"),
     "runtime.streaming": ("BlockingStream", "Stream"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

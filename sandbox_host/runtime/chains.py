@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from plugin_sdk.wire.message import is_name
 from sandbox_host.errors import NoSuchOperationError, UsageError
-from sandbox_host.runtime.conversation import Request
 from sandbox_host.runtime.feeding import Feeder, dismiss, take_streams
 from sandbox_host.runtime.links import AsyncStageStream, BlockingStageStream, Link, StageStream
+from sandbox_host.runtime.party import Request
 
 if TYPE_CHECKING:
     from sandbox_host.ipc.calls import Pending

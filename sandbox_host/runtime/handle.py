@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from plugin_sdk.wire.message import is_name
 from sandbox_host.budget.enforce import tightened
 from sandbox_host.errors import UsageError
-from sandbox_host.runtime.conversation import Request
 from sandbox_host.runtime.feeding import Feeder, dismiss, take_streams
+from sandbox_host.runtime.party import Request
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sandbox_host.errors import PluginError
 from sandbox_host.health.verdict import Facts, Verdict, verdict
-from sandbox_host.runtime.conversation import Request
+from sandbox_host.runtime.party import Request
 
 if TYPE_CHECKING:
     from sandbox_host.ipc.calls import Pending

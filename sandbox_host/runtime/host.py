@@ -8,7 +8,6 @@ import inspect
 from typing import TYPE_CHECKING, Any, Self
 
 from sandbox_host.config import HostConfig
-from sandbox_host.ipc.calls import Pending
 from sandbox_host.model import Cause
 from sandbox_host.runtime import offload
 from sandbox_host.runtime.blocking import BlockingHost
@@ -18,20 +17,17 @@ from sandbox_host.runtime.core import HostCore
 from sandbox_host.runtime.event_streams import EventStream, settle
 from sandbox_host.runtime.events import Reading
 from sandbox_host.runtime.finding import ASKING_SECONDS, Search, Wanted, fitting
-from sandbox_host.runtime.handle import PluginView, StartedCall
-from sandbox_host.runtime.healthcheck import ask, judge_health
-from sandbox_host.runtime.streaming import Stream
+from sandbox_host.runtime.plugin import Call, Plugin, finished
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Collection, Generator
+    from collections.abc import Callable, Collection
     from types import TracebackType
 
     from sandbox_host.admission.history import Downgrade
     from sandbox_host.backends.base import Backend
     from sandbox_host.broker.policies import SubscriptionInfo
-    from sandbox_host.health.verdict import Verdict
-    from sandbox_host.model import Event, Metered, OperationLimits, Usage
+    from sandbox_host.model import Event, Usage
     from sandbox_host.runtime.data import DataDirectory, RemovedData
     from sandbox_host.runtime.process import PluginProcess
     from sandbox_host.runtime.recorded import Record
@@ -181,7 +177,7 @@ class SandboxHost:
             if (asked := search.ask(process)) is not None:
                 process.channel.poll_briefly(asked)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(_finished(asked), ASKING_SECONDS)
+                    await asyncio.wait_for(finished(asked), ASKING_SECONDS)
             if search.accepts(process):
                 return Plugin(process)
         return Plugin(search.otherwise())
@@ -297,161 +293,3 @@ class SandboxHost:
             EventStoreError: the store of durable events cannot be used.
         """
         return await offload.start(lambda: self._core.events.drop(name))
-
-
-class Plugin(PluginView):
-    """A loaded plugin of an asyncio application."""
-
-    async def call(
-        self,
-        operation: str,
-        /,
-        *args: Any,
-        deadline: float | None = None,
-        limits: OperationLimits | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Run an operation in the plugin and return what it returned.
-
-        Args:
-            operation: its name; `operations` lists them.
-            *args: its positional arguments: None, bool, int, float, str, bytes, list, dict.
-            deadline: seconds; never more than the plugin's wall time budget, which is the default.
-            limits: tighter budgets than the plugin's own, for this call.
-            **kwargs: its keyword arguments.
-
-        Raises:
-            OperationError: the operation raised.
-            BudgetExceededError: it used more than it may; `DeadlineExceededError` if of time.
-            PluginEndedError: the plugin ended before it answered, or had ended.
-            BackpressureError: too much is outstanding.
-            PluginError: an argument or result cannot be carried, or there is no such operation.
-        """
-        pending = await self._answered(operation, args, kwargs, deadline, limits)
-        if self._process.talk.is_bulky(pending):
-            # A hostile value takes long to decode; the loop must go on meanwhile.
-            return await offload.start(lambda: self._process.talk.result(pending))
-        return self._process.talk.result(pending)
-
-    def stream(
-        self,
-        operation: str,
-        /,
-        *args: Any,
-        deadline: float | None = None,
-        limits: OperationLimits | None = None,
-        **kwargs: Any,
-    ) -> Stream:
-        """Run an operation that yields, and return an asynchronous iterator of what it yields.
-
-        Neither side holds more than a window of it (64 items, 1 MiB), however slow the other is.
-        Each item may take as long as the plugin's wall time budget, from when it is waited for.
-
-        Args:
-            operation: its name: a generator, or an asynchronous one.
-            *args: as of `call`; iterators are passed on as streams, also to `call`.
-            deadline: seconds for all of it; None for no bound but those on each item.
-            limits: tighter budgets than the plugin's own; CPU time is that of the whole stream.
-            **kwargs: its keyword arguments.
-
-        Raises:
-            PluginError: it cannot be begun. What becomes of it later is raised where it is read.
-        """
-        return Stream(
-            self._process, self._begin(operation, args, kwargs, deadline, limits, streams=True)
-        )
-
-    def start(
-        self,
-        operation: str,
-        /,
-        *args: Any,
-        deadline: float | None = None,
-        limits: OperationLimits | None = None,
-        **kwargs: Any,
-    ) -> Call:
-        """Begin an operation, and return what can be awaited, looked at, or cancelled."""
-        pending = self._begin(operation, args, kwargs, deadline, limits)
-        self._process.channel.attend()
-        return Call(self._process, pending)
-
-    async def metered(
-        self,
-        operation: str,
-        /,
-        *args: Any,
-        deadline: float | None = None,
-        limits: OperationLimits | None = None,
-        **kwargs: Any,
-    ) -> Metered:
-        """Run an operation as `call` does, and return its value with what it cost.
-
-        The error of an operation that fails carries its cost as ``error.usage``.
-
-        Raises:
-            PluginError: as `call`.
-        """
-        pending = await self._answered(operation, args, kwargs, deadline, limits)
-        if self._process.talk.is_bulky(pending):
-            return await offload.start(lambda: self._process.talk.metered(pending))
-        return self._process.talk.metered(pending)
-
-    async def _answered(
-        self,
-        operation: str,
-        arguments: tuple[Any, ...],
-        keywords: dict[str, Any],
-        deadline: float | None,
-        limits: OperationLimits | None,
-    ) -> Pending:
-        pending = self._begin(operation, arguments, keywords, deadline, limits)
-        self._process.channel.poll_briefly(pending)
-        if not pending.done():
-            await _answered(self._process, pending)
-        return pending
-
-    async def health(self) -> Verdict:
-        """Ask the plugin how it is, add what the host sees, and return the verdict."""
-        asked = ask(self._process)
-        if isinstance(asked, Pending):
-            await _finished(asked)
-        return judge_health(self._process, asked)
-
-
-class Call(StartedCall):
-    """A call that was begun. Await it for what the operation returned."""
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        return self._result().__await__()
-
-    async def _result(self) -> Any:
-        if not self._pending.done():
-            await _answered(self._process, self._pending)
-        if self._process.talk.is_bulky(self._pending):
-            return await offload.start(lambda: self._process.talk.result(self._pending))
-        return self._process.talk.result(self._pending)
-
-
-async def _answered(process: PluginProcess, pending: Pending) -> None:
-    """Wait for a call; who is cancelled meanwhile cancels it."""
-    try:
-        await _finished(pending)
-    except asyncio.CancelledError:
-        process.talk.cancel(pending)
-        raise
-
-
-async def _finished(pending: Pending) -> None:
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-
-    def resolve() -> None:
-        if not future.done():  # it is, when the caller's task was cancelled
-            future.set_result(None)
-
-    def tell(_: Pending) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more
-            loop.call_soon_threadsafe(resolve)
-
-    pending.on_done(tell)
-    await future

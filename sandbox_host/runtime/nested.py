@@ -23,7 +23,7 @@ from sandbox_host.errors import (
     PluginNotFoundError,
 )
 from sandbox_host.runtime import refusal
-from sandbox_host.runtime.conversation import Request
+from sandbox_host.runtime.party import Request
 from sandbox_host.runtime.refusal import RefusalError
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from sandbox_host.broker.packed import PackedEvent
 from sandbox_host.errors import PluginError, RecordingError, UsageError
 from sandbox_host.runtime.answers import clean
 from sandbox_host.runtime.compared import Comparison, Difference, lowered, shown
-from sandbox_host.runtime.conversation import Request
 from sandbox_host.runtime.feeding import Feeder
+from sandbox_host.runtime.party import Request
 from sandbox_host.runtime.playback import Playback, ReplayHost
 from sandbox_host.runtime.recorded import config_digest
 from sandbox_host.runtime.streaming import BlockingStream

@@ -194,7 +194,7 @@ def _stacks(text: str) -> str:
     """
     blocks: list[list[str]] = []
     for block in text.split("\n\n"):
-        lines = [_stack_line(line) for line in block.split("\n")]
+        lines = [_stack_line(line) for line in _seen_by_the_main_one(block.split("\n"))]
         kept = [line for line in lines if line]
         is_thread = _HEADING.match(kept[0]) if kept else None
         if kept and kept not in blocks and (len(kept) > 1 or not is_thread):
@@ -204,6 +204,19 @@ def _stacks(text: str) -> str:
         waits, works = (block[0].startswith(start) for start in ("Thread ", "Current "))
         told += [[*block, *_RUNTIME * works]] * (_WAITING_THREADS if waits else 1)
     return "\n\n".join("\n".join(lines) for lines in told)
+
+
+def _seen_by_the_main_one(block: list[str]) -> list[str]:
+    """Return a thread as it is told when the main one tells; the kernel may choose another.
+
+    That is the rule of signal(7): any thread that does not block it, and mostly the main one.
+    """
+    heading, *frames = block
+    if not _HEADING.match(heading):
+        return block
+    own = any((match := _FRAME.match(one)) and match[1].startswith("plugin_sdk/") for one in frames)
+    told = heading.replace("Current thread", "Thread")
+    return [told.replace("Thread", "Current thread") if own else told, *frames]
 
 
 def _stack_line(line: str) -> str:

@@ -20,7 +20,7 @@ from sandbox_host.errors import (
     PluginEndedError,
 )
 from sandbox_host.model import MIB, Cause, State
-from sandbox_host.runtime.conversation import Request
+from sandbox_host.runtime.party import Request
 from tests.support.fake_backend import Peer, become_ready, failure, next_call, ready, serve
 
 

@@ -1,0 +1,179 @@
+"""One plugin, as an asyncio application has it: its calls, its streams, its health."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from sandbox_host.ipc.calls import Pending
+from sandbox_host.runtime import offload
+from sandbox_host.runtime.handle import PluginView, StartedCall
+from sandbox_host.runtime.healthcheck import ask, judge_health
+from sandbox_host.runtime.streaming import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from sandbox_host.health.verdict import Verdict
+    from sandbox_host.model import Metered, OperationLimits
+    from sandbox_host.runtime.process import PluginProcess
+
+
+class Plugin(PluginView):
+    """A loaded plugin of an asyncio application."""
+
+    async def call(
+        self,
+        operation: str,
+        /,
+        *args: Any,
+        deadline: float | None = None,
+        limits: OperationLimits | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Run an operation in the plugin and return what it returned.
+
+        Args:
+            operation: its name; `operations` lists them.
+            *args: its positional arguments: None, bool, int, float, str, bytes, list, dict.
+            deadline: seconds; never more than the plugin's wall time budget, which is the default.
+            limits: tighter budgets than the plugin's own, for this call.
+            **kwargs: its keyword arguments.
+
+        Raises:
+            OperationError: the operation raised.
+            BudgetExceededError: it used more than it may; `DeadlineExceededError` if of time.
+            PluginEndedError: the plugin ended before it answered, or had ended.
+            BackpressureError: too much is outstanding.
+            PluginError: an argument or result cannot be carried, or there is no such operation.
+        """
+        pending = await self._answered(operation, args, kwargs, deadline, limits)
+        if self._process.talk.is_bulky(pending):
+            # A hostile value takes long to decode; the loop must go on meanwhile.
+            return await offload.start(lambda: self._process.talk.result(pending))
+        return self._process.talk.result(pending)
+
+    def stream(
+        self,
+        operation: str,
+        /,
+        *args: Any,
+        deadline: float | None = None,
+        limits: OperationLimits | None = None,
+        **kwargs: Any,
+    ) -> Stream:
+        """Run an operation that yields, and return an asynchronous iterator of what it yields.
+
+        Neither side holds more than a window of it (64 items, 1 MiB), however slow the other is.
+        Each item may take as long as the plugin's wall time budget, from when it is waited for.
+
+        Args:
+            operation: its name: a generator, or an asynchronous one.
+            *args: as of `call`; iterators are passed on as streams, also to `call`.
+            deadline: seconds for all of it; None for no bound but those on each item.
+            limits: tighter budgets than the plugin's own; CPU time is that of the whole stream.
+            **kwargs: its keyword arguments.
+
+        Raises:
+            PluginError: it cannot be begun. What becomes of it later is raised where it is read.
+        """
+        return Stream(
+            self._process, self._begin(operation, args, kwargs, deadline, limits, streams=True)
+        )
+
+    def start(
+        self,
+        operation: str,
+        /,
+        *args: Any,
+        deadline: float | None = None,
+        limits: OperationLimits | None = None,
+        **kwargs: Any,
+    ) -> Call:
+        """Begin an operation, and return what can be awaited, looked at, or cancelled."""
+        pending = self._begin(operation, args, kwargs, deadline, limits)
+        self._process.channel.attend()
+        return Call(self._process, pending)
+
+    async def metered(
+        self,
+        operation: str,
+        /,
+        *args: Any,
+        deadline: float | None = None,
+        limits: OperationLimits | None = None,
+        **kwargs: Any,
+    ) -> Metered:
+        """Run an operation as `call` does, and return its value with what it cost.
+
+        The error of an operation that fails carries its cost as ``error.usage``.
+
+        Raises:
+            PluginError: as `call`.
+        """
+        pending = await self._answered(operation, args, kwargs, deadline, limits)
+        if self._process.talk.is_bulky(pending):
+            return await offload.start(lambda: self._process.talk.metered(pending))
+        return self._process.talk.metered(pending)
+
+    async def _answered(
+        self,
+        operation: str,
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        deadline: float | None,
+        limits: OperationLimits | None,
+    ) -> Pending:
+        pending = self._begin(operation, arguments, keywords, deadline, limits)
+        self._process.channel.poll_briefly(pending)
+        if not pending.done():
+            await answered(self._process, pending)
+        return pending
+
+    async def health(self) -> Verdict:
+        """Ask the plugin how it is, add what the host sees, and return the verdict."""
+        asked = ask(self._process)
+        if isinstance(asked, Pending):
+            await finished(asked)
+        return judge_health(self._process, asked)
+
+
+class Call(StartedCall):
+    """A call that was begun. Await it for what the operation returned."""
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._result().__await__()
+
+    async def _result(self) -> Any:
+        if not self._pending.done():
+            await answered(self._process, self._pending)
+        if self._process.talk.is_bulky(self._pending):
+            return await offload.start(lambda: self._process.talk.result(self._pending))
+        return self._process.talk.result(self._pending)
+
+
+async def answered(process: PluginProcess, pending: Pending) -> None:
+    """Wait for a call; who is cancelled meanwhile cancels it."""
+    try:
+        await finished(pending)
+    except asyncio.CancelledError:
+        process.talk.cancel(pending)
+        raise
+
+
+async def finished(pending: Pending) -> None:
+    """Wait for a call, whatever becomes of it."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+
+    def resolve() -> None:
+        if not future.done():  # it is, when the caller's task was cancelled
+            future.set_result(None)
+
+    def tell(_: Pending) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+            loop.call_soon_threadsafe(resolve)
+
+    pending.on_done(tell)
+    await future
