@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from time import monotonic_ns
 
+from plugin_sdk.child.batches import are_pairs, batch_of
 from plugin_sdk.child.calls import current
 from plugin_sdk.child.faults import EXCEPTION, MEMORY, Faults, head, raised_by_the_call
 from plugin_sdk.child.streams import place_feeds, send_items, send_items_of
@@ -110,6 +111,9 @@ class Runner:
                 feeds: list[Any] = []
             case [list() as arguments, dict() as keywords, list() as places]:
                 feeds = places
+            case [list() as pairs, dict(), list(), True] if are_pairs(pairs):
+                describe = self._describing(state, operation)
+                return Prepared(call, state, batch_of(operation, describe), [pairs], {})
             case _:
                 return _failure(call, BAD_ARGUMENTS, "the payload of a call is [list, dict]")
         try:
@@ -117,6 +121,15 @@ class Runner:
         except LocalProtocolError as error:
             return _failure(call, BAD_ARGUMENTS, str(error))
         return Prepared(call, state, operation, arguments, keywords)
+
+    def _describing(
+        self, state: CallState, operation: Operation
+    ) -> Callable[[BaseException], dict[str, Any]]:
+        def describe(error: BaseException) -> dict[str, Any]:
+            code, details = self._described(state, error, operation)
+            return {"code": code, **details}
+
+        return describe
 
     def refused(self, call: Call, state: CallState) -> Message | None:
         """Return the failure of a call that is not to be run any more, or None."""
@@ -205,6 +218,12 @@ class Runner:
         operation: Operation | None = None,
     ) -> Message:
         """Return the answer that says what was raised."""
+        code, details = self._described(state, error, operation)
+        return Failure(call.id, code, payload=pack(details))
+
+    def _described(
+        self, state: CallState, error: BaseException, operation: Operation | None
+    ) -> tuple[str, dict[str, Any]]:
         code, details = self._faults.describe(error)
         if code == MEMORY and not details["place"] and operation is not None:
             # There was no memory for a traceback either.
@@ -218,7 +237,7 @@ class Runner:
         elif isinstance(error, DeadlinePassed | Cancelled) or _is_cancelled_error(error, state):
             late = isinstance(error, DeadlinePassed) or state.is_late(monotonic_ns())
             code = INTERRUPTED if late else CANCELLED
-        return Failure(call.id, code, payload=pack(details))
+        return code, details
 
     def failed(self, call: Call, message: str) -> Message:
         """Return the failure of a call for a reason of our own."""

@@ -242,7 +242,9 @@ def arguments_of(message: Message, value: Any) -> tuple[int | str, ...]:
     if isinstance(message, Call | Ask):
         fits = isinstance(value, list) and list(map(type, value[:_CALL])) == [list, dict]
         rest = value[_CALL:] if fits else []
-        if isinstance(message, Call) and rest:
+        if isinstance(message, Call) and rest == [[], True]:
+            pass  # a batch: its arguments are checked where it is played
+        elif isinstance(message, Call) and rest:
             fits = len(rest) == 1 and isinstance(rest[0], list) and len(rest[0]) <= MAX_FEEDS
             fits = fits and all(_is_place(one, *value[:_CALL]) for one in rest[0])
             places = tuple(rest[0]) if fits else ()

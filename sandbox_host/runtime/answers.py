@@ -82,6 +82,36 @@ def value_of(plan: SandboxPlan, pending: Pending, answer: Message, sample: Sampl
     raise _failure(plan, pending, answer.code, payload, sample)
 
 
+def outcomes_of(plan: SandboxPlan, pending: Pending, value: Any, count: int) -> list[Any]:
+    """Return what a batch came to: for each of its calls the value, or the error as an exception.
+
+    Args:
+        plan: the plugin's.
+        pending: the batch.
+        value: what the plugin returned for it.
+        count: how many calls it had.
+
+    Raises:
+        BadAnswerError: the answer breaks the protocol.
+    """
+    if not isinstance(value, list) or len(value) != count:
+        text = f"the answer to a batch is no list of {count}"
+        raise BadAnswerError(text)
+    outcomes: list[Any] = []
+    for one in value:
+        match one:
+            case [True, result]:
+                outcomes.append(result)
+            case [False, dict() as told]:
+                code = told.get("code")
+                code = code if isinstance(code, str) else ""
+                outcomes.append(_failure(plan, pending, code, told, None))
+            case _:
+                text = "an outcome of a batch is neither a value nor a failure"
+                raise BadAnswerError(text)
+    return outcomes
+
+
 def _failure(
     plan: SandboxPlan, pending: Pending, code: str, told: dict[str, Any], sample: Sample | None
 ) -> PluginError:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import math
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Self
 
 from sandbox_host.config import HostConfig
 from sandbox_host.errors import UsageError
 from sandbox_host.ipc.calls import Pending
+from sandbox_host.runtime.batches import AHEAD, batches_of, pairs_of, settled
 from sandbox_host.runtime.chains import BlockingChain
 from sandbox_host.runtime.core import HostCore
 from sandbox_host.runtime.event_streams import BlockingEvents
@@ -22,7 +24,7 @@ from sandbox_host.runtime.streaming import BlockingStream
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
     from types import TracebackType
 
     from sandbox_host.admission.history import Downgrade
@@ -184,6 +186,35 @@ class BlockingPlugin(PluginView):
         """Run an operation that yields, and return an iterator of it; see `Plugin.stream`."""
         pending = self._begin(operation, args, kwargs, deadline, limits, streams=True)
         return BlockingStream(self._process, pending)
+
+    def call_many(
+        self,
+        operation: str,
+        calls: Iterable[Any],
+        *,
+        deadline: float | None = None,
+        limits: OperationLimits | None = None,
+        return_errors: bool = False,
+    ) -> list[Any]:
+        """Run an operation many times, and return the values in order; see `Plugin.call_many`."""
+        outcomes: list[Any] = []
+        sent: deque[tuple[Pending, int]] = deque()
+        waiting = deque(batches_of(pairs_of(calls)))
+        talk = self._process.talk
+        try:
+            while waiting or sent:
+                while waiting and len(sent) < AHEAD:
+                    batch = tuple(waiting.popleft())
+                    pending = self._begin(operation, batch, {}, deadline, limits, many=True)
+                    sent.append((pending, len(batch)))
+                pending, count = sent[0]
+                self._process.channel.wait(pending)
+                outcomes += talk.outcomes(pending, count)
+                sent.popleft()
+        finally:
+            for pending, _ in sent:
+                talk.cancel(pending)  # a message failed as a whole
+        return settled(outcomes, return_errors=return_errors)
 
     def start(
         self,

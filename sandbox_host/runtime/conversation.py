@@ -137,9 +137,11 @@ class Conversation:
         """
         operation = request.operation
         check_not_waiting(self._plan.identity)
-        value = [list(request.arguments), request.keywords]
-        if request.feeds:
+        value: list[Any] = [list(request.arguments), request.keywords]
+        if request.feeds or request.many:
             value.append(list(request.feeds))
+        if request.many:
+            value.append(True)
         payload = self._pack(operation, value) if request.packed is None else request.packed
         now = time.monotonic()
         until = now + request.deadline
@@ -358,6 +360,19 @@ class Conversation:
             for feed in pending.feeds.values():
                 error.__cause__ = feed.problem or error.__cause__
             raise
+
+    def outcomes(self, pending: Pending, count: int) -> list[Any]:
+        """Return the values of a finished batch, each call's own or its error as an exception.
+
+        Raises:
+            PluginError: as `result`, for the batch as a whole.
+        """
+        value = self.result(pending)
+        try:
+            return answers.outcomes_of(self._plan, pending, value, count)
+        except answers.BadAnswerError as error:
+            self._party.violated(str(error))
+            raise self._party.unanswered(pending) from None
 
     def metered(self, pending: Pending) -> Metered:
         """Return the same with what it cost; an error carries its cost as well.

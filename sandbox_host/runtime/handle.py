@@ -99,6 +99,7 @@ class PluginView:
         limits: OperationLimits | None,
         *,
         streams: bool = False,
+        many: bool = False,
     ) -> Pending:
         allowed = math.inf if streams else self._process.plan.limits.wall_seconds
         seconds = allowed if deadline is None else min(deadline, allowed)
@@ -109,7 +110,10 @@ class PluginView:
             text = f"{operation!r:.80} cannot be the name of an operation."
             raise UsageError(text, remedy="`operations` lists those that there are.")
         tighter = None if limits is None else tightened(self._process.plan.limits, _checked(limits))
-        arguments, keywords, places, feeds = take_streams(arguments, keywords)
+        places: tuple[int | str, ...] = ()
+        feeds: list[Any] = []
+        if not many:
+            arguments, keywords, places, feeds = take_streams(arguments, keywords)
         self._check_feeds(feeds)
         request = Request(
             operation,
@@ -119,6 +123,7 @@ class PluginView:
             tighter,
             places,
             streams,
+            many=many,
         )
         talk = self._process.talk
         try:

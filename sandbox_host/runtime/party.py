@@ -78,6 +78,7 @@ class Request:
         feeds: where streams were passed: indices of arguments, names of keywords.
         streams: what it yields is wanted.
         asked_seconds: as long as it is waited for, where that is shorter than its deadline.
+        many: each argument is a pair of arguments and keywords, of a call of its own.
         packed: arguments and keywords as another plugin packed them; None where they are here.
     """
 
@@ -90,3 +91,4 @@ class Request:
     streams: bool = False
     asked_seconds: float = math.inf
     packed: bytes | None = None
+    many: bool = False

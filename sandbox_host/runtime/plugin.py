@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sandbox_host.ipc.calls import Pending
 from sandbox_host.runtime import offload
+from sandbox_host.runtime.batches import AHEAD, batches_of, pairs_of, settled
 from sandbox_host.runtime.handle import PluginView, StartedCall
 from sandbox_host.runtime.healthcheck import ask, judge_health
 from sandbox_host.runtime.streaming import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable
 
     from sandbox_host.health.verdict import Verdict
     from sandbox_host.model import Metered, OperationLimits
@@ -81,6 +84,57 @@ class Plugin(PluginView):
         return Stream(
             self._process, self._begin(operation, args, kwargs, deadline, limits, streams=True)
         )
+
+    async def call_many(
+        self,
+        operation: str,
+        calls: Iterable[Any],
+        *,
+        deadline: float | None = None,
+        limits: OperationLimits | None = None,
+        return_errors: bool = False,
+    ) -> list[Any]:
+        """Run an operation many times, a few hundred in a message, and return the values in order.
+
+        Each message counts as one call: to deadline and budgets, and in what usage tells. What is
+        called does not yield, and takes no streams.
+
+        Args:
+            operation: its name.
+            calls: for each call its arguments, as a tuple or list, or its keywords, as a dict.
+            deadline: seconds, for each message; as of `call`.
+            limits: tighter budgets than the plugin's own, for each message.
+            return_errors: return a failed call's error in its place; else the first is raised when
+                all have run, with its number in a note.
+
+        Raises:
+            UsageError: a call is neither a tuple nor a list nor a dict.
+            PluginError: a call failed, as of `call`, or a message did as a whole.
+        """
+        outcomes: list[Any] = []
+        sent: deque[tuple[Pending, int]] = deque()
+        waiting = deque(batches_of(pairs_of(calls)))
+        talk = self._process.talk
+        try:
+            while waiting or sent:
+                while waiting and len(sent) < AHEAD:
+                    batch = tuple(waiting.popleft())
+                    pending = self._begin(operation, batch, {}, deadline, limits, many=True)
+                    sent.append((pending, len(batch)))
+                pending, count = sent[0]
+                self._process.channel.poll_briefly(pending)
+                if not pending.done():
+                    await finished(pending)
+                if talk.is_bulky(pending):
+                    take = partial(talk.outcomes, pending, count)
+                    outcomes += await offload.start(take)
+                else:
+                    outcomes += talk.outcomes(pending, count)
+                sent.popleft()
+        finally:
+            for pending, _ in sent:
+                talk.cancel(pending)  # this task was cancelled, or a message failed
+        return settled(outcomes, return_errors=return_errors)
 
     def start(
         self,
