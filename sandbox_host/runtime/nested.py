@@ -3,8 +3,8 @@
 Both must have it in their plugin.json: the caller under ``permissions.calls``, which its operator
 has granted, and the callee under ``exports``. The arguments and the value pass unread from one
 process to the other; what the callee raises arrives as its class's name and a text, never as an
-object. The call costs the callee, as every call does, and ends with the caller's deadline or its
-own, whichever comes first. Who waits for whom is known to `serving`: a cycle is refused.
+object. The call costs the callee, as every call does. At the caller's deadline it is asked to end;
+at the callee's own it is made to. Who waits for whom is known to `serving`: a cycle is refused.
 """
 
 from __future__ import annotations
