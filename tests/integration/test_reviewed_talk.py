@@ -171,12 +171,15 @@ def test_nobody_yields_before_its_turn(host: BlockingHost, workshop: Workshop) -
     source = """
         @operation
         def early():
+            while not os.path.exists(os.path.join(context().data_dir, "go-on")):
+                time.sleep(0.01)
             say(Yield(current.get().id + 1, payload=b"\\x01"))
             time.sleep(600)
             yield 1
     """
     plugin = host.load(workshop.write(RAW + _plain(source)))
     streams = [plugin.stream("early") for _ in range(2)]
+    workshop.let_go()
     with pytest.raises(PluginEndedError, match="whose turn has not come"):
         next(streams[0])
 
