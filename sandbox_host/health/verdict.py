@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
-from sandbox_host.reading import describe, escaped
+from sandbox_host.reading import describe, escaped, shown_bytes
 
 MAX_MESSAGE_LENGTH: Final = 500
 MAX_METRICS: Final = 32
@@ -49,6 +49,11 @@ class Facts:
         memory_bytes: resident memory.
         cpu_fraction: CPU time per wall time in the window; 1.0 is one core.
         error_count: failures since the plugin was loaded.
+        operation_seconds: how long its operations take; nearly all (p99) are quicker.
+        queue_depth: calls that wait for their turn with it.
+        queue_fraction: the same as a share of how many may.
+        busy: it works on a call, and may; see `hysteresis.is_busy`. That it does not answer the
+            health check then says nothing.
     """
 
     memory_fraction: float = 0.0
@@ -57,6 +62,10 @@ class Facts:
     memory_bytes: int = 0
     cpu_fraction: float = 0.0
     error_count: int = 0
+    operation_seconds: float = 0.0
+    queue_depth: int = 0
+    queue_fraction: float = 0.0
+    busy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +79,12 @@ class HealthThresholds:
         unhealthy_error_rate: the same.
         degraded_response_seconds: for the health check, which has nothing to do but answer.
         unhealthy_response_seconds: the same.
+        degraded_queue: share of the calls that may wait. A full queue makes nothing worse than
+            degraded: who calls too much would else bring a plugin down that only has much to do.
+        degraded_memory_bytes: document A's max_memory_usage. It, and the two below, are looked at
+            where they are set, and make nothing worse than degraded either.
+        degraded_cpu: document A's max_cpu_usage, as a share of one core.
+        degraded_operation_seconds: document A's max_operation_time.
     """
 
     degraded_memory: float = 0.80
@@ -78,6 +93,10 @@ class HealthThresholds:
     unhealthy_error_rate: float = 0.50
     degraded_response_seconds: float = 1.0
     unhealthy_response_seconds: float = 5.0
+    degraded_queue: float = 0.80
+    degraded_memory_bytes: float = math.inf
+    degraded_cpu: float = math.inf
+    degraded_operation_seconds: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +107,8 @@ class Verdict:
         status: the worst of its own word and of every fact.
         message: why, on one line of printable text.
         metrics: document A's memory_usage (bytes), cpu_usage (per cent of a core), response_time
-            (milliseconds, None without an answer) and error_count.
+            (milliseconds, None without an answer) and error_count; and queue_depth.
+        busy: it did not answer, because it works: what it would say is not known.
         reported: the plugin's own metrics, bounded and cleaned; its word, not the host's.
     """
 
@@ -98,6 +118,7 @@ class Verdict:
     reported: Mapping[str, int | float | str | bool] = field(
         default_factory=lambda: MappingProxyType({})
     )
+    busy: bool = False
 
 
 _Finding = tuple[HealthStatus, str]
@@ -172,7 +193,34 @@ def _measured(facts: Facts, limits: HealthThresholds) -> Iterator[_Finding]:
         limits.unhealthy_error_rate,
         f"{facts.error_rate:.0%} of its calls fail",
     )
-    if facts.response_seconds is None:
+    yield from _above(
+        facts.queue_fraction,
+        limits.degraded_queue,
+        math.inf,
+        f"{facts.queue_depth} calls wait for it, {facts.queue_fraction:.0%} of those that may",
+    )
+    yield from _above(
+        facts.memory_bytes,
+        limits.degraded_memory_bytes,
+        math.inf,
+        f"it uses {shown_bytes(facts.memory_bytes)} of memory",
+    )
+    yield from _above(
+        facts.cpu_fraction, limits.degraded_cpu, math.inf, f"it uses {facts.cpu_fraction:.0%} CPU"
+    )
+    yield from _above(
+        facts.operation_seconds,
+        limits.degraded_operation_seconds,
+        math.inf,
+        f"its operations take up to {facts.operation_seconds:.1f} s",
+    )
+    yield from _answered(facts, limits)
+
+
+def _answered(facts: Facts, limits: HealthThresholds) -> Iterator[_Finding]:
+    if facts.response_seconds is None and facts.busy:
+        yield HealthStatus.HEALTHY, "it works, and did not answer the health check for that"
+    elif facts.response_seconds is None:
         yield HealthStatus.UNHEALTHY, "it did not answer the health check"
     else:
         yield from _above(
@@ -211,7 +259,9 @@ def verdict(report: Any, facts: Facts, thresholds: HealthThresholds | None = Non
                 "cpu_usage": facts.cpu_fraction * 100,
                 "response_time": None if response is None else response * 1_000,
                 "error_count": facts.error_count,
+                "queue_depth": facts.queue_depth,
             }
         ),
         reported=reported,
+        busy=facts.busy and response is None,
     )

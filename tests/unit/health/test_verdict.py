@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox_host.health.verdict import Facts, HealthStatus, HealthThresholds, Verdict, verdict
+from sandbox_host.model import MIB
 
 ORDER = list(HealthStatus)
 
@@ -26,7 +27,13 @@ def test_without_a_report_the_facts_count():
     assert verdict(None, Facts()) == Verdict(
         HealthStatus.HEALTHY,
         "nothing is wrong with it",
-        {"memory_usage": 0, "cpu_usage": 0.0, "response_time": 0.0, "error_count": 0},
+        {
+            "memory_usage": 0,
+            "cpu_usage": 0.0,
+            "response_time": 0.0,
+            "error_count": 0,
+            "queue_depth": 0,
+        },
     )
 
 
@@ -41,6 +48,11 @@ def test_without_a_report_the_facts_count():
         (Facts(response_seconds=1.0), "degraded", "1.0 s to answer"),
         (Facts(response_seconds=9.0), "unhealthy", "9.0 s to answer"),
         (Facts(response_seconds=None), "unhealthy", "did not answer"),
+        (Facts(response_seconds=None, busy=True), "healthy", "it works, and did not answer"),
+        (Facts(queue_depth=79, queue_fraction=0.79), "healthy", "nothing"),
+        (Facts(queue_depth=80, queue_fraction=0.80), "degraded", "80 calls wait for it, 80% of"),
+        (Facts(queue_depth=100, queue_fraction=1.0), "degraded", "100 calls wait for it, 100%"),
+        (Facts(memory_bytes=2**40, cpu_fraction=64.0, operation_seconds=9e9), "healthy", "nothing"),
     ],
 )
 def test_facts(facts, status, told):
@@ -104,7 +116,9 @@ def test_texts_are_cleaned_and_cut():
 def test_document_as_metrics():
     made = verdict(
         None,
-        Facts(memory_bytes=5, cpu_fraction=0.5, response_seconds=0.25, error_count=2),
+        Facts(
+            memory_bytes=5, cpu_fraction=0.5, response_seconds=0.25, error_count=2, queue_depth=7
+        ),
         HealthThresholds(),
     )
     assert made.metrics == {
@@ -112,7 +126,36 @@ def test_document_as_metrics():
         "cpu_usage": 50.0,
         "response_time": 250.0,
         "error_count": 2,
+        "queue_depth": 7,
     }
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        (Facts(memory_bytes=100 * MIB), "it uses 100 MiB of memory"),
+        (Facts(cpu_fraction=0.8), "it uses 80% CPU"),
+        (Facts(operation_seconds=1.0), "its operations take up to 1.0 s"),
+    ],
+)
+def test_document_as_thresholds_where_they_are_set(facts, told):
+    limits = HealthThresholds(
+        degraded_memory_bytes=100 * MIB, degraded_cpu=0.8, degraded_operation_seconds=1.0
+    )
+    made = verdict(None, facts, limits)
+    assert (made.status, made.message) == (HealthStatus.DEGRADED, told)
+
+
+def test_a_busy_plugin_is_told_from_one_that_answered():
+    assert verdict(None, Facts(busy=True, response_seconds=None)).busy
+    assert not verdict(None, Facts(busy=True, response_seconds=0.1)).busy
+    assert not verdict(None, Facts(response_seconds=None)).busy
+
+
+def test_being_busy_excuses_nothing_else():
+    made = verdict(None, Facts(busy=True, response_seconds=None, memory_fraction=0.99))
+    assert made.status is HealthStatus.UNHEALTHY
+    assert made.message == "it uses 99% of its memory budget"
 
 
 WIRE = st.recursive(
