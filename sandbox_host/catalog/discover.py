@@ -18,6 +18,7 @@ from sandbox_host.bundle import archive
 from sandbox_host.bundle.archive_format import SUFFIX
 from sandbox_host.bundle.contents import MANIFEST_NAME
 from sandbox_host.bundle.plugin_json import MAX_MANIFEST_BYTES, parse_manifest
+from sandbox_host.catalog.fingerprint import is_tools_own
 from sandbox_host.errors import BundleError, ConfigError, ManifestError
 from sandbox_host.model import Manifest
 from sandbox_host.reading import escaped
@@ -36,6 +37,9 @@ class DiscoveredState(enum.StrEnum):
     FOUND = "found"
     DISABLED = "disabled"
     UNREADABLE = "unreadable"
+    UNVERIFIED = "unverified"
+    """Readable, and not what a trusted key signed; only who verifies says so, `discover` does not.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,13 @@ def _discover_one(directory_fd: int, directory: Path, name: str) -> Discovered |
     return Discovered(path, manifest.name, DiscoveredState.FOUND, "", manifest)
 
 
-def _names(directory_fd: int, directory: Path) -> list[str]:
+def names_in(directory_fd: int, directory: Path) -> list[str]:
+    """Return the names in an open plugin directory that may be plugins', sorted.
+
+    Raises:
+        ConfigError: it has more than 10,000 entries; `directory` is what the message calls it.
+        OSError: it cannot be read.
+    """
     names: list[str] = []
     with os.scandir(directory_fd) as entries:
         for entry in entries:
@@ -128,8 +138,7 @@ def _names(directory_fd: int, directory: Path) -> list[str]:
                     f"The plugin directory {directory} has more than {MAX_ENTRIES} entries.",
                     remedy="Name the directory that holds the plugins' own directories.",
                 )
-            # Hidden ones and Python's caches are tools' own and never plugins.
-            if not entry.name.startswith((".", "__")):
+            if not is_tools_own(entry.name):
                 names.append(entry.name)
     return sorted(names)
 
@@ -152,6 +161,21 @@ def _told_apart(one: Discovered, homes: dict[str, list[str]]) -> Discovered:
     return replace(one, state=DiscoveredState.UNREADABLE, reason=reason)
 
 
+def open_plugins(directory: Path) -> int:
+    """Return a descriptor of a plugin directory, which may be a link; whoever asks closes it.
+
+    Raises:
+        ConfigError: it cannot be opened.
+    """
+    try:
+        return os.open(directory, _DIRECTORY & ~os.O_NOFOLLOW)
+    except OSError as error:
+        raise ConfigError(
+            f"The plugin directory {directory} cannot be read: {error.strerror}.",
+            remedy="Name a directory that holds the plugins' own directories.",
+        ) from None
+
+
 def discover(directory: str | os.PathLike[str]) -> list[Discovered]:
     """Return the plugins directly below `directory`, sorted by path.
 
@@ -162,15 +186,9 @@ def discover(directory: str | os.PathLike[str]) -> list[Discovered]:
         ConfigError: `directory` itself cannot be read, or has more than 10,000 entries.
     """
     path = Path(directory)
+    directory_fd = open_plugins(path)
     try:
-        directory_fd = os.open(path, _DIRECTORY & ~os.O_NOFOLLOW)
-    except OSError as error:
-        raise ConfigError(
-            f"The plugin directory {path} cannot be read: {error.strerror}.",
-            remedy="Name a directory that holds the plugins' own directories.",
-        ) from None
-    try:
-        names = _names(directory_fd, path)
+        names = names_in(directory_fd, path)
         found = [_discover_one(directory_fd, path, name) for name in names]
     finally:
         os.close(directory_fd)

@@ -57,6 +57,17 @@ def _span(text: str) -> tuple[int, int] | None:
     return None
 
 
+def read_manifest(text: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Return what a README's manifest block says is active and disabled; None without a block."""
+    span = _span(text)
+    fence = _FENCE.search(text, *span) if span else None
+    if fence is None or not _is_manifest(fence[1]):
+        return None
+    value = json.loads(fence[1])
+    active, disabled = value["active_plugins"], value["disabled_plugins"]
+    return (active, disabled) if isinstance(active, dict) and isinstance(disabled, dict) else None
+
+
 def rewrite_manifest(
     text: str,
     active: Mapping[str, Mapping[str, Any]],

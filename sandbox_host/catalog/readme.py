@@ -9,12 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from sandbox_host.catalog.manifest import rewrite_manifest
+from sandbox_host.catalog.manifest import read_manifest, rewrite_manifest
 from sandbox_host.errors import ConfigError
 from sandbox_host.model import MIB
 from sandbox_host.replacing import replacing
@@ -48,11 +48,50 @@ def update_readme(
     Raises:
         ConfigError: it is a link, no regular file, too large, not UTF-8, or cannot be written.
     """
+    _change(path, lambda text: rewrite_manifest(text, active, disabled, updated))
+
+
+def revise_readme(
+    path: Path,
+    installed: Collection[str],
+    disabled: Mapping[str, Mapping[str, Any]],
+    updated: datetime,
+) -> None:
+    """Take out of a README's manifest what is not installed any more, or disabled.
+
+    For whoever changes a plugin directory beside a host: what is active a host says, which sees
+    the change as well if one is running. A README that is missing, or has no manifest, stays so.
+
+    Args:
+        path: as for `update_readme`.
+        installed: identities of what is in the plugin directory.
+        disabled: what to say of those that are disabled, by identity.
+        updated: when this was true, with its zone.
+
+    Raises:
+        ConfigError: as `update_readme`.
+    """
+
+    def revised(text: str) -> str:
+        before = read_manifest(text)
+        if before is None:
+            return text
+        here = {n: one for n, one in before[0].items() if n in installed and n not in disabled}
+        same = before == (here, dict(disabled))
+        return text if same else rewrite_manifest(text, here, disabled, updated)
+
+    if os.path.lexists(path):
+        _change(path, revised)
+
+
+def _change(path: Path, rewritten: Callable[[str], str]) -> None:
     try:
         parent = os.open(path.parent, _DIRECTORY)
         try:
             data, mode = _read(parent, path)
-            text = rewrite_manifest(data.decode(), active, disabled, updated)
+            text = rewritten(data.decode())
+            if mode is not None and text.encode() == data:
+                return
             with replacing(parent, path.name, _NEW_MODE, exactly=mode) as file:
                 file.write(text.encode())
         finally:

@@ -139,7 +139,7 @@ def test_a_directory_without_permission(plugin, tmp_path, monkeypatch):
 
 def test_an_entry_that_vanishes_is_passed_over(plugin, tmp_path, monkeypatch):
     plugin("good")
-    monkeypatch.setattr(room, "_names", lambda fd, directory: ["gone", "good"])
+    monkeypatch.setattr(room, "names_in", lambda fd, directory: ["gone", "good"])
     assert [one.name for one in discover(tmp_path)] == ["good"]
 
 

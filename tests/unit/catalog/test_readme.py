@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox_host.catalog.manifest import BEGIN, END, rewrite_manifest
-from sandbox_host.catalog.readme import MAX_README_BYTES, update_readme
+from sandbox_host.catalog.manifest import BEGIN, END, read_manifest, rewrite_manifest
+from sandbox_host.catalog.readme import MAX_README_BYTES, revise_readme, update_readme
 from sandbox_host.errors import ConfigError
 
 WHEN = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
@@ -72,3 +72,27 @@ def test_a_full_disk_leaves_the_old_text(tmp_path: Path, monkeypatch: pytest.Mon
         update_readme(tmp_path / "README.md", ACTIVE, {}, WHEN)
     assert (tmp_path / "README.md").read_text() == "old"
     assert os.listdir(tmp_path) == ["README.md"]
+
+
+def test_what_is_gone_or_disabled_is_active_no_more(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    update_readme(readme, {"a": {"version": "1"}, "b": {}, "c": {}}, {"d": {}}, WHEN)
+    revise_readme(readme, {"a", "b"}, {"b": {"version": "2"}}, WHEN)
+    assert read_manifest(readme.read_text()) == ({"a": {"version": "1"}}, {"b": {"version": "2"}})
+
+
+def test_what_is_right_already_is_not_written_again(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    update_readme(readme, ACTIVE, {"b": {}}, WHEN)
+    before = readme.stat()
+    revise_readme(readme, {"a", "b"}, {"b": {}}, datetime(2030, 1, 1, tzinfo=UTC))
+    assert readme.stat().st_ino == before.st_ino
+
+
+def test_without_a_manifest_nothing_is_made(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    revise_readme(readme, {"a"}, {}, WHEN)
+    assert not readme.exists()
+    readme.write_text("# Mine\n\n```json\n{}\n```\n")
+    revise_readme(readme, {"a"}, {"b": {}}, WHEN)
+    assert readme.read_text() == "# Mine\n\n```json\n{}\n```\n"
