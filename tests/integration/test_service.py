@@ -1,0 +1,371 @@
+"""`run` as a service, in a process of its own: commands over its socket, a watched directory."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandbox_host.errors import ControlError
+from sandbox_host.service.client import ask, stream
+from tests.support.bundles import make_key, signed_plugin, trust_store, write_plugin
+from tests.support.command_line import CommandLine, Ran
+from tests.support.traces import eventually, is_running
+
+pytestmark = pytest.mark.needs
+
+SOURCE = """
+import os, time
+from plugin_sdk import context, on, operation
+
+@operation
+def twice(value):
+    print("twice", value, flush=True)
+    return value * 2
+
+@operation
+def version():
+    return VERSION
+
+@operation
+def publish(count):
+    context().publish("counted", {"count": count})
+
+@operation
+def leave():
+    os._exit(3)
+
+@operation
+def forever():
+    time.sleep(60)
+
+@operation
+def raw():
+    return b"\\x00\\xff"
+
+def cleanup():
+    open(os.path.join(context().data_dir, "left"), "w").close()
+    return True
+"""
+
+
+def sign(directory: Path, version: str = "1.0.0", **manifest: Any) -> Path:
+    """Write and sign the plugin, in one step as seen from outside."""
+    made = directory.parent.parent / "made" / directory.name
+    shutil.rmtree(made, ignore_errors=True)
+    permissions = {"publish": ["counted"]}
+    signed_plugin(
+        made,
+        make_key(),
+        {"main.py": f"VERSION = {version!r}\n{SOURCE}"},
+        version=version,
+        permissions=permissions,
+        **manifest,
+    )
+    shutil.rmtree(directory, ignore_errors=True)
+    made.rename(directory)
+    return directory
+
+
+class Running:
+    """A service in a process of its own."""
+
+    def __init__(self, cli: CommandLine, *arguments: object, **variables: str) -> None:
+        self.cli = cli
+        self.log = cli.home / "service.log"
+        environment = cli.environment | variables
+        with self.log.open("ab") as log:
+            self.process = cli.start("run", *arguments, stdout=log, stderr=log, env=environment)
+
+    def text(self) -> str:
+        return self.log.read_text()
+
+    def until(self, text: str) -> None:
+        def told() -> bool:
+            assert self.process.poll() is None or text in self.text(), self.text()
+            return text in self.text()
+
+        assert eventually(told), self.text()
+
+    def end(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> CommandLine:
+    command = CommandLine(tmp_path)
+    store = trust_store(tmp_path, make_key())
+    plugins = tmp_path / "plugins"
+    for directory in (plugins, command.config_dir, tmp_path / "made", tmp_path / "elsewhere"):
+        directory.mkdir(parents=True)
+    (command.config_dir / "config.toml").write_text(
+        f'plugin_directory = "{plugins}"\ntrust_store = "{store}"\nstop_timeout_seconds = 2\n'
+    )
+    return command
+
+
+@pytest.fixture
+def start(cli: CommandLine) -> Iterator[Callable[..., Running]]:
+    started: list[Running] = []
+
+    def begin(*arguments: object, **variables: str) -> Running:
+        started.append(Running(cli, *arguments, **variables))
+        started[-1].until(" running. Ctrl-C")
+        return started[-1]
+
+    yield begin
+    for one in started:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.wait()
+
+
+def plugins_of(cli: CommandLine) -> dict[str, tuple[str, str]]:
+    status = ask(cli.state_dir, "status")
+    return {one["plugin"]: (one["version"], one["state"]) for one in status["plugins"]}
+
+
+def test_commands_talk_to_the_running_service(
+    cli: CommandLine, start: Callable[..., Running]
+) -> None:
+    one, other = sign(cli.home / "plugins" / "one"), sign(cli.home / "elsewhere" / "other")
+    service = start()
+    shown = cli("status")
+    assert (shown.code, shown.err) == (0, "")
+    assert re.search(r"^one 1\.0\.0 +ready +\d+ ", shown.out, re.MULTILINE)
+    assert f"process {service.process.pid}: running for" in shown.out
+    loaded = cli("load", "elsewhere/other")
+    assert loaded.code == 0, loaded.err
+    assert "other: process" in loaded.out
+    assert cli("call", "--running", "one", "twice", "21") == Ran(0, "42\n", "")
+    assert json.loads(cli("call", "--running", "one", "raw").out) == {"base64": "AP8="}
+    assert cli("logs", "one").out == "twice 21\n"
+    document = json.loads(cli("status", "other", "--format", "json").out)
+    assert document["plugins"][0]["receipt"]["layers"]
+    assert "GUARANTEE" in cli("status", "one").out
+    sign(other, "1.1.0")
+    assert cli("reload", "other").out == "other: 1.1.0 serves, after 1.0.0\n"
+    assert cli("unload", "other").out == "other: unloaded\n"
+    missing = cli("unload", "other")
+    assert (missing.code, "No plugin named 'other' is loaded" in missing.err) == (1, True)
+    unsigned = write_plugin(cli.home / "unsigned")
+    assert cli("load", unsigned).code == 3  # the exit code crosses the socket too
+    assert "CPU %" in cli("top", "--count", "2", "--interval", "0.1").out
+    assert one.is_dir()
+    drained = cli("drain")
+    assert (drained.code, drained.out) == (0, "the service has ended\n"), drained.err
+    assert service.process.wait(60) == 0, service.text()
+    assert (cli.state_dir / "data" / "one" / "left").exists()
+    assert not (cli.state_dir / "service" / "control.sock").exists()
+    gone = cli("status")
+    assert (gone.code, "No service runs" in gone.err) == (6, True)
+
+
+def test_the_plugin_directory_is_watched(cli: CommandLine, start: Callable[..., Running]) -> None:
+    plugins = cli.home / "plugins"
+    sign(plugins / "one")
+    write_plugin(plugins / "unsigned")
+    service = start()
+    assert plugins_of(cli) == {"one": ("1.0.0", "ready")}
+    sign(plugins / "two")
+    assert eventually(lambda: plugins_of(cli).get("two") == ("1.0.0", "ready"))
+    sign(plugins / "one", "2.0.0")
+    assert eventually(lambda: plugins_of(cli)["one"] == ("2.0.0", "ready"))
+    assert ask(cli.state_dir, "call", plugin="one", operation="version")["value"] == "2.0.0"
+    assert cli("disable", "two").code == 0
+    assert eventually(lambda: set(plugins_of(cli)) == {"one"})
+    assert cli("enable", "two").code == 0
+    assert eventually(lambda: set(plugins_of(cli)) == {"one", "two"})
+    (plugins / "broken").mkdir()
+    signed_plugin(plugins / "broken", make_key(), {"main.py": "raise OSError('no luck')\n"})
+    service.until("no luck")
+    shutil.rmtree(plugins / "two")
+    assert eventually(lambda: set(plugins_of(cli)) == {"one"})
+    problems = {Path(one["path"]).name for one in ask(cli.state_dir, "status")["problems"]}
+    assert problems == {"broken", "unsigned"}
+    assert cli("status").code == 1
+    # What was told at the start is not told again by the watch.
+    assert len(re.findall(rf"^.*{plugins / 'unsigned'}: ", service.text(), re.MULTILINE)) == 1
+    assert service.end() == 1
+
+
+def test_what_ends_by_itself_is_started_again(
+    cli: CommandLine, start: Callable[..., Running]
+) -> None:
+    sign(cli.home / "plugins" / "one")
+    start()
+    with pytest.raises(ControlError) as caught:
+        ask(cli.state_dir, "call", plugin="one", operation="leave")
+    assert (caught.value.code, getattr(caught.value, "exit_code", 0)) == ("ended", 1)
+    assert ask(cli.state_dir, "call", plugin="one", operation="twice", arguments=[4]) == {
+        "value": 8
+    }
+
+
+def test_quarantine_is_told_and_released(cli: CommandLine, start: Callable[..., Running]) -> None:
+    sign(cli.home / "plugins" / "one")
+    start()
+
+    def in_quarantine() -> bool:
+        with contextlib.suppress(ControlError):
+            ask(cli.state_dir, "call", plugin="one", operation="leave")
+        return bool(ask(cli.state_dir, "status")["plugins"][0]["quarantine"])
+
+    assert eventually(in_quarantine)
+    shown = cli("status")
+    assert shown.code == 1
+    assert "quarantined" in shown.out
+    assert "`sandbox-host release one` starts it again" in shown.err
+    assert cli("release", "one").code == 0
+    assert eventually(lambda: plugins_of(cli)["one"] == ("1.0.0", "ready"))
+
+
+def test_events_and_logs_are_followed(cli: CommandLine, start: Callable[..., Running]) -> None:
+    sign(cli.home / "plugins" / "one")
+    start()
+    with cli.start("events", "--follow", "--last", "0", "counted") as follower:
+        assert eventually(lambda: ask(cli.state_dir, "status")["service"]["clients"] == 2)
+        ask(cli.state_dir, "call", plugin="one", operation="publish", arguments=[7])
+        assert follower.stdout is not None
+        line = follower.stdout.readline()
+        follower.send_signal(signal.SIGINT)
+        follower.communicate()
+    assert re.search(r' counted one \{"count": 7\}$', line.rstrip())
+    assert cli("events", "counted").out == line
+    ask(cli.state_dir, "call", plugin="one", operation="twice", arguments=[1])
+    with contextlib.closing(
+        stream(cli.state_dir, "logs", plugin="one", last=5, follow=True)
+    ) as log:
+        told = list(next(log))
+        ask(cli.state_dir, "call", plugin="one", operation="twice", arguments=[2])
+        while len(told) < 2:
+            told += next(log)
+    assert told == ["twice 1", "twice 2"]
+    assert eventually(lambda: ask(cli.state_dir, "status")["service"]["clients"] == 1)
+
+
+def test_who_leaves_takes_the_call_along(cli: CommandLine, start: Callable[..., Running]) -> None:
+    sign(cli.home / "plugins" / "one")
+    start("--no-restart")
+    with cli.start("call", "--running", "one", "forever") as caller:
+        assert eventually(lambda: ask(cli.state_dir, "status")["service"]["clients"] == 2)
+        caller.kill()
+        caller.communicate()
+    # It was asked to end, and the plugin serves others.
+    assert eventually(lambda: ask(cli.state_dir, "status")["service"]["clients"] == 1)
+    asked = {"plugin": "one", "operation": "twice", "arguments": [1], "deadline": 20}
+    assert ask(cli.state_dir, "call", **asked) == {"value": 2}
+
+
+def test_a_second_service_is_refused_and_a_dead_one_replaced(
+    cli: CommandLine, start: Callable[..., Running]
+) -> None:
+    sign(cli.home / "plugins" / "one")
+    first = start()
+    second = cli("run")
+    assert second.code == 6
+    assert f"process {first.process.pid}" in second.err
+    assert plugins_of(cli)["one"][1] == "ready"
+    pid = ask(cli.state_dir, "status")["plugins"][0]["pid"]
+    first.process.kill()
+    first.process.wait()
+    assert eventually(lambda: not is_running(pid))
+    assert (cli.state_dir / "service" / "control.sock").is_socket()
+    assert cli("status").code == 6
+    first.log.unlink()
+    third = start()
+    assert ask(cli.state_dir, "status")["service"]["pid"] == third.process.pid
+    assert third.end() == 0
+
+
+def test_a_changed_configuration(cli: CommandLine, start: Callable[..., Running]) -> None:
+    sign(cli.home / "plugins" / "one")
+    service = start()
+    file = cli.config_dir / "config.toml"
+    good = file.read_text()
+    file.write_text(f"{good}nonsense = 1\n")
+    service.process.send_signal(signal.SIGHUP)
+    service.until("all stays as it was")
+    file.write_text(f'{good}sweep_seconds = "10 ms"\nevent_queue = 5\n[grants.one]\npublish = []\n')
+    service.process.send_signal(signal.SIGHUP)
+    service.until("taken over: grants, sweep_seconds")
+    service.until("unchanged until the service is restarted: event_queue")
+    assert "event_queue" in cli("reload").out
+    # What runs keeps what it was admitted with; what is loaded now does not get it any more.
+    ask(cli.state_dir, "call", plugin="one", operation="publish", arguments=[1])
+    refused = cli("reload", "one")
+    assert "counted" in refused.out + refused.err
+    assert plugins_of(cli)["one"] == ("1.0.0", "ready")
+
+
+def test_without_plugins_it_stays_where_it_is_told_to(
+    cli: CommandLine, start: Callable[..., Running]
+) -> None:
+    service = start("--stay")
+    assert plugins_of(cli) == {}
+    sign(cli.home / "plugins" / "one")
+    assert eventually(lambda: plugins_of(cli).get("one") == ("1.0.0", "ready"))
+    assert service.end() == 0
+
+
+@pytest.mark.parametrize("abstract", [False, True], ids=["path", "abstract"])
+def test_a_supervisor_is_told(
+    cli: CommandLine, start: Callable[..., Running], abstract: bool
+) -> None:
+    """No systemd here: its protocol (sd_notify(3)) against a real socket."""
+    sign(cli.home / "plugins" / "one")
+    name = f"@sandbox-host-test-{os.getpid()}" if abstract else str(cli.home / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(name.replace("@", "\0"))
+        manager.settimeout(60)
+        service = start(NOTIFY_SOCKET=name, WATCHDOG_USEC="600000")
+        heard: list[str] = []
+
+        def until(word: str) -> str:
+            while not any(line.startswith(word) for line in heard):
+                heard.extend(manager.recv(4_096).decode().splitlines())
+            return next(line for line in heard if line.startswith(word))
+
+        until("READY=1")
+        assert until("STATUS=") == "STATUS=1 of 1 plugins running"
+        until("WATCHDOG=1")
+        heard.clear()
+        service.process.send_signal(signal.SIGHUP)
+        assert int(until("MONOTONIC_USEC=").partition("=")[2]) > 0
+        assert "RELOADING=1" in heard
+        until("READY=1")
+        service.process.send_signal(signal.SIGTERM)
+        until("STOPPING=1")
+        assert until("EXTEND_TIMEOUT_USEC=") == "EXTEND_TIMEOUT_USEC=42000000"
+    assert service.process.wait(60) == 0
+
+
+def test_those_that_hang_do_not_hold_up_the_end(
+    cli: CommandLine, start: Callable[..., Running]
+) -> None:
+    for number in range(3):
+        sign(cli.home / "plugins" / f"p{number}")
+    service = start()
+    callers = [
+        cli.start("call", "--running", f"p{number}", "forever", stdout=subprocess.DEVNULL)
+        for number in range(3)
+    ]
+    assert eventually(lambda: ask(cli.state_dir, "status")["service"]["clients"] == 4)
+    assert service.end() == 0
+    for caller in callers:
+        with caller:
+            _, err = caller.communicate()
+        assert caller.returncode == 1
+        assert "Traceback" not in err

@@ -1,0 +1,231 @@
+"""What follows from the words of a watched plugin directory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from sandbox_host.catalog.discover import DiscoveredState
+from sandbox_host.catalog.roster import Change, ChangeKind, Judged
+from sandbox_host.errors import ConfigError, PluginNotFoundError
+from sandbox_host.model import State
+from sandbox_host.runtime.blocking import BlockingHost
+from sandbox_host.service.steward import Steward
+
+LATE = 20.0
+
+
+class Plugin:
+    def __init__(self, name: str, digest: str) -> None:
+        self.name, self.version, self.state = name, f"1.{digest}", State.READY
+        self.plan = SimpleNamespace(root_digest=digest)
+
+
+class Host:
+    """Keeps what is loaded, by the digest that the file of the plugin holds."""
+
+    def __init__(self) -> None:
+        self.plugins: dict[str, Plugin] = {}
+        self.done: list[tuple[str, str]] = []
+        self.hold = threading.Event()
+        self.hold.set()
+        self.broken: set[str] = set()
+
+    def plugin(self, name: str) -> Plugin:
+        return self.plugins[name]
+
+    def _start(self, what: str, path: Path) -> None:
+        self.done.append((what, path.name))
+        assert self.hold.wait(LATE)
+        if path.name in self.broken:
+            raise ConfigError("no luck")
+        self.plugins[path.name] = Plugin(path.name, path.read_text())
+
+    def load(self, path: Path, *, restart: object) -> None:
+        self._start("load", path)
+
+    def reload(self, name: str, path: Path) -> None:
+        self._start("reload", path)
+
+    def unload(self, name: str) -> None:
+        self.done.append(("unload", name))
+        if self.plugins.pop(name, None) is None:
+            raise PluginNotFoundError("none", plugin=name)
+
+
+@pytest.fixture
+def host() -> Host:
+    return Host()
+
+
+@pytest.fixture
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def steward(host: Host, told: list[str]) -> Iterator[Steward]:
+    made = Steward(cast("BlockingHost", host), None, told.append)
+    yield made
+    host.hold.set()
+    made.close()
+
+
+def change(path: Path, kind: ChangeKind, **more: Any) -> Change:
+    digest = path.read_text() if path.exists() else ""
+    options = {"enabled": True, "digest": digest} | more
+    return Change(kind=kind, path=path, identity=path.name, **options)
+
+
+def put(tmp_path: Path, name: str, digest: str) -> Path:
+    path = tmp_path / name
+    path.write_text(digest)
+    return path
+
+
+def test_a_life(steward: Steward, host: Host, told: list[str], tmp_path: Path) -> None:
+    one = put(tmp_path, "one", "a")
+    for kind, digest, expected in (
+        (ChangeKind.ADDED, "a", "load"),
+        (ChangeKind.CHANGED, "b", "reload"),
+        (ChangeKind.DISABLED, "b", "unload"),
+        (ChangeKind.ENABLED, "b", "load"),
+        (ChangeKind.REMOVED, "b", "unload"),
+    ):
+        put(tmp_path, "one", digest)
+        steward.take(change(one, kind, enabled=kind is not ChangeKind.DISABLED))
+        assert steward.wait(LATE)
+        assert host.done[-1] == (expected, "one")
+    assert len(host.done) == 5
+    assert told[0] == "one: loaded 1.a."
+    assert told[-1] == "one: unloaded, because it was removed."
+
+
+def test_what_runs_already_is_left_alone(steward: Steward, host: Host, tmp_path: Path) -> None:
+    one = put(tmp_path, "one", "a")
+    host.plugins["one"] = Plugin("one", "a")
+    steward.take(change(one, ChangeKind.ADDED))
+    steward.take(change(put(tmp_path, "two", "a"), ChangeKind.ADDED, enabled=False))
+    assert steward.wait(LATE)
+    assert host.done == []
+
+
+def test_the_last_word_counts(steward: Steward, host: Host, tmp_path: Path) -> None:
+    one = put(tmp_path, "one", "a")
+    host.hold.clear()
+    steward.take(change(one, ChangeKind.ADDED))
+    for digest in "bcd":
+        steward.take(change(put(tmp_path, "one", digest), ChangeKind.CHANGED))
+    host.hold.set()
+    assert steward.wait(LATE)
+    assert host.plugins["one"].plan.root_digest == "d"
+    assert len(host.done) <= 2
+
+
+def test_one_that_fails_or_hangs_stops_no_other(
+    steward: Steward, host: Host, told: list[str], tmp_path: Path
+) -> None:
+    host.broken.add("one")
+    steward.take(change(put(tmp_path, "one", "a"), ChangeKind.ADDED))
+    steward.take(change(put(tmp_path, "two", "a"), ChangeKind.ADDED))
+    assert steward.wait(LATE)
+    assert set(host.plugins) == {"two"}
+    assert steward.problems == {str(tmp_path / "one"): "no luck"}
+    assert f"{tmp_path / 'one'}: no luck" in told
+    host.broken.clear()
+    steward.take(change(tmp_path / "one", ChangeKind.CHANGED))
+    assert steward.wait(LATE)
+    assert steward.problems == {}
+
+
+def test_a_fault_of_ours_is_told_too(steward: Steward, told: list[str], tmp_path: Path) -> None:
+    one = put(tmp_path, "one", "a")
+    steward.take(change(one, ChangeKind.ADDED))
+    assert steward.wait(LATE)
+    one.unlink()
+    steward.take(change(one, ChangeKind.CHANGED, digest="z"))
+    assert steward.wait(LATE)
+    assert "a fault of the host's: FileNotFoundError" in told[-1]
+
+
+def test_what_was_tried_at_the_start_is_not_told_again(
+    steward: Steward, host: Host, told: list[str], tmp_path: Path
+) -> None:
+    good, bad, new = (put(tmp_path, name, "a") for name in ("good", "bad", "new"))
+    host.plugins["good"] = Plugin("good", "a")
+    steward.loaded("good", good)
+    steward.failed(bad, "no luck")
+    refused = change(bad, ChangeKind.REFUSED, reason="unsigned")
+    first = [change(p, ChangeKind.ADDED) for p in (good, bad, new)]
+    steward.take_first([*first, refused], load=False)
+    assert steward.wait(LATE)
+    assert (host.done, told) == ([], [])
+    # The same with a changed configuration: what failed is tried, what is new is loaded.
+    steward.retry()
+    steward.take_first(first, load=True)
+    assert steward.wait(LATE)
+    assert sorted(host.done) == [("load", "bad"), ("load", "new")]
+
+
+def test_what_an_operator_unloaded_comes_back_when_it_changes(
+    steward: Steward, host: Host, tmp_path: Path
+) -> None:
+    one = put(tmp_path, "one", "a")
+    steward.disowned("one")
+    steward.take_first([change(one, ChangeKind.ADDED)], load=True)
+    assert steward.wait(LATE)
+    assert host.done == []
+    steward.take(change(one, ChangeKind.CHANGED))
+    assert steward.wait(LATE)
+    assert host.done == [("load", "one")]
+
+
+def test_what_was_loaded_by_hand_is_not_the_directorys(
+    steward: Steward, host: Host, tmp_path: Path
+) -> None:
+    host.plugins["one"] = Plugin("one", "a")
+    steward.take(change(tmp_path / "one", ChangeKind.REMOVED))
+    assert steward.wait(LATE)
+    assert set(host.plugins) == {"one"}
+
+
+def test_what_is_gone_after_a_while_without_a_watch(
+    steward: Steward, host: Host, tmp_path: Path
+) -> None:
+    for name in ("kept", "off", "gone", "broken"):
+        path = put(tmp_path, name, "a")
+        host.plugins[name] = Plugin(name, "a")
+        steward.loaded(name, path)
+    (tmp_path / "gone").unlink()
+    found, off = DiscoveredState.FOUND, DiscoveredState.DISABLED
+    present = [
+        Judged(path=tmp_path / "kept", state=found, identity="kept", digest="a"),
+        Judged(path=tmp_path / "off", state=off, identity="off", digest="a"),
+    ]
+    steward.settle(present)
+    assert steward.wait(LATE)
+    # One whose new files do not verify goes on.
+    assert set(host.plugins) == {"kept", "broken"}
+
+
+def test_troubles_are_told_and_forgotten(steward: Steward, told: list[str], tmp_path: Path) -> None:
+    path = put(tmp_path, "x\x1b[2J", "a")
+    steward.take(Change(kind=ChangeKind.REFUSED, path=path, reason="it is unsigned"))
+    steward.take(Change(kind=ChangeKind.WATCH, path=tmp_path, reason="it cannot be read"))
+    assert list(steward.problems.values()) == ["it cannot be read", "it is unsigned"]
+    steward.take(Change(kind=ChangeKind.WATCH, path=tmp_path, reason=""))
+    path.unlink()
+    assert steward.problems == {}
+    assert "\x1b" not in "".join(told)
+    assert told[-1].endswith("watched as it should be again.")
+
+
+def test_closed_it_begins_nothing(steward: Steward, host: Host, tmp_path: Path) -> None:
+    steward.close()
+    steward.take(change(put(tmp_path, "one", "a"), ChangeKind.ADDED))
+    assert host.done == []
