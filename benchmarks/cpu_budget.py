@@ -1,6 +1,6 @@
 """How late is a plugin ended that has used up its CPU time? Each way to spin, in turns.
 
-Run it with ``.venv/bin/python benchmarks/cpu_budget.py [--rounds N] [--budget SECONDS]``. What
+Run it with ``.venv/bin/python benchmarks/cpu_budget.py [--rounds N] [--milliseconds N]``. What
 counts is the CPU time of the operation until its process was gone, from the kernel's accounting at
 its end: what it used before the call is taken off. An overrun of 10 per cent or 50 ms is promised,
 whichever is more. The peer is what the kernel itself offers, RLIMIT_CPU, which knows whole seconds
@@ -9,14 +9,13 @@ of a whole life: a process of its own, spinning under ``ulimit -t 1``.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import resource
-import statistics
 import tempfile
 from pathlib import Path
 
+from frame import Results, options_of  # beside this file
 from signed import write_signed  # beside this file: it finds the rest
 
 from sandbox_host import BlockingHost, Cause, HostConfig, SandboxHost
@@ -60,6 +59,7 @@ def free_threads():
         threading.Thread(target=work, daemon=True).start()
     work()
 """
+KERNEL = "RLIMIT_CPU, one second"
 WAYS = ("spin", "threads", "free_threads", "power", "foreign_code")
 
 
@@ -89,15 +89,17 @@ def kernels_overrun() -> float:
 
 def main() -> None:
     """Measure all ways in turns and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    options = options_of(
+        __doc__,
+        rounds=(10, 1, "turns that each way takes"),
+        milliseconds=(500, 300, "of CPU time that a call may use"),
     )
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--budget", type=float, default=0.5, help="seconds of CPU time")
-    options = parser.parse_args()
-    over: dict[str, list[float]] = {"RLIMIT_CPU, one second": []}
+    budget, results = options.milliseconds / 1_000, Results("How late is a plugin ended?")
+    allowed = max(0.1 * budget, 0.05)
+    title = f"over the CPU time; promised: {allowed * 1e3:.0f} ms"
+    table = results.table("overrun", title, "ms", "")
     for _ in range(options.rounds):  # before there are threads
-        over["RLIMIT_CPU, one second"].append(kernels_overrun())
+        table.add(KERNEL, [kernels_overrun() * 1e3])
     with tempfile.TemporaryDirectory() as made:
         directory = Path(made)
         config = HostConfig(trust_store=directory / "trust.toml", state_dir=directory / "state")
@@ -106,18 +108,17 @@ def main() -> None:
             config.trust_store,
             "spinner",
             PLUGIN,
-            limits={"cpu_time": options.budget},
+            limits={"cpu_time": budget},
             permissions={"threads": True},
         )
         with SandboxHost.blocking(config) as host:
             for _ in range(options.rounds):
                 for way in WAYS:
-                    late = overrun(host, bundle, way, options.budget)
-                    over.setdefault(way, []).append(late)
-    allowed = max(0.1 * options.budget, 0.05)
-    print(f"{'ms over the budget':24} {'median':>8} {'most':>8}   promised: {allowed * 1e3:.0f}")
-    for way, values in over.items():
-        print(f"{way:24} {statistics.median(values) * 1e3:8.1f} {max(values) * 1e3:8.1f}")
+                    table.add(way, [overrun(host, bundle, way, budget) * 1e3])
+    most = max(value for way in WAYS for turn in table.turns[way] for value in turn)
+    results.facts["most ms over the CPU time"] = most
+    results.facts["ms promised"] = allowed * 1e3
+    results.tell(options.json)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """What does the lock-down cost? Each step, the whole load, a bare interpreter and bubblewrap.
 
-Run it with ``.venv/bin/python benchmarks/lockdown.py [--rounds N]``, as root and as another user:
-the two are confined in different ways. The ways take turns, so that the machine's mood hits all
-alike; read the ratios, not the microseconds. What is timed is the real thing: hosts that load a
-signed plugin, verified, fully confined and attested. The clocks are put around the host's functions
-here, and around the child's steps in the private copy of the SDK that its nursery starts from.
+Run it with ``.venv/bin/python benchmarks/lockdown.py [--rounds N] [--quick]``, as root and as
+another user: the two are confined in different ways. The ways take turns, so that the machine's
+mood hits all alike; read the ratios, not the microseconds. What is timed is the real thing: hosts
+that load a signed plugin, verified, fully confined and attested. The clocks are put around the
+host's functions here, and around the child's steps in the private copy of the SDK that its nursery
+starts from.
 
 Both peers run ``python -I -S -c pass`` to its end and load nothing. bubblewrap gives it namespaces,
 a root and devices like ours; it has no control group, Landlock, seccomp, user id or attestation.
@@ -12,26 +13,22 @@ a root and devices like ours; it has no control group, Landlock, seccomp, user i
 
 from __future__ import annotations
 
-import argparse
 import functools
 import os
-import platform
 import py_compile
-import shutil
-import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from roundtrip import sign_echo  # beside this file
+import bubblewrap  # beside this file, like the others
+from frame import NotThereError, Results, options_of, reason
+from ours import ECHO, ground
 
-from sandbox_host import HostConfig, SandboxHost
+from sandbox_host import SandboxHost
 from sandbox_host.backends.linux import backend, cgroup_v1, cgroup_v2
 from sandbox_host.backends.linux.cgroup_group import Group
-from sandbox_host.backends.linux.interpreter import DEVICES, interpreter_paths
 from sandbox_host.backends.linux.uids import UidLeases
 from sandbox_host.bundle import stage
 from sandbox_host.bundle.trust import TrustStore
@@ -48,13 +45,14 @@ BOOT = "  of it, a nursery of its own"
 UNLOAD = "host.unload"
 IN_CHILD = "The lock-down, in the child; the pid namespace is made by its nursery"
 IN_LOAD, IN_UNLOAD = f"{NURSERY}, in the host", f"{UNLOAD}, in the host"
+PARTS = {"child": IN_CHILD, "load": IN_LOAD, "unload": IN_UNLOAD}
 APPLIED, REST = "all of it", "all the rest"
 
 # What the host does in a load and an unload, in order. Only the first two call others.
 HOST: tuple[tuple[Any, str, str], ...] = (
     (backend.LinuxBackend, "start", START),
     (backend, "Nursery", BOOT),
-    (launch, "read_directory", "read the bundle"),
+    (launch, "read_bundle", "read the bundle"),
     (TrustStore, "load", "read the trust store"),
     (launch, "verify", "verify"),
     (Journal, "append", "write the journal"),
@@ -100,6 +98,8 @@ def timed(function, name):
 def unshare(flag, plain=unshare, mounts=timed(unshare, lambda flag: "own-root: unshare")):
     return mounts(flag) if flag == 0x20000 else plain(flag)
 
+prepare = timed(prepare, lambda *_: "all of it")
+
 def apply_plan(plan, parent, apply=timed(apply_plan, lambda *_: "all of it")):
     return {**apply(plan, parent), "spent": spent}
 
@@ -129,8 +129,12 @@ class Clocks:
     def __init__(self) -> None:
         self.host: Spent = {}
         self.child: Spent = {}
+        self.unknown: list[str] = []
         for owner, name, label in HOST:
-            setattr(owner, name, self._clocked(getattr(owner, name), label))
+            if hasattr(owner, name):
+                setattr(owner, name, self._clocked(getattr(owner, name), label))
+            else:
+                self.unknown.append(label)
 
     def _clocked(self, function: Callable[..., Any], label: str) -> Callable[..., Any]:
         def clocked(*arguments: Any, **keywords: Any) -> Any:
@@ -164,31 +168,6 @@ def run(command: list[str]) -> None:
     _, status = os.waitpid(os.posix_spawn(command[0], command, {}), 0)
     if status:
         raise OSError(f"{command[0]} ended with {os.waitstatus_to_exitcode(status)}")
-
-
-def bubblewrapped(command: list[str]) -> list[str]:
-    """Return the command in namespaces of its own, with what a plugin of ours sees of the host.
-
-    Raises:
-        OSError: bubblewrap is not installed, or does not work here.
-    """
-    program = shutil.which("bwrap")
-    if program is None:
-        raise OSError("bwrap is not installed")
-    paths = interpreter_paths(Path(command[0]))
-    whole = [program, "--unshare-all", "--die-with-parent", "--new-session", "--clearenv"]
-    whole += ["--cap-drop", "ALL", "--hostname", "plugin"]
-    for path in (*paths.real, command[0]):
-        whole += ["--ro-bind", path, path]
-    for link, target in paths.links:
-        if not any(Path(link).is_relative_to(path) for path in paths.real):
-            whole += ["--symlink", target, link]
-    for device in filter(os.path.exists, DEVICES):
-        whole += ["--dev-bind", device, device]
-    whole += ["--proc", "/proc", "--tmpfs", "/tmp", "--chdir", "/tmp", "--remount-ro", "/"]
-    whole += command
-    run(whole)
-    return whole
 
 
 def put_clocks_in(state_dir: Path) -> None:
@@ -232,65 +211,60 @@ def rounds(number: int, ways: list[Way]) -> dict[str, list[float]]:
     return times
 
 
-def report(times: dict[str, list[float]], missing: str) -> None:
-    """Print a row for each thing measured, with its ratio to the bare interpreter first."""
-    reference = statistics.median(times[BARE])
+def tabled(times: dict[str, list[float]], results: Results) -> None:
+    """Put what was measured into tables, the whole first, each with ratios to the bare interpreter.
 
-    def row(name: str, label: str) -> None:
-        ordered = sorted(times[name])
-        p50, p99 = statistics.median(ordered), ordered[int(len(ordered) * 0.99)]
-        print(f"{p50 / reference:8.3f}  {label:44} {p50:10,.0f} {p99:10,.0f}")
-
-    print(f"{'× bare':>8}  {'what':44} {'p50 µs':>10} {'p99 µs':>10}")
-    for name in (BARE, BUBBLEWRAP, START, NURSERY, EXEC, BOOT, UNLOAD):
-        row(name, name) if name in times else print(f"{'-':>8}  {name}: {missing}")
-    for heading in (IN_CHILD, IN_LOAD, IN_UNLOAD):
-        print(f"\n{'':8}  {heading}")
-        for name in times:
-            if name.startswith(f"{heading}|"):
-                label = name.partition("|")[2]
-                row(name, ("    " if label.startswith("own-root:") else "  ") + label)
+    One value is one turn; the bare interpreter's stand in each table.
+    """
+    for key, heading in {"whole": "lock-down and load", **PARTS}.items():
+        table = results.table(key, heading, "µs", BARE, places=0)
+        for name, values in sorted(times.items(), key=lambda item: item[0] != BARE):
+            part, _, label = name.rpartition("|")
+            if name == BARE or part == (heading if key in PARTS else ""):
+                shown = f"  {label}" if label.startswith("own-root:") else label
+                for value in values:
+                    table.add(shown, [value])
 
 
-def describe(receipt: Receipt) -> None:
-    """Print the machine, the user, and which layers are not in force."""
-    system = f"Linux {platform.release()} {platform.machine()}, {os.cpu_count()} CPUs"
-    print(f"{system}, CPython {platform.python_version()}, user {os.geteuid()}")
+def describe(receipt: Receipt) -> str:
+    """Say which user this is, and which layers are not in force."""
     without = [r.layer for r in receipt.layers if r.status is not LayerStatus.ACTIVE]
-    print(f"{len(receipt.active)} layers in force; not there: {', '.join(without) or 'none'}")
+    missing = ", ".join(without) or "none"
+    return f"user {os.geteuid()}; {len(receipt.active)} layers in force; not there: {missing}"
 
 
 def main() -> None:
-    """Measure all ways in turns and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=100, help="turns that each way takes")
-    options = parser.parse_args()
+    """Measure all ways in turns and print the tables."""
+    options = options_of(__doc__, rounds=(100, 5, "turns that each way takes"))
+    results = Results("What does the lock-down cost?")
     bare = [str(launch.base_python()), "-I", "-S", "-c", "pass"]
     ways: list[Way] = [lambda: {BARE: clock(lambda: run(bare))}]
     missing = ""
     try:
-        inside = bubblewrapped(bare)
+        inside = bubblewrap.inside(bare)
+        run(inside)
         ways.append(lambda: {BUBBLEWRAP: clock(lambda: run(inside))})
-    except OSError as error:
-        missing = f"not measured: {error}"
+    except (OSError, NotThereError) as error:
+        missing = reason(error)
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        trust = directory / "trust.toml"
-        plugin = sign_echo(directory, trust)
+        where = stack.enter_context(ground())
+        plugin = where.publisher.release("echo", ECHO)
         clocks = Clocks()
         for start in ("nursery", "exec"):
-            decided = {"trust_store": trust, "state_dir": directory / start, "start": start}
-            config = HostConfig.model_validate(decided)
+            config = where.config(start=start)
             host = stack.enter_context(SandboxHost.blocking(config))
             if start == "nursery":
-                put_clocks_in(directory / start)
-                describe(host.load(plugin).receipt)
+                put_clocks_in(config.state_dir)
+                results.remarks.append(describe(host.load(plugin).receipt))
                 host.unload("echo")
             ways.append(functools.partial(turn, host, plugin, clocks, start))
         times = rounds(options.rounds, ways)
-    report(times, missing)
+    tabled(times, results)
+    if missing:
+        results.tables["whole"].lacks(BUBBLEWRAP, missing)
+    if clocks.unknown:
+        results.remarks.append(f"not found, so not clocked: {', '.join(clocks.unknown)}")
+    results.tell(options.json)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,22 @@
 """What does it cost the host to look after its plugins? CPU time per second, by how many there are.
 
-Run it with ``.venv/bin/python benchmarks/sweep.py [--seconds N] [--plugins N ...]``. Plugins are
-idle, or asleep in a call, or at work a tenth of the time in a call. The peer looks at the same
-processes at the same pace (every 20 ms where there is a call, else every 50 ms) with psutil:
-resident memory, CPU times, threads and descriptors, as a watchdog is usually written.
+Run it with ``.venv/bin/python benchmarks/sweep.py [--milliseconds N] [--most N] [--quick]``.
+Plugins are idle, or asleep in a call, or at work a tenth of the time in a call. The peer looks at
+the same processes at the same pace (every 20 ms where there is a call, else every 50 ms) with
+psutil: resident memory, CPU times, threads and descriptors, as a watchdog is usually written.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
-from signed import write_signed  # beside this file: it finds the rest
+from frame import Results, options_of  # beside this file
+from signed import write_signed  # it finds the rest
 
 from sandbox_host import BlockingHost, BlockingPlugin, HostConfig, SandboxHost
 
@@ -37,6 +36,7 @@ def at_work(seconds):
             pass
         time.sleep(0.009)
 """
+PSUTIL_IDLE, PSUTIL_BUSY = "idle, by psutil", "asleep or at work, by psutil"
 KINDS = ("idle", "asleep", "at_work")
 
 
@@ -83,42 +83,37 @@ def with_psutil(plugins: list[BlockingPlugin], pace: float, seconds: float) -> f
     return spent / (time.monotonic() - began)
 
 
-def row(name: str, share: Callable[[], float], count: int) -> None:
-    """Measure and print a row."""
-    taken = share()
-    per_plugin = f"{taken / count * 1e6:12.0f}" if count else f"{'-':>12}"
-    print(f"{count:8} {name:32} {taken * 100:9.2f} {per_plugin}", flush=True)
-
-
 def main() -> None:
-    """Measure and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    """Measure and print the tables."""
+    options = options_of(
+        __doc__,
+        milliseconds=(4_000, 400, "of each measurement"),
+        most=(32, 8, "plugins in the end"),
     )
-    parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--plugins", type=int, nargs="+", default=[0, 1, 8, 32])
-    options = parser.parse_args()
-    seconds = options.seconds
-    print(f"{'plugins':>8} {'':32} {'% of a CPU':>9} {'µs/s each':>12}")
+    results, levels = Results("What does looking after plugins cost?"), {0, 1, 8, options.most}
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         config = HostConfig(trust_store=directory / "trust.toml", state_dir=directory / "state")
-        bundles = write_plugins(directory, config.trust_store, max(options.plugins))
-        for count in options.plugins:
+        bundles = write_plugins(directory, config.trust_store, max(levels))
+        for count in sorted(levels):
             with SandboxHost.blocking(config) as host:
-                rows(host, bundles[:count], seconds)
+                measure(results, host, bundles[:count], options.milliseconds / 1_000)
+    results.tell(options.json)
 
 
-def rows(host: BlockingHost, bundles: list[Path], seconds: float) -> None:
-    """Print the rows for so many plugins."""
-    plugins = [host.load(bundle) for bundle in bundles]
+def measure(results: Results, host: BlockingHost, bundles: list[Path], seconds: float) -> None:
+    """Fill the table for so many plugins."""
+    plugins, count = [host.load(bundle) for bundle in bundles], len(bundles)
+    title = f"{count} plugins, µs of a CPU in a second"
+    table = results.table(
+        f"sweep-{count}", title, "µs/s", PSUTIL_IDLE if count else "idle", places=0
+    )
     time.sleep(1.0)
-    count = len(plugins)
     for kind in KINDS if count else ("idle",):
-        row(kind.replace("_", " "), lambda kind=kind: measured(plugins, kind, seconds), count)  # type: ignore[misc]  # mypy and defaults of lambdas
+        table.add(kind.replace("_", " "), [measured(plugins, kind, seconds) * 1e6])
     if count:
-        row("idle, by psutil", lambda: with_psutil(plugins, 0.05, seconds), count)
-        row("asleep or at work, by psutil", lambda: with_psutil(plugins, 0.02, seconds), count)
+        table.add(PSUTIL_IDLE, [with_psutil(plugins, 0.05, seconds) * 1e6])
+        table.add(PSUTIL_BUSY, [with_psutil(plugins, 0.02, seconds) * 1e6])
 
 
 if __name__ == "__main__":

@@ -1,30 +1,28 @@
 """What does verification cost? Ours beside a bare SHA-256 walk, and the command beside Python.
 
-Run it with ``.venv/bin/python benchmarks/verify.py [--rounds N]``. The ways take turns, so that the
-machine's mood hits all alike; read the ratios, not the milliseconds. Bundles have 5, 200 and 2,000
-files (a few kB, 2.6 MB and 65 MB). The walk reads every file and hashes it, and believes the names;
-ours reads them by descriptor within limits, hashes, checks names, signature and statement, and
-`stage` writes the private copy that a plugin runs from. Loads are the real thing: confined,
-attested, imported; of the plugin with 200 files, which imports them all.
+Run it with ``.venv/bin/python benchmarks/verify.py [--rounds N] [--quick]``. The ways take turns,
+so that the machine's mood hits all alike; read the ratios, not the milliseconds. Bundles have 5,
+200 and 2,000 files (a few kB, 2.6 MB and 65 MB). The walk reads every file and hashes it, and
+believes the names; ours reads them by descriptor within limits, hashes, checks names, signature and
+statement, and `stage` writes the private copy that a plugin runs from. Loads are the real thing:
+confined, attested, imported; of the plugin with 200 files, which imports them all.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from signed import write_signed  # beside this file: it finds the rest
+from frame import Results, Table, Turn, clock_ms, options_of, take_turns  # beside this file
+from signed import write_signed  # it finds the rest
 
 from sandbox_host import HostConfig, SandboxHost
 from sandbox_host.bundle import stage
@@ -44,7 +42,6 @@ SIZES = {5: 600, 200: 13_000, 2_000: 32_400}
 SMALL_PLUGINS = 100
 
 Way = Callable[[], object]
-Times = dict[str, list[float]]
 
 _FUNCTION = (
     "def f{n}(x, y={n}):\n    z = [x * {n} + i for i in range(y)]\n    return sum(z), 'é{n}'\n\n\n"
@@ -113,28 +110,18 @@ def walk(directory: Path) -> str:
     return digest.hexdigest()
 
 
-def take_turns(ways: dict[str, Way], rounds: int) -> Times:
-    """Return the milliseconds of each way's turns; the first warms up and is not counted."""
-    times: Times = {name: [] for name in ways}
-    for turn in range(rounds + 1):
-        for name, way in ways.items():
-            start = time.perf_counter_ns()
-            way()
-            if turn:
-                times[name].append((time.perf_counter_ns() - start) / 1e6)
-    return times
+def compare(table: Table, ways: dict[str, Way], rounds: int) -> None:
+    """Put into a table how many milliseconds each way takes."""
+    timed: dict[str, Turn] = {
+        name: lambda way=way: [clock_ms(way)]  # type: ignore[misc]
+        for name, way in ways.items()
+    }
+    take_turns(table, timed, rounds)
 
 
-def report(title: str, times: Times) -> None:
-    """Print a row per way, with ratios to the first."""
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    reference = next(iter(medians.values()))
-    print(f"\n{title:46} {'median ms':>10} {'best ms':>10} {'ratio':>7}")
-    for name, median in medians.items():
-        print(f"{name:46} {median:10.2f} {min(times[name]):10.2f} {median / reference:7.2f}")
-
-
-def measure_bundle(plugin: Path, trust: TrustStore, parent: Path, rounds: int) -> None:
+def measure_bundle(
+    results: Results, plugin: Path, trust: TrustStore, parent: Path, rounds: int
+) -> None:
     """Compare verifying and staging one bundle with walking it."""
     made: list[Path] = []
 
@@ -150,20 +137,21 @@ def measure_bundle(plugin: Path, trust: TrustStore, parent: Path, rounds: int) -
         "read and verify": verified,
         "read, verify and stage": staged,
     }
+    contents = read_bundle(plugin)
+    size, count = sum(map(len, contents.files.values())), len(contents.files)
+    title = f"{count} files, {size / 1e6:.2f} MB"
+    table = results.table(f"files-{count}", title, "ms", "bare SHA-256 walk", places=2)
     try:
-        times = take_turns(ways, rounds)
+        compare(table, ways, rounds)
     finally:
         for package in made:
             stage.remove(package)
-    contents = read_bundle(plugin)
-    size = sum(map(len, contents.files.values()))
-    report(f"{len(contents.files)} files, {size / 1e6:.2f} MB", times)
 
 
 # -- the command ----------------------------------------------------------------------------------
 
 
-def measure_command(publisher: Publisher, directory: Path, rounds: int) -> None:
+def measure_command(results: Results, publisher: Publisher, directory: Path, rounds: int) -> None:
     """Compare `verify` of many small plugins with starting an interpreter that does nothing."""
     for number in range(SMALL_PLUGINS):
         last = publisher.release(f"small_{number}", "", {"main.py": f"N = {number}\n"}, "small")
@@ -183,7 +171,8 @@ def measure_command(publisher: Publisher, directory: Path, rounds: int) -> None:
         "sandbox-host verify, 1 plugin": run(*command, last),
         f"sandbox-host verify, {SMALL_PLUGINS} plugins": run(*command, last.parent),
     }
-    report("the whole command", take_turns(ways, rounds))
+    table = results.table("command", "the whole command", "ms", "python -c pass", places=2)
+    compare(table, ways, rounds)
 
 
 # -- loading --------------------------------------------------------------------------------------
@@ -200,7 +189,9 @@ def without_bytecode() -> Iterator[None]:
         bytecode.WORTH_BYTES = worth  # type: ignore[misc]
 
 
-def measure_loads(plugin: Path, trust_store: Path, directory: Path, rounds: int) -> None:
+def measure_loads(
+    results: Results, plugin: Path, trust_store: Path, directory: Path, rounds: int
+) -> None:
     """Compare loads of a large plugin with byte code that is kept and without."""
     config = HostConfig(trust_store=trust_store, state_dir=directory / "host")
     name = plugin.name
@@ -213,32 +204,28 @@ def measure_loads(plugin: Path, trust_store: Path, directory: Path, rounds: int)
             with without_bytecode():
                 load()
 
-        times: Times = {}
-        ways: dict[str, Way] = {
-            "load, compiling all that it imports": plain,
-            "load, with byte code that was kept": load,
-        }
-        start = time.perf_counter_ns()
-        load()
-        first = [(time.perf_counter_ns() - start) / 1e6]
+        compiling = "load, compiling all that it imports"
+        table = results.table("loads", "a plugin of 200 files", "ms", compiling, places=2)
+        first = clock_ms(load)
         host.unload(name)
-        for _ in range(rounds):
-            for what, way in ways.items():
-                start = time.perf_counter_ns()
-                way()
-                times.setdefault(what, []).append((time.perf_counter_ns() - start) / 1e6)
-                host.unload(name)
-        times["load, the first one: compiled to be kept"] = first
-    report("a plugin of 200 files", times)
+
+        def timed(way: Way) -> list[float]:
+            took = clock_ms(way)
+            host.unload(name)
+            return [took]
+
+        ways: dict[str, Turn] = {
+            compiling: lambda: timed(plain),
+            "load, with byte code that was kept": lambda: timed(load),
+        }
+        take_turns(table, ways, rounds)
+        table.add("load, the first one: compiled to be kept", [first])
 
 
 def main() -> None:
     """Measure everything, and print a table for each."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=10, help="turns that each way takes")
-    rounds = parser.parse_args().rounds
+    options = options_of(__doc__, rounds=(10, 1, "turns that each way takes"))
+    rounds, results = options.rounds, Results("What does verification cost?")
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         publisher = Publisher(directory)
@@ -247,9 +234,11 @@ def main() -> None:
         parent = directory / "copies"
         parent.mkdir(mode=0o700)
         for plugin in bundles.values():
-            measure_bundle(plugin, trust, parent, rounds)
-        measure_command(publisher, directory, rounds)
-        measure_loads(bundles[200], publisher.trust_store, directory, max(1, rounds // 2))
+            measure_bundle(results, plugin, trust, parent, rounds)
+        measure_command(results, publisher, directory, rounds)
+        loads = max(1, rounds // 2)
+        measure_loads(results, bundles[200], publisher.trust_store, directory, loads)
+    results.tell(options.json)
 
 
 if __name__ == "__main__":

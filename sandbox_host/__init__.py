@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from sandbox_host.runtime.host import SandboxHost
     from sandbox_host.runtime.plugin import Call, Plugin
     from sandbox_host.runtime.streaming import BlockingStream, Stream
+    from sandbox_host.supervision.restart import RestartPolicy
 
 __all__ = [
     "BlockingCall",
@@ -77,6 +78,7 @@ __all__ = [
     "Policy",
     "Receipt",
     "RecordingOptions",
+    "RestartPolicy",
     "SandboxHost",
     "SandboxHostError",
     "State",
@@ -107,6 +109,7 @@ _HOMES = {
     "runtime.host": ("SandboxHost",),
     "runtime.plugin": ("Call", "Plugin"),
     "runtime.streaming": ("BlockingStream", "Stream"),
+    "supervision.restart": ("RestartPolicy",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -201,6 +201,8 @@ class HostConfig(BaseModel):  # noqa: PLW1641 - frozen, but what it holds has no
         start: "nursery" forks the plugins from one clean process, in milliseconds; "exec" gives
             each an interpreter of its own, with an address layout and a hash seed that no other
             plugin has.
+        pool: how many blank processes wait for a plugin, so that its start does not wait for a
+            fork; at most 256, and only with ``start = "nursery"``.
         plugin_uids: where the host is root, the user ids that plugins get, one each: the first,
             and how many (at most 100,000). In TOML text: ``"61184-65183"``. They must be nobody's.
         cgroup: directory of a control group that was delegated to the host, or None to look for
@@ -228,8 +230,10 @@ class HostConfig(BaseModel):  # noqa: PLW1641 - frozen, but what it holds has no
         health_check_interval: milliseconds between health checks (document A's unit).
         plugin_directory: where ``sandbox-host run`` discovers plugins, or None.
         performance_thresholds: document A's.
-        auto_discovery, load_on_startup, enable_profiling, enable_monitoring, metrics_collection:
-            document A's; read and kept, nothing in this version acts on them yet.
+        auto_discovery: whether ``sandbox-host run`` watches the plugin directory.
+        load_on_startup: whether it loads what lies there when it starts.
+        enable_profiling, enable_monitoring, metrics_collection: document A's; read and kept,
+            nothing in this version acts on them yet.
         enable_sandboxing, require_signatures, restrict_permissions: document A's; only true.
 
     Raises:
@@ -260,6 +264,7 @@ class HostConfig(BaseModel):  # noqa: PLW1641 - frozen, but what it holds has no
     )
     disable_layers: Annotated[frozenset[Layer], BeforeValidator(read_disabled)] = frozenset()
     start: Literal["nursery", "exec"] = "nursery"
+    pool: int = Field(default=0, ge=0, le=256)
     plugin_uids: Annotated[tuple[int, int], BeforeValidator(read_uids)] = (61_184, 4_000)
     cgroup: Path | None = None
     start_timeout_seconds: Annotated[float, _seconds("start_timeout_seconds")] = Field(
@@ -335,6 +340,16 @@ class HostConfig(BaseModel):  # noqa: PLW1641 - frozen, but what it holds has no
                 remedy=f"Remove the line; {_PROTECTIONS[info.field_name]}.",
             )
         return value
+
+    @model_validator(mode="after")
+    def _pool_needs_a_nursery(self) -> Self:
+        if self.pool and self.start != "nursery":
+            raise ConfigError(
+                'pool: has no use with start = "exec", which gives each plugin an interpreter of '
+                "its own.",
+                remedy='Leave it out, or take start = "nursery".',
+            )
+        return self
 
     @property
     def journal_path(self) -> Path:

@@ -53,6 +53,32 @@ class UsageError(SandboxHostError):
 # -- before anything of a plugin runs ---------------------------------------------------------
 
 
+class ControlError(SandboxHostError):
+    """The running service cannot be reached or started, or does not take what it was sent."""
+
+    code = "control"
+
+
+class RemoteError(ControlError):
+    """The running service answered with an error.
+
+    Attributes:
+        code: of that error, such as "untrusted".
+        exit_code: what a command ends with.
+        plugin: whom it is about; "" for none.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self, message: str, *, code: str, exit_code: int = 1, plugin: str = "", remedy: str = ""
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.code = code
+        self.exit_code = exit_code
+        self.plugin = plugin
+
+
 class RefusedError(SandboxHostError):
     """A plugin was not admitted; nothing of it was executed."""
 
@@ -343,6 +369,12 @@ class PluginEndedError(PluginError):
     def __init__(self, message: str, *, plugin: str, cause: str, remedy: str = "") -> None:
         super().__init__(message, plugin=plugin, remedy=remedy)
         self.cause = cause
+
+
+class ReloadError(PluginError):
+    """A new version was started and not taken: the one before serves on."""
+
+    code = "reload"
 
 
 class PassphraseError(TrustStoreError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import sys
 
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
     import signal
     from typing import Any, NoReturn
 
+    from plugin_sdk.child.confine import ConfineError
     from plugin_sdk.child.faults import Faults
     from plugin_sdk.child.loader import LoadedPlugin, LoadOrder
     from plugin_sdk.child.record import Recorder
+    from plugin_sdk.wire.arena import Arena
 else:
     import _signal as signal  # the half in C: the other half imports enum, which is slow
 
@@ -31,7 +34,14 @@ EXIT_NOT_LOADED = 73
 EXIT_OUT_OF_MEMORY = 74
 
 
-def main(in_fd: int, out_fd: int, trace_fd: int, parent: int) -> NoReturn:
+def main(
+    in_fd: int,
+    out_fd: int,
+    trace_fd: int,
+    parent: int,
+    arena: Arena | None = None,
+    preparation: dict[str, Any] | None = None,
+) -> NoReturn:
     """Run one plugin from the lock-down to the end of the process, which the nursery has forked.
 
     Args:
@@ -39,10 +49,12 @@ def main(in_fd: int, out_fd: int, trace_fd: int, parent: int) -> NoReturn:
         out_fd: write end of the pipe to the host.
         trace_fd: write end of the pipe for stack dumps.
         parent: what getppid returned when the process was made.
+        arena: memory that is shared with the host, for large payloads.
+        preparation: what is done of the lock-down before it is known for which plugin, or None.
     """
     status = EXIT_INTERNAL
     try:
-        status = run(in_fd, out_fd, trace_fd, parent)
+        status = run(in_fd, out_fd, trace_fd, parent, arena, preparation)
     except RemoteProtocolError as error:
         sys.stderr.write(f"ERROR the host broke the protocol: {error}\n")
         status = EXIT_HOST_BROKE_PROTOCOL
@@ -59,7 +71,14 @@ def main(in_fd: int, out_fd: int, trace_fd: int, parent: int) -> NoReturn:
         os._exit(status)
 
 
-def run(in_fd: int, out_fd: int, trace_fd: int, parent: int) -> int:
+def run(
+    in_fd: int,
+    out_fd: int,
+    trace_fd: int,
+    parent: int,
+    arena: Arena | None,
+    preparation: dict[str, Any] | None = None,
+) -> int:
     """Go through the steps; return the exit status. Arguments as for `main`."""
     # 1. The channel. An interrupt typed at the terminal is for the host, which ends its plugins.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -67,9 +86,10 @@ def run(in_fd: int, out_fd: int, trace_fd: int, parent: int) -> int:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for descriptor in (in_fd, out_fd, trace_fd):
         os.set_inheritable(descriptor, False)
-    channel = ChildChannel(in_fd, out_fd)
+    channel = ChildChannel(in_fd, out_fd, arena)
     # 2. and 3. Lock down; report what was read back.
-    if not _confine(channel, parent):
+    fault = _prepare(preparation, parent) if preparation is not None else None
+    if not _confine(channel, parent, fault):
         return EXIT_INTERNAL
     # 4. What to load: the first that this process hears of a plugin.
     message = channel.receive()
@@ -135,7 +155,18 @@ def _serve(
     Loop(channel, runner, faults).run()
 
 
-def _confine(channel: ChildChannel, parent: int) -> bool:
+def _prepare(preparation: dict[str, Any], parent: int) -> ConfineError | None:
+    """Do what needs no plan; return what went wrong, which is told once there is one."""
+    from plugin_sdk.child.confine import ConfineError, prepare
+
+    try:
+        prepare(preparation, parent)
+    except ConfineError as error:
+        return error
+    return None
+
+
+def _confine(channel: ChildChannel, parent: int, fault: ConfineError | None) -> bool:
     message = channel.receive()
     if not isinstance(message, Confine):
         return False
@@ -147,6 +178,8 @@ def _confine(channel: ChildChannel, parent: int) -> bool:
     from plugin_sdk.child.confine import ConfineError, apply_plan
 
     try:
+        if fault is not None:
+            raise fault
         report = apply_plan(unpack(message.payload), parent)
     except ConfineError as error:
         channel.send(Failed(error.code, payload=pack({"message": str(error)})))
@@ -162,6 +195,7 @@ def _prepare_interpreter(trace_fd: int) -> None:
     # By a pipe of its own, which the host reads to the end: a crash in native code has a place too.
     faulthandler.enable(file=trace_fd)
     _keep_listings()
+    gc.enable()  # off in the nursery, where it would copy what its children share
     # What says that a deadline has passed means nothing before there are operations.
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     if hasattr(faulthandler, "register"):
@@ -206,7 +240,7 @@ def _load(channel: ChildChannel, order: LoadOrder, faults: Faults) -> LoadedPlug
     install_bridge(log)
     try:
         plugin = load(order, publish, channel.ask, log, channel.progress)
-        ready = pack(plugin.ready_payload())
+        ready = pack(plugin.ready_payload(arena=order.arena and channel.lend()))
     except LoadError as error:
         failure = (error.code, _details(error, faults))
     except PayloadError as error:

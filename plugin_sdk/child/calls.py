@@ -105,11 +105,13 @@ class Calls:
         if state is not None:
             state.active = False
 
+    def open(self, call: Call) -> None:
+        """It has come."""
+        self._by_id[call.id] = CallState(call)
+
     def note(self, message: Message) -> CallState | None:
         """Take what a message says of a call; return the call if it is to be ended."""
-        if isinstance(message, Call):
-            self._by_id[message.id] = CallState(message)
-        elif isinstance(message, Feed):
+        if isinstance(message, Feed):
             fed = self._by_id[message.id].stream(message.stream)
             if not fed.stopped:
                 fed.items.append(message.payload)

@@ -16,7 +16,7 @@ from plugin_sdk.child.interface import is_async
 from plugin_sdk.child.io import flush_output
 from plugin_sdk.child.running import Prepared, Runner
 from plugin_sdk.errors import Cancelled, DeadlinePassed
-from plugin_sdk.wire.messages import Call, Deliver, Stop
+from plugin_sdk.wire.messages import Call, Deliver, DeliverMany, Stop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class ConcurrentLoop:
         self._delivering = 0
         self._jobs: SimpleQueue[Prepared] = SimpleQueue()
         self._idle_threads = 0
-        self._deliveries: SimpleQueue[Deliver] = SimpleQueue()
+        self._deliveries: SimpleQueue[Deliver | DeliverMany] = SimpleQueue()
         self._handles_events = False
         self._tasks: Tasks | None = None
         channel.on_cancel = self._cancel
@@ -82,7 +82,7 @@ class ConcurrentLoop:
                     self._begin(prepared)
                 else:
                     self._channel.send(prepared)
-            elif isinstance(message, Deliver):
+            elif isinstance(message, (Deliver, DeliverMany)):
                 self._deliver(message)
             elif isinstance(message, Stop):
                 while self._working or self._delivering:
@@ -212,7 +212,7 @@ class ConcurrentLoop:
 
     # -- events -----------------------------------------------------------------------------
 
-    def _deliver(self, deliver: Deliver) -> None:
+    def _deliver(self, deliver: Deliver | DeliverMany) -> None:
         with self._lock:
             self._delivering += 1
         self._deliveries.put(deliver)

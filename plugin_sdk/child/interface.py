@@ -21,10 +21,15 @@ if TYPE_CHECKING:
     Operation = Callable[..., Any]
 
 REQUIRED_HOOKS = {"init_plugin": "bool", "get_metadata": "dict"}
-OPTIONAL_HOOKS = {"cleanup": "bool", "health_check": "dict"}
+OPTIONAL_HOOKS = {
+    "cleanup": "bool",
+    "health_check": "dict",
+    "export_state": "Any",
+    "import_state": "None",
+}
 
 # Hooks that the host may call again at any time, like operations.
-_CALLABLE_HOOKS = ("get_metadata", "health_check")
+_CALLABLE_HOOKS = ("get_metadata", "health_check", "export_state", "import_state")
 
 # inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR, without the cost of importing inspect.
 _ASYNC = 0x0080 | 0x0200

@@ -20,6 +20,7 @@ from plugin_sdk.wire.message import PLUGIN, Message
 from plugin_sdk.wire.messages import (
     Answer,
     Ask,
+    Call,
     Cancel,
     Failure,
     Feed,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from plugin_sdk.child.calls import CallState
+    from plugin_sdk.wire.arena import Arena
 
 # How long to poll before blocking, in nanoseconds. A wake-up on another CPU costs about 30 µs, so
 # two processes that block on each other take 80 µs a round trip and 5 µs when the reader polls.
@@ -48,7 +50,9 @@ _LEFT = -1
 _TURN_SECONDS = 0.01
 
 # What is taken note of as it comes, and not handed to the loop.
-_PARTS = (Answer, Cancel, Feed, FeedEnd, YieldCredit)
+_PARTS = frozenset({Answer, Cancel, Feed, FeedEnd, YieldCredit})
+
+_LAST = frozenset({Result, Failure})
 
 _PROGRESS_NS = 20_000_000
 
@@ -75,6 +79,7 @@ class ChildChannel:
         in_fd: read end of the pipe from the host. It is made non-blocking, and blocking again for
             the time of a wait; the host's end of the pipe is not affected.
         out_fd: write end of the pipe to the host, blocking.
+        arena: memory that is shared with the host, for large payloads.
 
     Attributes:
         calls: those that have no answer yet.
@@ -83,10 +88,11 @@ class ChildChannel:
         shared: several operations run at a time: nobody reads but the loop.
     """
 
-    def __init__(self, in_fd: int, out_fd: int) -> None:
+    def __init__(self, in_fd: int, out_fd: int, arena: Arena | None = None) -> None:
         self._in_fd = in_fd
         self._out_fd = out_fd
         self._connection = Connection(PLUGIN)
+        self._connection.arena = arena
         self._received: list[Message] = []  # the next one last
         self._turn = allocate_lock()  # held by who reads
         self._loop_waits = False
@@ -125,6 +131,11 @@ class ChildChannel:
     def guard(self) -> RLock:
         """Return the lock that every thread holds while it sends or takes what was read."""
         return self._lock
+
+    def lend(self) -> bool:
+        """Put large payloads into the arena from now on; False where there is none."""
+        self._connection.lend()
+        return self._connection.arena is not None
 
     def fileno(self) -> int:
         """Return the descriptor that the host's messages come from, for an event loop."""
@@ -327,20 +338,23 @@ class ChildChannel:
                 raise
             kept = []
             for message in self._connection.events_received():
-                state = self.calls.note(message)
-                if state is not None:
-                    ended.append(state)
-                if isinstance(message, Answer) and message.id in self._asking:
-                    self._answers[message.id] = message
-                if not isinstance(message, _PARTS):
+                if type(message) not in _PARTS:
+                    if type(message) is Call:
+                        self.calls.open(message)
                     kept.append(message)
+                elif isinstance(message, Answer):
+                    if message.id in self._asking:
+                        self._answers[message.id] = message
+                elif (state := self.calls.note(message)) is not None:
+                    ended.append(state)
             kept.reverse()
             self._received[:0] = kept
         return ended
 
     def _tell(self, ended: list[CallState]) -> None:
-        for wake in tuple(self._wakers):
-            wake()
+        if self._wakers:
+            for wake in tuple(self._wakers):
+                wake()
         for state in ended:
             self.on_cancel(state)
 
@@ -358,8 +372,8 @@ class ChildChannel:
             raise BrokenPipeError(EPIPE, text)
         with self._lock:
             self._connection.send(message)
-            if isinstance(message, Result | Failure):
-                self.calls.forget(message.id)
+            if type(message) in _LAST:
+                self.calls.forget(message.id)  # type: ignore[attr-defined]  # both have one
             if self._writing:
                 return  # re-entered: the outer call writes it after its own frame
             self._writing = True
@@ -368,7 +382,8 @@ class ChildChannel:
                     self._write(data)
             finally:
                 self._writing = False
-        self._catch_up()
+        if self._postponed is not None:
+            self._catch_up()
 
     def may_yield(self, call: int, size: int) -> bool:
         """Tell whether the next item of what a call returns may be sent, at so many bytes."""

@@ -43,6 +43,7 @@ class LoadOrder:
     """
 
     __slots__ = (
+        "arena",
         "concurrency",
         "config",
         "data_dir",
@@ -72,6 +73,7 @@ class LoadOrder:
         self.trial: bool = payload.get("trial", False)
         self.services: list[str] = payload.get("services", [])
         self.concurrency: int = payload.get("concurrency", 1)
+        self.arena: bool = payload.get("arena", False)
 
 
 class LoadedPlugin:
@@ -91,8 +93,12 @@ class LoadedPlugin:
         self.hooks = hooks
         self.interface = interface
 
-    def ready_payload(self) -> dict[str, Any]:
-        """Return the payload of the message `Ready`."""
+    def ready_payload(self, *, arena: bool = False) -> dict[str, Any]:
+        """Return the payload of the message `Ready`.
+
+        Args:
+            arena: large payloads may be put there for it.
+        """
         found = self.interface
         return {
             "metadata": self.metadata,
@@ -101,6 +107,7 @@ class LoadedPlugin:
             "kind": found.kind,
             "hooks": {name: name in self.hooks for name in ("cleanup", "health_check")},
             "warnings": found.warnings,
+            "arena": arena,
         }
 
 

@@ -12,7 +12,7 @@ from time import monotonic_ns
 
 from plugin_sdk.child.io import flush_output
 from plugin_sdk.child.running import Prepared, Runner
-from plugin_sdk.wire.messages import Call, Deliver, Stop, Stopped
+from plugin_sdk.wire.messages import Call, Deliver, DeliverMany, Stop, Stopped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Loop:
             self._faults.take_reserve()
             if isinstance(message, Call):
                 answer: Message = self._call(message)
-            elif isinstance(message, Deliver):
+            elif isinstance(message, (Deliver, DeliverMany)):
                 answer = self._runner.deliver(message, self._await)
             elif isinstance(message, Stop):
                 answer = self._runner.stop()

@@ -7,17 +7,28 @@ from time import monotonic_ns
 from plugin_sdk.child.batches import are_pairs, batch_of
 from plugin_sdk.child.calls import current
 from plugin_sdk.child.faults import EXCEPTION, MEMORY, Faults, head, raised_by_the_call
+from plugin_sdk.child.io import flush_output
 from plugin_sdk.child.streams import place_feeds, send_items, send_items_of
 from plugin_sdk.errors import Cancelled, DeadlinePassed
 from plugin_sdk.events import Event
-from plugin_sdk.wire.codec import pack, unpack
+from plugin_sdk.wire.codec import pack, pack_in_parts, unpack
 from plugin_sdk.wire.errors import LocalProtocolError, PayloadError, PayloadTooLargeError
+from plugin_sdk.wire.events import BROKEN, unpack_events
 from plugin_sdk.wire.limits import MAX_NAME_BYTES
-from plugin_sdk.wire.messages import Call, Deliver, Failure, Handled, Result, Stopped
+from plugin_sdk.wire.messages import (
+    Call,
+    Deliver,
+    DeliverMany,
+    Failure,
+    Handled,
+    HandledSome,
+    Result,
+    Stopped,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
     from typing import Any
 
     from plugin_sdk.child.calls import CallState
@@ -43,7 +54,15 @@ _MAX_HANDLER_ERRORS = 8
 
 _MAX_LISTED_OPERATIONS = 20
 
+_UNTOLD_NS = 2_000_000
+"""So long the host is not told that events were handled, where more of them are there."""
+
+_NO_ERRORS = pack({"errors": []})
+
 _NOTHING = object()
+
+_PLAIN = frozenset({type(None), bool, int, float, str, bytes, list, dict})
+"""What is neither waited for nor sent piece by piece; most operations return one of these."""
 
 
 class Prepared:
@@ -116,10 +135,11 @@ class Runner:
                 return Prepared(call, state, batch_of(operation, describe), [pairs], {})
             case _:
                 return _failure(call, BAD_ARGUMENTS, "the payload of a call is [list, dict]")
-        try:
-            place_feeds(self._channel, state, arguments, keywords, feeds)
-        except LocalProtocolError as error:
-            return _failure(call, BAD_ARGUMENTS, str(error))
+        if feeds:
+            try:
+                place_feeds(self._channel, state, arguments, keywords, feeds)
+            except LocalProtocolError as error:
+                return _failure(call, BAD_ARGUMENTS, str(error))
         return Prepared(call, state, operation, arguments, keywords)
 
     def _describing(
@@ -178,6 +198,8 @@ class Runner:
 
     def _finished(self, state: CallState, value: Any, wait_for: Await) -> Any:
         """See what an operation returned to its end: a stream is sent, a coroutine waited for."""
+        if type(value) in _PLAIN:
+            return value
         if _has(value, "__await__"):
             value = wait_for(state, value)
         if _has(value, "__anext__"):
@@ -203,7 +225,9 @@ class Runner:
     def result(self, call: Call, value: Any) -> Message:
         """Return the answer that carries a value, or says why it cannot be carried."""
         try:
-            return Result(call.id, payload=pack(value))
+            # Where several run at a time, it may be sent when another has changed it.
+            packed = pack(value) if self._channel.shared else pack_in_parts(value)
+            return Result(call.id, payload=packed)
         except PayloadTooLargeError as error:
             code, problem = MESSAGE_TOO_LARGE, error
         except PayloadError as error:
@@ -260,23 +284,39 @@ class Runner:
 
     # -- the rest ---------------------------------------------------------------------------
 
-    def deliver(self, deliver: Deliver, wait_for: Await) -> Message:
-        """Run every handler of the event; one that fails does not stop the others."""
+    def deliver(self, deliver: Deliver | DeliverMany, wait_for: Await) -> Message:
+        """Run every handler of each event; one that fails does not stop the others.
+
+        What became of many is said together, unless something failed, or it takes its time: the
+        host's clocks are for one event.
+        """
+        event_type, handlers = deliver.event_type, self._handlers.get(deliver.event_type, ())
         errors: list[dict[str, Any]] = []
+        untold, until_ns = 0, monotonic_ns() + _UNTOLD_NS
         try:
-            event = _event(deliver, unpack(deliver.payload))
-        except (PayloadError, MemoryError) as error:
-            errors.append(self._faults.describe(error)[1])
-        else:
-            for handler in self._handlers.get(deliver.event_type, ()):
-                try:
-                    value = handler(event)
-                    if _has(value, "__await__"):
-                        wait_for(None, value)
-                except BaseException as error:  # noqa: BLE001 - as in run
-                    if len(errors) < _MAX_HANDLER_ERRORS:
-                        errors.append({"handler": _name(handler), **self._told(error)})
-        return Handled(deliver.id, not errors, payload=pack({"errors": errors}))
+            for data, timestamp, source, number in _events(deliver):
+                if untold and (errors or monotonic_ns() > until_ns):
+                    self._tell_handled(deliver.id, untold, errors)
+                    untold, errors, until_ns = 0, [], monotonic_ns() + _UNTOLD_NS
+                untold += 1
+                event = Event(event_type, data, timestamp, source, number)
+                for handler in handlers:
+                    try:
+                        value = handler(event)
+                        if value is not None and _has(value, "__await__"):
+                            wait_for(None, value)
+                    except BaseException as error:  # noqa: BLE001 - as in run
+                        if len(errors) < _MAX_HANDLER_ERRORS:
+                            errors.append({"handler": _name(handler), **self._told(error)})
+        except (PayloadError, MemoryError, *BROKEN) as error:
+            errors = [self._faults.describe(error)[1]]
+        payload = pack({"errors": errors}) if errors else _NO_ERRORS
+        return Handled(deliver.id, not errors, payload=payload)
+
+    def _tell_handled(self, number: int, events: int, errors: list[dict[str, Any]]) -> None:
+        flush_output()
+        payload = pack({"errors": errors}) if errors else b""
+        self._channel.send(HandledSome(number, events, not errors, payload=payload))
 
     def _told(self, error: BaseException) -> dict[str, Any]:
         code, details = self._faults.describe(error)
@@ -313,17 +353,20 @@ def _is_cancelled_error(error: BaseException, state: CallState) -> bool:
     return asked and any(kind.__name__ == "CancelledError" for kind in type(error).__mro__)
 
 
-def _event(deliver: Deliver, payload: Any) -> Event:
+def _events(deliver: Deliver | DeliverMany) -> Iterable[Sequence[Any]]:
+    """Return data, timestamp, source and id of each event, and nothing that a later version adds.
+
+    Raises:
+        PayloadError: the host's payload has none.
+    """
+    if isinstance(deliver, DeliverMany):
+        return unpack_events(deliver.payload, deliver.events)
+    payload = unpack(deliver.payload)
     if not isinstance(payload, dict):
         text = "the payload of an event is a dict"
         raise PayloadError(text)
-    return Event(
-        deliver.event_type,
-        payload.get("data"),
-        payload.get("timestamp", 0.0),
-        payload.get("source", "host"),
-        payload.get("id", 0),
-    )
+    get = payload.get
+    return ((get("data"), get("timestamp", 0.0), get("source", "host"), get("id", 0)),)
 
 
 def _failure(call: Call, code: str, message: str) -> Message:

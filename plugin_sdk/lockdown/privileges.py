@@ -12,6 +12,9 @@ _PR_GET_SECUREBITS, _PR_SET_SECUREBITS = 27, 28
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 
+_MOST_CAPABILITIES = 64
+_NUMBERS = tuple(ctypes.c_ulong(number) for number in range(_MOST_CAPABILITIES))
+
 # NOROOT, NO_SETUID_FIXUP, KEEP_CAPS off, NO_CAP_AMBIENT_RAISE, each locked: uid 0 is worth nothing.
 _SECUREBITS = 0b1110_1111
 
@@ -21,10 +24,14 @@ _CAPABILITY_VERSION_3 = 0x2008_0522
 def drop_bounding_set() -> None:
     """Empty the bounding set and make uid 0 worthless; only a holder of CAP_SETPCAP can."""
     try:
-        number = 0
-        while libc.prctl(_PR_CAPBSET_READ, ctypes.c_ulong(number), 0, 0, 0) >= 0:
-            prctl(_PR_CAPBSET_DROP, number)
-            number += 1
+        zero = _NUMBERS[0]
+        for number in _NUMBERS:
+            there = libc.prctl(_PR_CAPBSET_READ, number, zero, zero, zero)
+            if there < 0:
+                break
+            if there:
+                dropped = libc.prctl(_PR_CAPBSET_DROP, number, zero, zero, zero)
+                check(dropped, "prctl(PR_CAPBSET_DROP)")
         prctl(_PR_SET_SECUREBITS, _SECUREBITS)
     except PermissionError:
         pass  # without CAP_SETPCAP there is nothing to lose either

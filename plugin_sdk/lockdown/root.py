@@ -39,7 +39,24 @@ def make_root(plan: dict[str, Any]) -> None:
 
     Args:
         plan: ``at`` (an empty directory to build on), ``size``, ``links`` (path, target),
-            ``mounts`` (kind, path, flags and options, parents before children), ``cwd``.
+            ``mounts`` (kind, path, flags and options, parents before children), ``cwd``; where
+            ``begun`` is true, `begin_root` was called before, and the mounts are the rest.
+    """
+    at = plan["at"]
+    if plan.get("begun"):
+        _mount_all(at, plan["mounts"])
+    else:
+        begin_root(plan)
+    _enter(at)
+    restrict("/", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, recursive=False)
+    os.chdir(plan["cwd"])
+
+
+def begin_root(plan: dict[str, Any]) -> None:
+    """Do of `make_root` what can be done before everything is known: enter nothing yet.
+
+    Args:
+        plan: ``at``, ``size``, ``links`` and ``mounts``, as for `make_root`.
     """
     at = plan["at"]
     # The modes of what is made here must not depend on who started the host: a plugin that has a
@@ -50,11 +67,7 @@ def make_root(plan: dict[str, Any]) -> None:
     for path, target in plan["links"]:
         os.makedirs(at + os.path.dirname(path), exist_ok=True)
         os.symlink(target, at + path)
-    for entry in plan["mounts"]:
-        _mount_entry(at, entry)
-    _enter(at)
-    restrict("/", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, recursive=False)
-    os.chdir(plan["cwd"])
+    _mount_all(at, plan["mounts"])
 
 
 def mount(source: str | None, target: str, kind: str | None, flags: int, data: str = "") -> None:
@@ -83,6 +96,11 @@ def restrict(path: str, flags: int, *, recursive: bool) -> None:
         ctypes.c_size_t(_ATTR_SIZE),
     )
     check(result, f"mount_setattr {path}")
+
+
+def _mount_all(at: str, entries: list[dict[str, Any]]) -> None:
+    for entry in entries:
+        _mount_entry(at, entry)
 
 
 def _mount_entry(at: str, entry: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import fcntl
 import gc
 import importlib
@@ -16,7 +17,9 @@ import socket
 from plugin_sdk.child import __main__ as child
 from plugin_sdk.lockdown.namespaces import NEWPID, join, unshare
 from plugin_sdk.nursery.trial import PassingError, try_layers
+from plugin_sdk.wire.arena import map_arena
 from plugin_sdk.wire.codec import pack, unpack
+from plugin_sdk.wire.message import PLUGIN
 from plugin_sdk.wire.nursery import (
     CHILD_DESK,
     CHILD_IN,
@@ -33,7 +36,10 @@ if TYPE_CHECKING:
 
 _MOST_DESCRIPTORS = 1 << 20
 _PARKING = 32
-_CHILDREN_NEED = ("confine", "faults", "interface", "loader", "loop", "running")
+_ARENA = 5  # its place among what is passed
+_CHILDREN_NEED = (
+    *("confine", "faults", "interface", "loader", "logging_bridge", "loop", "running"),
+)
 
 
 def serve(control: socket.socket, sdk_dir: str) -> NoReturn:
@@ -56,7 +62,10 @@ def serve(control: socket.socket, sdk_dir: str) -> NoReturn:
     # What is here now is shared with every child; a collection would copy it (gc.freeze).
     for module in _CHILDREN_NEED:
         importlib.import_module(f"plugin_sdk.child.{module}")
+    # The first time, it makes the types of a syntax tree: a millisecond, and half a MiB.
+    compile("", "<nursery>", "exec")
     gc.collect()
+    gc.disable()
     gc.freeze()
     nursery.run()
 
@@ -117,7 +126,7 @@ class Nursery:
         try:
             self._spawn(ends, request)
         except OSError as error:
-            answer = {"id": request["id"], "error": str(error)}
+            answer = {"id": request["id"], "error": str(error), "errno": error.errno or errno.EIO}
             self._control.send(pack(answer))
             os.close(ends[-1])
         finally:
@@ -129,7 +138,7 @@ class Nursery:
         own_pid, me = request["own_pid"], os.getpid()
         pid = self.fork(own_pid=own_pid)
         if pid == 0:
-            _become_child(ends, parent=0 if own_pid else me)
+            _become_child(ends, 0 if own_pid else me, request["preparation"])
         try:
             descriptor = os.pidfd_open(pid)
         except OSError:
@@ -158,9 +167,11 @@ class Nursery:
         os._exit(0)
 
 
-def _become_child(ends: list[int], parent: int) -> NoReturn:
+def _become_child(ends: list[int], parent: int, preparation: dict[str, Any] | None) -> NoReturn:
     """In the forked process: keep what is the plugin's, under fixed numbers, and start."""
     try:
+        # No descriptor of it is kept: by one, what the plugin writes could be mapped as code.
+        arena = map_arena(ends.pop(_ARENA), PLUGIN, for_ever=True)
         given = dict(
             zip((CHILD_IN, CHILD_OUT, 1, 2, CHILD_TRACE, CHILD_DESK), ends[:-1], strict=False)
         )
@@ -174,7 +185,7 @@ def _become_child(ends: list[int], parent: int) -> NoReturn:
         os.closerange(max(given) + 1, _MOST_DESCRIPTORS)
     except BaseException:  # noqa: BLE001 - this process must not go on as a second nursery
         os._exit(child.EXIT_INTERNAL)
-    child.main(CHILD_IN, CHILD_OUT, CHILD_TRACE, parent)
+    child.main(CHILD_IN, CHILD_OUT, CHILD_TRACE, parent, arena, preparation)
 
 
 def _above(descriptor: int, floor: int) -> int:

@@ -15,10 +15,17 @@ import msgpack
 from plugin_sdk.wire import arrays
 from plugin_sdk.wire.errors import PayloadError, PayloadTooLargeError
 from plugin_sdk.wire.limits import VALUE
+from plugin_sdk.wire.payloads import EMPTY_ARRAY, EMPTY_BYTES, INLINE_BYTES, Parts, parts_of
 from plugin_sdk.wire.pieces import LARGE_BYTES, pieces_of
+
+_ATOMS = frozenset({type(None), bool, int, float})
+_CONTAINER_SHARE = 40
+"""Of what a small value may have: so that it nests not deeper than any bounds allow."""
+_Packer, _unpackb = msgpack.Packer, msgpack.unpackb
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from plugin_sdk.wire.limits import Bounds
@@ -35,6 +42,9 @@ for _first, _size in {0xC0: 0, 0xC2: 0, 0xC3: 0, 0xCA: 4, 0xCB: 8}.items():
 for _first in range(4):
     _BODY[0xCC + _first] = _BODY[0xD0 + _first] = 1 << _first
 
+# Beside those: first bytes of dicts that have keys. 0x80 opens an empty one.
+_NOT_PLAIN = _FORBIDDEN + bytes([*range(0x81, 0x90), 0xDE, 0xDF])
+
 _U8, _U16, _U32 = struct.Struct(">B"), struct.Struct(">H"), struct.Struct(">I")
 _SIZED = {0xC4: _U8, 0xC5: _U16, 0xC6: _U32, 0xD9: _U8, 0xDA: _U16, 0xDB: _U32}
 # The smallest array has a body of 16 bytes; with fewer there is a first byte for each length.
@@ -42,6 +52,10 @@ _EXTENSIONS = {0xC7: _U8, 0xC8: _U16, 0xC9: _U32, 0xD8: None}
 _ARRAY = bytes([arrays.CODE])
 _COUNTED = {0xDC: (_U16, 1), 0xDD: (_U32, 1), 0xDE: (_U16, 2), 0xDF: (_U32, 2)}
 _FIRST_OF_FIXED_ARRAYS, _FIRST_AFTER_FIXED_ARRAYS = 0x90, 0xA0
+
+_STAND_IN = 127
+_HERE = bytes([0xD4, _STAND_IN, 0])
+"""In the place of a body that is not in one piece with the rest; nobody else may say it."""
 
 _BYTES_PER_STEP = 256
 """Of a large payload: to count its bytes takes about as long as one step of a scan for so many."""
@@ -56,12 +70,77 @@ def pack(value: Any, bounds: Bounds = VALUE) -> bytes:
         PayloadError: the value has a type, key or depth that the wire does not carry.
         PayloadTooLargeError: the result exceeds one of the bounds.
     """
-    pieces, is_plain = pieces_of(value, bounds)
-    data = b"".join(pieces)  # one alone as it is
+    return bytes(pack_in_parts(value, bounds))
+
+
+def pack_in_parts(value: Any, bounds: Bounds = VALUE) -> bytes:
+    """Return the same, perhaps as `Parts`; what is large must not change until it is sent.
+
+    Raises:
+        PayloadError, PayloadTooLargeError: as `pack`.
+    """
+    if _is_small(value, bounds.small_bytes) >= 0:
+        # A packer for each value: a finalizer could pack another one in the middle.
+        try:
+            packed: bytes = _Packer(use_bin_type=True).pack(value)
+        except (ValueError, OverflowError):
+            pass  # half a character, or too large an integer: told below
+        else:
+            return packed
+    return _looked_through(value, bounds)
+
+
+def _looked_through(value: Any, bounds: Bounds) -> bytes:
+    pieces, outline = pieces_of(value, bounds)
+    data = b"".join(pieces if outline is None else outline)  # one alone as it is
     # The packer's own output has no extension, and its nesting was looked at.
-    if not is_plain or len(data) > bounds.elements or _openings(data) > bounds.containers:
+    if outline is not None or len(data) > bounds.elements or _openings(data) > bounds.containers:
         _scan(data, bounds)
-    return data
+    if outline is None:
+        return data
+    parts = Parts(pieces)
+    if len(parts) <= INLINE_BYTES:
+        return bytes(parts)
+    return parts  # type: ignore[return-value]  # as good as its bytes
+
+
+def _is_small(value: Any, left: int) -> int:
+    """Return what is left of a small value's size after this one; negative where it is none.
+
+    Only the wire's own types are small. Each container takes its share, and so bounds the nesting.
+    """
+    kind = type(value)
+    if kind is dict:
+        items: list[Any] | tuple[Any, ...] = [*value, *value.values()]
+        if not all(type(key) is str for key in value):
+            return -1
+    elif kind is list or kind is tuple:
+        items = value
+    else:
+        items = (value,)
+    left -= len(items) + _CONTAINER_SHARE
+    if left < 0:
+        return left
+    for item in items:
+        kind = type(item)
+        if kind is bytes or kind is str:
+            left -= len(item)
+        elif kind is list or kind is tuple or kind is dict:
+            left = _is_small(item, left)
+            if left < 0:
+                return left
+        elif kind not in _ATOMS:
+            return -1
+    return left
+
+
+def _is_plain(data: bytes, bounds: Bounds) -> bool:
+    """Tell whether a small payload keeps all limits, and has neither extensions nor keys."""
+    return (
+        len(data) <= bounds.small_bytes
+        and len(data.translate(None, _NOT_PLAIN)) == len(data)
+        and len(data) - len(data.translate(None, _CONTAINERS)) <= bounds.openings
+    )
 
 
 def unpack(data: bytes, bounds: Bounds = VALUE) -> Any:
@@ -74,16 +153,53 @@ def unpack(data: bytes, bounds: Bounds = VALUE) -> Any:
     if len(data) > bounds.max_bytes:
         text = f"payload of {len(data)} bytes; {bounds.max_bytes} are allowed"
         raise PayloadTooLargeError(text, size=len(data), limit=bounds.max_bytes)
-    if _looks_suspicious(data, bounds):
-        _scan(data, bounds)
+    is_plain = _is_plain(data, bounds)
+    if not is_plain:
+        if (parts := parts_of(data)) is not None:
+            return _unpack_parts(parts, bounds)
+        if _looks_suspicious(data, bounds):
+            _scan(data, bounds)
+        return _built(data, _array)
     try:
-        return msgpack.unpackb(
+        return _unpackb(data, raw=False, use_list=True)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        # msgpack's own errors derive from ValueError.
+        text = f"payload is not acceptable msgpack: {str(error)[:200] or type(error).__name__}"
+        raise PayloadError(text) from None
+
+
+def _unpack_parts(data: Parts, bounds: Bounds) -> Any:
+    """Return the value of a payload that is split around its body, without copying that.
+
+    What is around the body is read as ever, with something small in its place.
+    """
+    if not data.is_split:
+        return unpack(bytes(data), bounds)
+    before, opening, body, after = map(bytes, data.found)
+    is_array = opening[0] in _EXTENSIONS
+    if is_array and opening[-1:] != _ARRAY:
+        raise PayloadError(_UNKNOWN_EXTENSION)
+    outline = before + (EMPTY_ARRAY if is_array else EMPTY_BYTES) + after
+    if _looks_suspicious(outline, bounds):
+        _scan(outline, bounds)
+
+    def extension(code: int, content: bytes) -> Any:
+        if code != _STAND_IN:
+            return _array(code, content)
+        return arrays.read_array(body) if is_array else body
+
+    return _built(before + _HERE + after, extension)
+
+
+def _built(data: bytes, extension: Callable[[int, bytes], Any]) -> Any:
+    try:
+        return _unpackb(
             data,
             raw=False,
             use_list=True,
             strict_map_key=True,
             object_pairs_hook=_distinct,
-            ext_hook=_array,
+            ext_hook=extension,
         )
     except PayloadError:
         raise
@@ -176,6 +292,7 @@ def _scan(data: bytes, bounds: Bounds, give_up: int = 2**32) -> bool:
 
 
 _TRUNCATED = "payload is truncated"
+_UNKNOWN_EXTENSION = "payload has an extension type that is not allowed"
 
 
 def _open(first: int, data: bytes, position: int) -> tuple[int, int | None]:
@@ -201,8 +318,7 @@ def _end_of_array(size: struct.Struct | None, data: bytes, position: int) -> int
     length = 16 if size is None else _read(size, data, position)
     position += 0 if size is None else size.size
     if data[position : position + 1] != _ARRAY:
-        text = "payload has an extension type that is not allowed"
-        raise PayloadError(text)
+        raise PayloadError(_UNKNOWN_EXTENSION)
     return position + 1 + length
 
 

@@ -7,7 +7,7 @@ same class serves the host and the child; ``role`` says which end it is.
 from __future__ import annotations
 
 from plugin_sdk.wire.errors import LocalProtocolError, RemoteProtocolError
-from plugin_sdk.wire.frames import FrameReader, build_frame
+from plugin_sdk.wire.frames import FrameReader, build_frame, build_large_frame
 from plugin_sdk.wire.limits import MAX_ASKED, MAX_OUTSTANDING, MAX_PAYLOAD_BYTES
 from plugin_sdk.wire.message import HOST, PLUGIN, Message
 from plugin_sdk.wire.messages import (
@@ -16,12 +16,14 @@ from plugin_sdk.wire.messages import (
     Call,
     Cancel,
     Deliver,
+    DeliverMany,
     Failure,
     Feed,
     FeedCredit,
     FeedEnd,
     FeedStop,
     Handled,
+    HandledSome,
     Progress,
     Result,
     Withdraw,
@@ -29,10 +31,15 @@ from plugin_sdk.wire.messages import (
     YieldCredit,
     parse_message,
 )
-from plugin_sdk.wire.state import CLOSED, NEW, next_state
+from plugin_sdk.wire.payloads import INLINE_BYTES
+from plugin_sdk.wire.state import CLOSED, NEW, TABLE
 from plugin_sdk.wire.streams import Windows
 
-_OPENING = {Call: HOST, Deliver: HOST, Ask: PLUGIN}
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from plugin_sdk.wire.arena import Arena
+
+_OPENING = {Call: HOST, Deliver: HOST, DeliverMany: HOST, Ask: PLUGIN}
 _CLOSING = {Result: Call, Failure: Call, Handled: Deliver, Answer: Ask}
 _WITHIN = {
     Cancel: Call,
@@ -43,9 +50,16 @@ _WITHIN = {
     FeedCredit: Call,
     FeedStop: Call,
     Progress: Call,
+    HandledSome: Deliver,
     Withdraw: Ask,
 }
 """What is said of an exchange before it is closed."""
+
+_WITH_VALUES = (Call, Result, Ask, Answer, Yield, Feed)
+"""What may have its payload there."""
+
+_NOTHING: dict[type[Message], str] = {}
+"""What one side may say where the table has no line for it."""
 
 RETURNED = 0
 """Number of the stream that a call returns, among those of the call."""
@@ -85,11 +99,28 @@ class Connection:
         self._received: list[Message] = []
         self._to_send: list[bytes] = []
         self._left = False
+        self._ours, self._theirs = TABLE[role], TABLE[PLUGIN if role == HOST else HOST]
         self._exchanges = {
             HOST: _Exchanges(MAX_OUTSTANDING, "calls and deliveries"),
             PLUGIN: _Exchanges(MAX_ASKED, "services asked for"),
         }
         self._windows = Windows()
+        self._unhandled: dict[int, int] = {}  # events of a DeliverMany, by its id
+        self._inline_bytes = min(max_payload_bytes, INLINE_BYTES)
+        self._lends = False
+
+    @property
+    def arena(self) -> Arena | None:
+        """Memory that both sides share, where large payloads may come from; see `lend`."""
+        return self._reader.arena
+
+    @arena.setter
+    def arena(self, arena: Arena | None) -> None:
+        self._reader.arena = arena
+
+    def lend(self) -> None:
+        """Put large payloads into the arena from now on: the other side has it, and looks there."""
+        self._lends = self.arena is not None
 
     @property
     def outstanding(self) -> int:
@@ -156,18 +187,37 @@ class Connection:
         Raises:
             LocalProtocolError: it is not ours to send, not now, or breaks a limit.
         """
-        if message.sender != self.role:
-            text = f"{type(message).__name__} is not sent by the {self.role}"
-            raise LocalProtocolError(text)
-        after = next_state(self.state, type(message))
+        after = self._ours.get(self.state, _NOTHING).get(type(message))
         if after is None:
-            text = f"{type(message).__name__} cannot be sent while {self.state}"
+            if message.sender != self.role:
+                text = f"{type(message).__name__} is not sent by the {self.role}"
+            else:
+                text = f"{type(message).__name__} cannot be sent while {self.state}"
             raise LocalProtocolError(text)
-        frame = build_frame(message.header(), message.payload, self.max_payload_bytes)
-        self._track(message, LocalProtocolError)
+        if len(message.payload) <= self._inline_bytes:
+            frame = build_frame(message.header(), message.payload, self._inline_bytes)
+            self._track(message, LocalProtocolError)
+        else:
+            frame = self._send_large(message)
         self.state = after
         self._left = after == CLOSED
         self._to_send.append(frame)
+
+    def _send_large(self, message: Message) -> bytes:
+        """Return the frame of a message with a large payload, which may be elsewhere then."""
+        arena = self.arena if self._lends and isinstance(message, _WITH_VALUES) else None
+        if arena is not None and not arena.is_free():
+            arena = None
+        frame = build_large_frame(
+            message.header(),
+            message.payload,
+            self.max_payload_bytes,
+            elsewhere=arena is not None,
+        )
+        self._track(message, LocalProtocolError)
+        if arena is not None:
+            arena.put(message.payload)
+        return frame
 
     def data_to_send(self) -> bytes:
         """Return the bytes of all queued messages, and forget them."""
@@ -179,14 +229,14 @@ class Connection:
 
     def _accept(self, message: Message) -> bool:
         """Check a message that came; False where an answer of ours has crossed it: of no use."""
-        if message.sender == self.role:
-            text = f"{type(message).__name__} is not for the peer to send"
-            raise RemoteProtocolError(text)
-        after = next_state(self.state, type(message))
+        after = self._theirs.get(self.state, _NOTHING).get(type(message))
         if after is None:
-            text = f"{type(message).__name__} is not allowed while {self.state}"
+            if message.sender == self.role:
+                text = f"{type(message).__name__} is not for the peer to send"
+            else:
+                text = f"{type(message).__name__} is not allowed while {self.state}"
             raise RemoteProtocolError(text)
-        if self._has_crossed(message):
+        if type(message) in _WITHIN and self._has_crossed(message):
             self.crossed += 1
             return False
         self._track(message, RemoteProtocolError)
@@ -194,9 +244,9 @@ class Connection:
         return True
 
     def _has_crossed(self, message: Message) -> bool:
-        """Tell whether a message is of an exchange that this side has closed meanwhile."""
-        opened = _WITHIN.get(type(message))
-        if opened is None or _OPENING[opened] == self.role:
+        """Tell whether a message within an exchange comes when this side has closed that."""
+        opened = _WITHIN[type(message)]
+        if _OPENING[opened] == self.role:
             return False
         exchanges = self._exchanges[_OPENING[opened]]
         number: int = message.id  # type: ignore[attr-defined]  # each of these has an id
@@ -205,25 +255,29 @@ class Connection:
     def _track(self, message: Message, error: type[Exception]) -> None:
         """Pair answers with what they answer: no forged, repeated or unasked-for answer."""
         kind = type(message)
-        opener = _OPENING.get(kind)
-        if opener is not None:
-            self._open(self._exchanges[opener], message, error)
+        if kind in _OPENING:
+            self._open(self._exchanges[_OPENING[kind]], message, error)
             return
-        opened = _CLOSING.get(kind) or _WITHIN.get(kind)
-        if opened is None:
+        opened = _CLOSING.get(kind)
+        if opened is None and (opened := _WITHIN.get(kind)) is None:
             return
         exchanges = self._exchanges[_OPENING[opened]]
-        number = message.id  # type: ignore[attr-defined]  # as above
+        number: int = message.id  # type: ignore[attr-defined]  # as above
         if exchanges.open.get(number) is not opened:
             verb = "is of" if kind in _WITHIN else "answers"
             text = f"{kind.__name__} {verb} {number}, which is not outstanding"
             raise error(text)
+        if isinstance(message, HandledSome):
+            self._count_events(message, error)
+            return
         if kind in _WITHIN:
             self._count(message, error)
             return
         del exchanges.open[number]
         if opened is Call:
             self._windows.forget(number)
+        elif opened is Deliver:
+            self._unhandled.pop(number, None)
 
     def _count(self, message: Message, error: type[Exception]) -> None:
         """Keep the streams of a call within their credits."""
@@ -253,6 +307,14 @@ class Connection:
                 raise error(text)
             window.stopped = True
 
+    def _count_events(self, message: HandledSome, error: type[Exception]) -> None:
+        """Have no event handled twice: a Deliver has one, and Handled speaks for the last."""
+        left = self._unhandled.get(message.id, 1) - message.events
+        if left < 1:
+            text = f"HandledSome of {message.id} for more than may be before Handled"
+            raise error(text)
+        self._unhandled[message.id] = left
+
     def _open(self, exchanges: _Exchanges, message: Message, error: type[Exception]) -> None:
         number: int = message.id  # type: ignore[attr-defined]  # as above
         if number <= exchanges.last_id:
@@ -262,4 +324,8 @@ class Connection:
             text = f"more than {exchanges.most} {exchanges.what} are outstanding"
             raise error(text)
         exchanges.last_id = number
-        exchanges.open[number] = type(message)
+        if isinstance(message, DeliverMany):
+            exchanges.open[number] = Deliver
+            self._unhandled[number] = message.events
+        else:
+            exchanges.open[number] = type(message)

@@ -7,8 +7,20 @@ from io import BytesIO
 
 from plugin_sdk.wire.errors import LocalProtocolError, RemoteProtocolError
 from plugin_sdk.wire.limits import MAX_HEADER_BYTES, PREFIX_BYTES
+from plugin_sdk.wire.payloads import parts_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from plugin_sdk.wire.arena import Arena
 
 _PREFIX = struct.Struct(">II")
+ELSEWHERE = 1 << 31
+"""Added to the payload's length: it is in the arena, not in the frame. No length is so large."""
+
+_ASK = b"\x0e"
+_WITH_VALUES = frozenset({b"\x06", b"\x07", _ASK, b"\x0f", b"\x11", b"\x13"})
+"""Numbers of the messages whose payload may be elsewhere: those that carry values. That of others
+would cost who copies it much, and who says so a dozen bytes."""
 _LARGE_BYTES = 4 * 1024
 """Of a payload. An incomplete frame that is smaller is copied with each chunk that
 comes: so many bytes at most, which costs less than the system call that read the chunk."""
@@ -26,6 +38,23 @@ def build_frame(header: bytes, payload: bytes, max_payload_bytes: int) -> bytes:
     return b"".join((_PREFIX.pack(len(header), len(payload)), header, payload))
 
 
+def build_large_frame(
+    header: bytes, payload: bytes, max_payload_bytes: int, *, elsewhere: bool
+) -> bytes:
+    """Return the frame of a payload in parts, or of one that is in the arena.
+
+    Raises:
+        LocalProtocolError: as `build_frame`.
+    """
+    size = len(payload)
+    parts = parts_of(payload)
+    if size > max_payload_bytes or (parts is None and not elsewhere):
+        return build_frame(header, payload, max_payload_bytes)
+    if elsewhere:
+        return _PREFIX.pack(len(header), size | ELSEWHERE) + header
+    return b"".join((_PREFIX.pack(len(header), size), header, *(parts.found if parts else ())))
+
+
 class FrameReader:
     """Cuts a byte stream into frames.
 
@@ -36,10 +65,15 @@ class FrameReader:
 
     Args:
         max_payload_bytes: limit of one payload, in bytes.
+
+    Attributes:
+        arena: where payloads may be that are not in their frames, or None.
     """
 
     def __init__(self, max_payload_bytes: int) -> None:
+        self.arena: Arena | None = None
         self._max_payload_bytes = max_payload_bytes
+        self._legal = range(1, max_payload_bytes + 1)
         self._buffer = b""
         self._start = 0
         # Of a large payload that is on its way:
@@ -85,6 +119,8 @@ class FrameReader:
             text = f"header of {header_size} bytes; 1 to {MAX_HEADER_BYTES} are allowed"
             raise RemoteProtocolError(text)
         if payload_size > self._max_payload_bytes:
+            if self.arena is not None and payload_size - ELSEWHERE in self._legal:
+                return self._taken(header_size, payload_size - ELSEWHERE)
             text = f"payload of {payload_size} bytes; {self._max_payload_bytes} are allowed"
             raise RemoteProtocolError(text)
         middle = start + PREFIX_BYTES + header_size
@@ -99,6 +135,22 @@ class FrameReader:
             self._keep(buffer[middle:])
         self._compact()
         return None
+
+    def _taken(self, header_size: int, payload_size: int) -> tuple[bytes, bytes] | None:
+        """Take the payload of a frame out of the arena, if its header is there."""
+        middle = self._start + PREFIX_BYTES + header_size
+        if middle > len(self._buffer):
+            self._compact()
+            return None
+        header = self._buffer[self._start + PREFIX_BYTES : middle]
+        # A list of at most 15, and a small number: in so many bytes, whatever they are.
+        if header[1:2] not in _WITH_VALUES:
+            text = f"payload of {payload_size} bytes outside of its frame, which it may not be"
+            raise RemoteProtocolError(text)
+        self._start = middle
+        assert self.arena is not None  # noqa: S101 - who calls has looked
+        # What is asked for is looked at before it is unpacked, by its first bytes.
+        return header, self.arena.take(payload_size, split=header[1:2] != _ASK)
 
     def _compact(self) -> None:
         """Drop what was handed out; once per batch of frames, so the cost stays linear."""

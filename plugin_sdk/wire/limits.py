@@ -37,6 +37,9 @@ MAX_ASKED = 64
 # Streams that may be passed to one call.
 MAX_FEEDS = 8
 
+# Events in one DeliverMany: so many that what each message costs beside them does not matter.
+MAX_EVENTS_AT_ONCE = 512
+
 # Items of one stream that were sent and not yet taken by who reads it, and their bytes: with these
 # a slow reader bounds the memory of both sides, and a fast one never waits for a round trip.
 MAX_STREAM_ITEMS = 64
@@ -75,9 +78,24 @@ READ_BYTES = 64 * 1024
 
 
 class Bounds:
-    """What one packed value may take: bytes, nesting, containers, elements of all kinds; arrays."""
+    """What one packed value may take: bytes, nesting, containers, elements of all kinds; arrays.
 
-    __slots__ = ("arrays", "containers", "depth", "elements", "max_bytes")
+    Attributes:
+        openings: so many bytes that could open a container break no limit, wherever they stand.
+        small_bytes: so many bytes in all hold not too many elements, whatever they are.
+        small: the most of those; arguments and results of most calls have fewer.
+    """
+
+    small = 1024
+    __slots__ = (
+        "arrays",
+        "containers",
+        "depth",
+        "elements",
+        "max_bytes",
+        "openings",
+        "small_bytes",
+    )
 
     def __init__(
         self, max_bytes: int, depth: int, containers: int, elements: int, *, arrays: bool = True
@@ -87,6 +105,8 @@ class Bounds:
         self.depth = depth
         self.containers = containers
         self.elements = elements
+        self.openings = min(depth, containers)
+        self.small_bytes = min(self.small, elements, max_bytes)
 
 
 VALUE = Bounds(MAX_PAYLOAD_BYTES, MAX_DEPTH, MAX_CONTAINERS, MAX_ELEMENTS)

@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
+from _operator import attrgetter  # the half in C
+
 import msgpack
 
 from plugin_sdk.wire.errors import LocalProtocolError
-from plugin_sdk.wire.limits import MAX_FEEDS, MAX_ID, MAX_NAME_BYTES, MAX_STREAM_ITEMS
+from plugin_sdk.wire.limits import (
+    MAX_EVENTS_AT_ONCE,
+    MAX_FEEDS,
+    MAX_ID,
+    MAX_NAME_BYTES,
+    MAX_STREAM_ITEMS,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import ClassVar
+    from collections.abc import Callable, Sequence
+    from typing import Any, ClassVar
 
     Fields = tuple[tuple[str, Callable[[object], bool]], ...]
 
 HOST = "host"
 PLUGIN = "plugin"
 
+_known_names: set[str] = set()
+_MAX_KNOWN_NAMES = 1_024
+"""What has passed `is_name` before: calls name the same few operations again and again."""
+
 
 def is_name(value: object) -> bool:
     """Tell whether this can name an operation or an event type on the wire."""
+    if type(value) is str and value in _known_names:
+        return True
     # Printable: it ends up in terminals and logs. That excludes lone surrogates as well, which
     # have no encoding.
-    return (
+    is_one = (
         isinstance(value, str)
         and 0 < len(value) <= MAX_NAME_BYTES
         and value.isprintable()
         and len(value.encode()) <= MAX_NAME_BYTES
     )
+    if is_one and type(value) is str and len(_known_names) < _MAX_KNOWN_NAMES:
+        _known_names.add(value)
+    return is_one
 
 
 def is_id(value: object) -> bool:
@@ -61,6 +78,23 @@ def is_many(value: object) -> bool:
     return type(value) is int and 0 < value <= MAX_STREAM_ITEMS
 
 
+def is_number_of_events(value: object) -> bool:
+    """Tell whether this can be a number of events that are delivered, or were handled, together."""
+    return type(value) is int and 0 < value <= MAX_EVENTS_AT_ONCE
+
+
+def _packer() -> Callable[[object], bytes]:
+    """Return what packs headers. They hold numbers and text, and bring no code of their own."""
+    if msgpack.Packer.__module__ == "msgpack._cmsgpack":
+        # Not to be interrupted by another thread while it packs such values, so one serves all.
+        pack: Callable[[object], bytes] = msgpack.Packer(use_bin_type=True).pack
+        return pack
+    return lambda value: bytes(msgpack.packb(value, use_bin_type=True))
+
+
+_pack = _packer()
+
+
 class Message:
     """Base of all messages: the fields in order, then the payload.
 
@@ -71,16 +105,27 @@ class Message:
     sender: ClassVar[str]
     fields: ClassVar[Fields] = ()
     """``(name, check)`` in the order of the header."""
+    checks: ClassVar[tuple[Callable[[object], bool], ...]] = ()
+    _setters: ClassVar[tuple[Callable[[Message, object], None], ...]] = ()
+    _values: ClassVar[Any]
+    """Returns the number and the fields of a message."""
 
     __slots__ = ("payload",)
 
+    def __init_subclass__(cls) -> None:
+        # A call makes four messages, so what can be prepared is.
+        names = [name for name, _ in cls.fields]
+        cls.checks = tuple([check for _, check in cls.fields])
+        cls._setters = tuple([cls.__dict__[name].__set__ for name in names])
+        cls._values = attrgetter("number", *names)
+
     def __init__(self, *values: object, payload: bytes = b"") -> None:
-        names = self.fields
-        if len(values) != len(names):
-            text = f"{type(self).__name__} takes {len(names)} fields, not {len(values)}"
+        setters = self._setters
+        if len(values) != len(setters):
+            text = f"{type(self).__name__} takes {len(setters)} fields, not {len(values)}"
             raise LocalProtocolError(text)
-        for (name, _), value in zip(names, values, strict=True):
-            setattr(self, name, value)
+        for assign, value in zip(setters, values):  # noqa: B905 - looked at; this is read often
+            assign(self, value)
         self.payload = payload
 
     def header(self) -> bytes:
@@ -89,14 +134,22 @@ class Message:
         Raises:
             LocalProtocolError: a field does not pass its check.
         """
-        values: list[object] = [self.number]
-        for name, check in self.fields:
-            value = getattr(self, name)
+        checks = self.checks
+        if not checks:
+            return _pack((self.number,))
+        values = self._values(self)
+        for check, value in zip(checks, values[1:]):  # noqa: B905 - as above
             if not check(value):
-                text = f"{type(self).__name__}.{name} cannot be {value!r:.80}"
-                raise LocalProtocolError(text)
-            values.append(value)
-        return bytes(msgpack.packb(values, use_bin_type=True))
+                raise LocalProtocolError(self.what_is_wrong(values[1:]))
+        return _pack(values)
+
+    @classmethod
+    def what_is_wrong(cls, values: Sequence[object]) -> str:
+        """Say which of these values of its fields does not pass its check."""
+        for (name, check), value in zip(cls.fields, values, strict=True):
+            if not check(value):
+                return f"{cls.__name__}.{name} cannot be {value!r:.80}"
+        return ""
 
     def _key(self) -> tuple[object, ...]:
         return (type(self), *(getattr(self, name) for name, _ in self.fields), self.payload)

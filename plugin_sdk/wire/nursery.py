@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import struct
 
-# A packet is one small dict of names and numbers; descriptors travel beside it.
-MAX_PACKET_BYTES = 4_096
+# A packet is one dict of names and numbers, with what a child is to prepare: some twenty mounts.
+# Descriptors travel beside it.
+MAX_PACKET_BYTES = 65_536
 
-# In, out, standard output, standard error, trace, the network desk where it may ask there, and
-# exit: what a child is given, in this order.
-PASSED_DESCRIPTORS = 7
+# In, out, standard output, standard error, trace, the arena, the network desk where it may ask
+# there, and exit: what a child is given, in this order.
+PASSED_DESCRIPTORS = 8
 
 EXIT_RECORD = struct.Struct("<iqq")
 """How a child ended: wait status, CPU time in microseconds, peak resident size in bytes."""

@@ -15,6 +15,7 @@ import msgpack
 
 from plugin_sdk.wire import arrays
 from plugin_sdk.wire.errors import PayloadError, PayloadTooLargeError
+from plugin_sdk.wire.payloads import EMPTY_ARRAY, EMPTY_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,8 +35,11 @@ _EXTENSIONS = (msgpack.ExtType, msgpack.Timestamp)
 _BYTES, _EXTENSION = 0xC4, 0xC7
 
 
-def pieces_of(value: Any, bounds: Bounds) -> tuple[list[bytes | memoryview], bool]:
-    """Return what makes up ``value`` when it is joined, and whether the packer wrote all of it.
+def pieces_of(value: Any, bounds: Bounds) -> tuple[list[bytes | memoryview], list[bytes] | None]:
+    """Return what makes up ``value`` when it is joined, and the same without what is large.
+
+    The second is None where the packer wrote all of it. Else it has as many containers and elements
+    at the same depth, to be counted.
 
     Raises:
         PayloadError: the value has a type, key or depth that the wire does not carry.
@@ -47,7 +51,7 @@ def pieces_of(value: Any, bounds: Bounds) -> tuple[list[bytes | memoryview], boo
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         text = f"cannot carry this value: {error}"
         raise PayloadError(text) from None
-    return pieces.found, not pieces.is_mixed
+    return pieces.found, pieces.outline if pieces.is_mixed else None
 
 
 class _Pieces:
@@ -55,11 +59,13 @@ class _Pieces:
 
     Attributes:
         found: the pieces.
+        outline: the same, with a small body for each large one.
         is_mixed: some of them are not the packer's.
     """
 
     def __init__(self, bounds: Bounds) -> None:
         self.found: list[bytes | memoryview] = []
+        self.outline: list[bytes] = []
         self.is_mixed = False
         self._bounds = bounds
         self._size = 0
@@ -146,21 +152,33 @@ class _Pieces:
                 return
             if self._bounds.arrays and (header := arrays.header_of(view)) is not None:
                 self._check_depth(depth)
-                self._add(_opening(_EXTENSION, len(header) + view.nbytes) + bytes([arrays.CODE]))
-                self._add(header)
-                self._add(arrays.content_of(_contiguous(value, view)))
+                self._add_body(
+                    _opening(_EXTENSION, len(header) + view.nbytes) + bytes([arrays.CODE]) + header,
+                    arrays.content_of(_contiguous(value, view)),
+                    EMPTY_ARRAY,
+                )
                 return
         self.write(_plain(value), depth)
 
     def _add_bytes(self, view: memoryview) -> None:
         self._check_size(self._size + view.nbytes)
-        self._add(_opening(_BYTES, view.nbytes))
-        self._add(view if view.c_contiguous else view.tobytes())
+        body = view if view.c_contiguous else view.tobytes()
+        self._add_body(_opening(_BYTES, view.nbytes), body, EMPTY_BYTES)
 
-    def _add(self, piece: bytes | memoryview) -> None:
-        self._size += piece.nbytes if isinstance(piece, memoryview) else len(piece)
-        self._check_size(self._size)
+    def _add_body(self, opening: bytes, body: bytes | memoryview, empty: bytes) -> None:
+        size = body.nbytes if isinstance(body, memoryview) else len(body)
+        self._count(len(opening) + size)
+        self.found += (opening, body)
+        self.outline.append(empty)
+
+    def _add(self, piece: bytes) -> None:
+        self._count(len(piece))
         self.found.append(piece)
+        self.outline.append(piece)
+
+    def _count(self, size: int) -> None:
+        self._size += size
+        self._check_size(self._size)
 
     def _check_size(self, size: int) -> None:
         if size > self._bounds.max_bytes:

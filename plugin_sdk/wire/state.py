@@ -17,6 +17,7 @@ from plugin_sdk.wire.messages import (
     Confine,
     Confined,
     Deliver,
+    DeliverMany,
     Failed,
     Failure,
     Feed,
@@ -24,6 +25,7 @@ from plugin_sdk.wire.messages import (
     FeedEnd,
     FeedStop,
     Handled,
+    HandledSome,
     Load,
     Log,
     Progress,
@@ -48,7 +50,7 @@ CLOSED = "closed"
 # What may be said at any time while calls may be at work, and leads nowhere.
 _OF_CALLS: dict[str, tuple[type[Message], ...]] = {
     HOST: (Answer, Cancel, YieldCredit, Feed, FeedEnd),
-    PLUGIN: (Result, Failure, Yield, FeedCredit, FeedStop, Progress, Handled),
+    PLUGIN: (Result, Failure, Yield, FeedCredit, FeedStop, Progress, Handled, HandledSome),
 }
 # The same from the first line of the plugin's code on.
 _UNASKED: tuple[type[Message], ...] = (Publish, Log, Ask, Withdraw)
@@ -63,7 +65,10 @@ TABLE: dict[str, dict[str, dict[type[Message], str]]] = {
         NEW: {Confine: CONFINING},
         CONFINED: {Load: LOADING},
         LOADING: {Answer: LOADING},
-        RUNNING: {**_staying(RUNNING, Call, Deliver, *_OF_CALLS[HOST]), Stop: STOPPING},
+        RUNNING: {
+            **_staying(RUNNING, Call, Deliver, DeliverMany, *_OF_CALLS[HOST]),
+            Stop: STOPPING,
+        },
         STOPPING: _staying(STOPPING, *_OF_CALLS[HOST]),
     },
     PLUGIN: {
@@ -73,8 +78,3 @@ TABLE: dict[str, dict[str, dict[type[Message], str]]] = {
         STOPPING: {**_staying(STOPPING, *_OF_CALLS[PLUGIN], *_UNASKED), Stopped: CLOSED},
     },
 }
-
-
-def next_state(state: str, message: type[Message]) -> str | None:
-    """Return the state after ``message``, or None where the table does not allow it."""
-    return TABLE[message.sender].get(state, {}).get(message)

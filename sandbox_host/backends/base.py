@@ -53,12 +53,16 @@ class Options:
         uids: first and number of the user ids that plugins get where the host is root.
         cgroup: directory of a control group that was delegated to the host, or None to look for
             one.
+        pool: how many blank processes wait for an assignment; only where ``start`` is "nursery".
+        plugin_environment: what their plugins may import beside their own, or None.
     """
 
     start: Literal["nursery", "exec"] = "nursery"
     disabled: frozenset[Layer] = frozenset()
     uids: tuple[int, int] = (61_184, 4_000)
     cgroup: Path | None = None
+    pool: int = 0
+    plugin_environment: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sandbox_host.broker.policies import SubscriptionInfo
     from sandbox_host.broker.store import EventStore
 
-    Deliver = Callable[[PackedEvent], None]
+    Deliver = Callable[[PackedEvent], bool]
 
 
 class Broker:
@@ -43,6 +43,9 @@ class Broker:
         self._handing_out = False
         self._subscriptions: dict[Subscription, None] = {}
         self._handlers: dict[str, list[Deliver]] = {}
+        self._relief: dict[Deliver, Callable[[], object]] = {}
+        self._behind: dict[Deliver, None] = {}
+        self._relieving = threading.Lock()
 
     def keep_in(self, store: EventStore) -> None:
         """Write down what durable subscriptions want, and number above what they have."""
@@ -50,15 +53,36 @@ class Broker:
             self._store = store
             self._next_id = max(self._next_id, store.last_id + 1)
 
-    def register(self, types: Iterable[str], deliver: Deliver) -> None:
-        """Deliver these types to a plugin's handlers from now on."""
+    def register(
+        self,
+        types: Iterable[str],
+        deliver: Deliver,
+        relieve: Callable[[], object],
+        instead_of: tuple[Deliver, Callable[[], Iterable[PackedEvent]]] | None = None,
+    ) -> None:
+        """Deliver these types to a plugin's handlers from now on.
+
+        Args:
+            types: event types.
+            deliver: takes each event; never blocks. Tells whether it is worth to relieve it.
+            relieve: called by `Broker.relieve`, where so.
+            instead_of: what took events for another version of the plugin, and returns what waits
+                there: that comes here, and no event to both versions, or to neither.
+        """
         with self._lock:
+            if instead_of is not None:
+                before, leave = instead_of
+                self.unregister(before)
+                for event in leave():
+                    deliver(event)
+            self._relief[deliver] = relieve
             for event_type in types:
                 self._handlers.setdefault(event_type, []).append(deliver)
 
     def unregister(self, deliver: Deliver) -> None:
         """Deliver nothing to the plugin any more."""
         with self._lock:
+            self._relief.pop(deliver, None)
             for event_type, handlers in list(self._handlers.items()):
                 self._handlers[event_type] = [d for d in handlers if d != deliver]
 
@@ -127,6 +151,23 @@ class Broker:
                 self._hand_out()
         return publication
 
+    def relieve(self) -> None:
+        """Look whether plugins that are behind have handled something: what waits goes then.
+
+        For who has published, and holds no lock: else one who publishes again and again could keep
+        the thread that reads for all plugins from it.
+        """
+        # One at a time: what is read may be events, which are published from inside.
+        if not self._behind or not self._relieving.acquire(blocking=False):
+            return
+        try:
+            behind, self._behind = self._behind, {}
+            for deliver in list(behind):
+                if (relieve := self._relief.get(deliver)) is not None:
+                    relieve()
+        finally:
+            self._relieving.release()
+
     def _hand_out(self) -> None:
         """Give everybody what was begun: nobody sees a later event first.
 
@@ -138,8 +179,11 @@ class Broker:
                 publication = self._outgoing.popleft()
                 event = publication.event
                 self._ring.add(event)
-                for deliver in self._handlers.get(event.type, ()):
-                    deliver(event)
+                if handlers := self._handlers.get(event.type):
+                    event.prepare()  # once, whoever gets it
+                    for deliver in handlers:
+                        if deliver(event):
+                            self._behind[deliver] = None
                 for subscription in list(self._subscriptions):  # one that is too slow is closed
                     if event.type not in subscription.wanted:
                         continue

@@ -286,7 +286,7 @@ class EventStore:
                 return None
             event_type, data, timestamp, source = row
             event = PackedEvent(event_type, data, timestamp, source, number)
-            event.unpack()
+            event.check()
         except (sqlite3.Error, PayloadError, TypeError) as error:
             raise store_file.unusable(self._path, error) from error
         return event

@@ -18,7 +18,6 @@ class Ledger:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._latency = LatencyHistogram()
         self._operations: dict[str, OperationMetrics] = {}
         self._cpu_seconds = 0.0
         self._memory_peak_bytes = 0
@@ -37,8 +36,9 @@ class Ledger:
     def answered(self, operation: str, cost: CallUsage, *, failed: bool) -> None:
         """Take an answered call, measured from sending to receiving."""
         with self._lock:
-            self._latency.record(cost.wall_seconds)
-            metrics = self._operations.setdefault(operation, OperationMetrics())
+            metrics = self._operations.get(operation)
+            if metrics is None:
+                metrics = self._operations[operation] = OperationMetrics()
             metrics.record(
                 cost.wall_seconds,
                 failed=failed,
@@ -64,15 +64,18 @@ class Ledger:
     ) -> Usage:
         """Return the sums so far, with those that are counted elsewhere; ``network`` sent first."""
         with self._lock:
+            latency = LatencyHistogram()
+            for metrics in self._operations.values():
+                latency.add(metrics.latency)
             return Usage(
                 cpu_seconds=self._cpu_seconds,
                 memory_peak_bytes=self._memory_peak_bytes,
                 descriptors_peak=self._descriptors_peak,
                 threads_peak=self._threads_peak,
-                calls=self._latency.count,
+                calls=latency.count,
                 failures=self._failures,
-                p50_seconds=self._latency.quantile(0.5),
-                p99_seconds=self._latency.quantile(0.99),
+                p50_seconds=latency.quantile(0.5),
+                p99_seconds=latency.quantile(0.99),
                 bytes_in=bytes_in,
                 bytes_out=bytes_out,
                 held_back_seconds=held_back,

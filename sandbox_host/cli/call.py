@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from plugin_sdk.wire.limits import MAX_ELEMENTS
 from sandbox_host.cli.downgrades import allow_downgrade
 from sandbox_host.cli.exits import Exit, exit_for
 from sandbox_host.cli.failure import show_log, show_trace
-from sandbox_host.cli.options import host_options, plugin_bundle
+from sandbox_host.cli.options import BUNDLE, host_options
 from sandbox_host.cli.output import fail, no_library_notes, note, working
 from sandbox_host.cli.recorded import note_stopped, recording_options
+from sandbox_host.cli.values import shown
 from sandbox_host.errors import PluginError, UsageError
 from sandbox_host.runtime.blocking import BlockingHost
+from sandbox_host.service.client import ask
 
 if TYPE_CHECKING:
     from sandbox_host.admission.history import Downgrade
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     short_help="Run one operation of a plugin and print its result.",
     context_settings={"ignore_unknown_options": True},
 )
-@plugin_bundle
+@click.argument("plugin", metavar="PLUGIN")
 @click.argument("operation")
 @click.argument("arguments", metavar="[JSON]...", nargs=-1)
 @click.option("--kw", "keywords", multiple=True, metavar="NAME=JSON", help="A keyword argument.")
@@ -43,33 +43,49 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="How long the call may take. Default: the plugin's own wall time limit.",
 )
+@click.option(
+    "--running",
+    is_flag=True,
+    help="PLUGIN is the name of one that the running service has loaded.",
+)
 @recording_options
 @allow_downgrade
 @host_options
 def command(
-    directory: Path,
+    plugin: str,
     operation: str,
     arguments: tuple[str, ...],
     keywords: tuple[str, ...],
     deadline: float | None,
+    running: bool,
     record: RecordingOptions | None,
     downgrades: tuple[Downgrade, ...],
     host: HostOptions,
 ) -> int:
     """Load PLUGIN, call OPERATION with JSON values, and print the result as JSON.
 
-    PLUGIN is a directory or an archive. Text needs its own quotes: '"two words"'. Bytes in a
-    result are shown as {"base64": ...}, an array as nested lists.
+    PLUGIN is a directory or an archive; with --running, the name of a plugin that the running
+    service has loaded, which is called where it is. Text needs its own quotes: '"two words"'.
+    Bytes in a result are shown as {"base64": ...}, an array as nested lists.
 
     \b
     Example:
       sandbox-host call word_counter count '"one two two"'
       sandbox-host call weather_source read --kw limit=3 --deadline 2
+      sandbox-host call --running weather_source read
       sandbox-host call login check --kw 'token="..."' --record login.recording --redact token
     """
     values = [_value(text, f"argument {place}") for place, text in enumerate(arguments, 1)]
     named = dict(_keyword(text) for text in keywords)
     config = host.read()
+    if running:
+        if record is not None or downgrades:
+            text = "--record and --allow-downgrade are about loading, and --running loads nothing."
+            raise UsageError(text, remedy="Give them to `sandbox-host run`, or to `load`.")
+        told = _asked(config, plugin, operation, values, named, deadline)
+        click.echo(json.dumps(told, default=shown))
+        return Exit.OK
+    directory = _bundle(plugin)
     try:
         result = _called(config, directory, operation, values, named, deadline, downgrades, record)
     except PluginError as error:
@@ -78,8 +94,37 @@ def command(
         show_log(error.plugin, config.state_dir)
         return exit_for(error)
     # ASCII only: what a plugin returned must not act on the terminal.
-    click.echo(json.dumps(result, default=_shown))
+    click.echo(json.dumps(result, default=shown))
     return Exit.OK
+
+
+def _bundle(text: str) -> Path:
+    """Return the path of a plugin's directory or archive, or complain as click does."""
+    context = click.get_current_context()
+    (argument,) = (one for one in context.command.params if one.name == "plugin")
+    path: Path = BUNDLE.convert(text, argument, context)
+    return path
+
+
+def _asked(
+    config: HostConfig,
+    plugin: str,
+    operation: str,
+    values: list[Any],
+    named: dict[str, Any],
+    deadline: float | None,
+) -> Any:
+    with working(f"calling {operation}"):
+        told = ask(
+            config.state_dir,
+            "call",
+            plugin=plugin,
+            operation=operation,
+            arguments=values,
+            keywords=named,
+            deadline=deadline,
+        )
+    return told["value"]
 
 
 def _called(
@@ -128,13 +173,3 @@ def _keyword(text: str) -> tuple[str, Any]:
             remedy="Pass it by its place, or mean --deadline SECONDS.",
         )
     return name, _value(value, f"--kw {name}")
-
-
-def _shown(value: Any) -> object:
-    if isinstance(value, bytes):
-        return {"base64": base64.b64encode(value).decode()}
-    array = memoryview(value)  # what else comes over the wire and is no JSON value
-    if array.nbytes // array.itemsize <= MAX_ELEMENTS:
-        return array.tolist()
-    data = base64.b64encode(array.tobytes()).decode()
-    return {"format": array.format.strip("@"), "shape": array.shape, "base64": data}

@@ -35,6 +35,11 @@ def _downgrade(name: str, version: str, reason: str) -> Downgrade:
     return Downgrade(identity_of(name), version, reason)
 
 
+def as_values(downgrades: Iterable[Downgrade]) -> list[list[str]]:
+    """Return them as they are sent to a running service."""
+    return [[one.plugin, one.version, one.reason] for one in downgrades]
+
+
 _OPTION: Any = click.option(
     "--allow-downgrade",
     "downgrades",

@@ -10,9 +10,11 @@ from sandbox_host.errors import (
     AttestationError,
     ConfigError,
     ConfinementError,
+    ControlError,
     HistoryError,
     JournalError,
     RecordingError,
+    RemoteError,
     RollbackError,
     SandboxHostError,
     TrustStoreError,
@@ -50,6 +52,7 @@ _BY_ERROR: Final[tuple[tuple[type[SandboxHostError], Exit], ...]] = (
     (TrustStoreError, Exit.ENVIRONMENT),
     (ConfigError, Exit.ENVIRONMENT),
     (ConfinementError, Exit.ENVIRONMENT),
+    (ControlError, Exit.ENVIRONMENT),
     (AttestationError, Exit.ENVIRONMENT),
     (JournalError, Exit.ENVIRONMENT),
     (HistoryError, Exit.ENVIRONMENT),
@@ -63,6 +66,8 @@ _BY_WEIGHT: Final = (Exit.OK, Exit.UNSIGNED, Exit.UNTRUSTED, Exit.ROLLBACK, Exit
 
 def exit_for(error: SandboxHostError) -> Exit:
     """Return the exit code for an error of the host's."""
+    if isinstance(error, RemoteError):  # it was decided where the error was raised
+        return Exit(error.exit_code) if error.exit_code in set(Exit) else Exit.REFUSED
     return next(code for kind, code in _BY_ERROR if isinstance(error, kind))
 
 

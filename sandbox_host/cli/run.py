@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from sandbox_host.admission.policy import Policy
 from sandbox_host.catalog.discover import DiscoveredState, discover
-from sandbox_host.catalog.readme import update_readme
+from sandbox_host.catalog.roster import OFF_BY_CONFIG, SWITCHED_OFF
+from sandbox_host.catalog.switches import Switches
 from sandbox_host.cli.describe import counted
 from sandbox_host.cli.downgrades import allow_downgrade
 from sandbox_host.cli.exits import Exit, exit_for
@@ -22,39 +21,37 @@ from sandbox_host.cli.failure import show_log
 from sandbox_host.cli.options import BUNDLE, FILE, host_options
 from sandbox_host.cli.output import fail, note, place, working
 from sandbox_host.cli.recorded import recording_options
+from sandbox_host.cli.run_readme import Readme
+from sandbox_host.cli.run_signals import heeding_signals
 from sandbox_host.cli.tables import print_plugins, print_receipt
 from sandbox_host.errors import (
     AttestationError,
     ConfigError,
     PluginError,
     RefusedError,
+    SandboxHostError,
     UsageError,
 )
+from sandbox_host.model import State
 from sandbox_host.reading import sentence
-from sandbox_host.runtime.blocking import BlockingHost
-from sandbox_host.runtime.lifecycle import ENDED
+from sandbox_host.service.hosting import ServedHost
+from sandbox_host.service.place import ServicePlace
+from sandbox_host.service.service import Orders, Service
+from sandbox_host.supervision.restart import RestartPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     from sandbox_host.admission.history import Downgrade
     from sandbox_host.cli.options import HostOptions
+    from sandbox_host.cli.run_readme import Entries
+    from sandbox_host.cli.run_signals import Asked
     from sandbox_host.config import HostConfig
     from sandbox_host.observe.recorder import RecordingOptions
 
 _LOOK_SECONDS: Final = 0.2
-_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _OF_ONE_PLUGIN: Final = (RefusedError, PluginError, ConfigError, AttestationError)
 """Errors that say nothing about the next plugin; an unusable trust store or machine does."""
-
-_Entries = dict[str, dict[str, Any]]
-
-
-class _Stop:
-    """Whether a signal asked to stop. A flag, and no lock: a handler may interrupt anything."""
-
-    asked = False
 
 
 @dataclass
@@ -65,16 +62,22 @@ class _Start:
         discovered: found in the plugin directory, where one that fails does not stop the rest.
         disabled: found there, and not to be loaded.
         failed: whether one of them could not be read or loaded.
+        problems: why, by path.
         downgrades: what the operator lets in although history speaks against it.
         record: where to record what is said; None records nothing.
+        restart: when to start again what ends by itself; None for never.
+        stay: whether to stay without any plugin.
     """
 
     directories: list[Path]
     discovered: bool = False
-    disabled: _Entries = field(default_factory=dict)
+    disabled: Entries = field(default_factory=dict)
     failed: bool = False
+    problems: dict[Path, str] = field(default_factory=dict)
     downgrades: tuple[Downgrade, ...] = ()
     record: RecordingOptions | None = None
+    restart: RestartPolicy | None = None
+    stay: bool = False
 
     def check_record(self) -> None:
         """Refuse to record several plugins in one file.
@@ -86,15 +89,18 @@ class _Start:
             text = f"--record {self.record.path} is one file, and several plugins are to run."
             raise UsageError(text, remedy="Name a directory: each gets a file in it.")
 
-    def tell(self, text: str) -> None:
+    def tell(self, path: Path, reason: str) -> None:
         """Tell of one that failed, and remember it for the exit code."""
-        fail(text)
+        fail(f"{place(path)}: {reason}")
         self.failed = True
+        self.problems[path] = reason
 
 
-@click.command("run", short_help="Run plugins until Ctrl-C.")
+@click.command("run", short_help="Run plugins as a service, until Ctrl-C.")
 @click.argument("directories", metavar="[PLUGIN]...", type=BUNDLE, nargs=-1)
 @click.option("--once", is_flag=True, help="Load, show and unload.")
+@click.option("--stay", is_flag=True, help="Go on without any plugin: one may come.")
+@click.option("--no-restart", is_flag=True, help="Leave plugins that end by themselves ended.")
 @click.option(
     "--manifest",
     "readme",
@@ -108,6 +114,8 @@ class _Start:
 def command(
     directories: tuple[Path, ...],
     once: bool,
+    stay: bool,
+    no_restart: bool,
     readme: Path | None,
     record: RecordingOptions | None,
     downgrades: tuple[Downgrade, ...],
@@ -118,11 +126,16 @@ def command(
     A PLUGIN is a directory, or an archive made with `sandbox-host pack`.
 
     Prints what confines each plugin, read back from the kernel, and what each was granted. One
-    that is refused stops the start of all. At the end each may clean up and is unloaded; a second
-    Ctrl-C does not wait for that.
+    that is refused stops the start of all. A plugin that ends by itself is started again, later
+    each time, and not for ever. At the end each may clean up and is unloaded; a second Ctrl-C does
+    not wait for that.
 
     Without PLUGIN, the plugins in the configuration's plugin_directory: one that is refused is
-    told, the others run, and the exit code is 1 in the end.
+    told, the others run, and the exit code is 1 in the end. What is added there, changed, removed,
+    enabled or disabled meanwhile is loaded, reloaded or unloaded.
+
+    Meanwhile `sandbox-host status`, `top`, `load`, `reload`, `unload`, `release`, `logs`, `events`,
+    `call --running` and `drain` talk to it. SIGHUP has it read its configuration again.
 
     \b
     Example:
@@ -132,20 +145,54 @@ def command(
     config = host.read()
     start = _Start(list(directories)) if directories else _discovered(config)
     start.downgrades, start.record = downgrades, record
+    start.stay = stay or not (directories or config.load_on_startup)
+    start.restart = None if no_restart or once else RestartPolicy()
     start.check_record()
-    shown = _Readme(readme, start.disabled)
+    orders = Orders(
+        read_config=host.read,
+        exit_code=exit_for,
+        tell=note,
+        restart=start.restart,
+        watched=start.discovered,
+        give_up=lambda: os._exit(Exit.REFUSED),
+    )
+    shown = Readme(readme, start.disabled)
     try:
-        with _stop_on_signal() as stop, shown, BlockingHost(config) as running:
-            _load(start, config, running, shown, stop)
-            if not stop.asked:
+        with (
+            heeding_signals() as asked,
+            shown,
+            _served(config, orders, once=once) as service,
+            ServedHost(config) as running,
+        ):
+            if service is not None:
+                service.attend(running)
+            _load(start, running, shown, asked, service)
+            if not asked.stop:
                 print_plugins(running.plugins.values())
-                if not once and _stay(running, shown, stop) is not Exit.OK:
-                    return Exit.REFUSED
+            if service is not None:
+                if not asked.stop and _stay(start, service, shown, asked) is not Exit.OK:
+                    start.failed = True
+                service.stopping()
     except PluginError as error:
         fail(str(error))
         show_log(error.plugin, config.state_dir)
         return exit_for(error)
     return Exit.REFUSED if start.failed else Exit.OK
+
+
+@contextlib.contextmanager
+def _served(config: HostConfig, orders: Orders, *, once: bool) -> Iterator[Service | None]:
+    """Have the state directory's control socket inside the block; with --once there is none."""
+    if once:
+        yield None
+        return
+    import sandbox_host
+
+    with (
+        ServicePlace(config.state_dir) as where,
+        Service(where, orders, sandbox_host.__version__) as service,
+    ):
+        yield service
 
 
 def _discovered(config: HostConfig) -> _Start:
@@ -159,51 +206,68 @@ def _discovered(config: HostConfig) -> _Start:
         text = "Missing argument 'PLUGIN...', and the configuration names no plugin_directory."
         raise click.UsageError(text, click.get_current_context())
     start = _Start([], discovered=True)
-    policy = Policy.from_config(config)
+    policy, switched_off = Policy.from_config(config), Switches(config.state_dir).disabled()
     for one in discover(config.plugin_directory):
         # Two directories of one identity have a manifest, and a reason to load neither.
         if one.manifest is None or one.state is DiscoveredState.UNREADABLE:
-            start.tell(sentence(f"{place(one.path)}: {one.reason}"))
-        elif policy.enables(one.manifest):
-            start.directories.append(one.path)
-        else:
-            note(f"note: {one.manifest.identity} is disabled: config.enabled is false.")
+            start.tell(one.path, sentence(one.reason))
+        elif one.manifest.identity in switched_off or not policy.enables(one.manifest):
+            by = SWITCHED_OFF if one.manifest.identity in switched_off else OFF_BY_CONFIG
+            note(f"note: {one.manifest.identity} is disabled: {by}.")
             start.disabled[one.manifest.identity] = {"version": one.manifest.version}
+        elif config.load_on_startup:
+            start.directories.append(one.path)
     return start
 
 
 def _load(
-    start: _Start, config: HostConfig, running: BlockingHost, shown: _Readme, stop: _Stop
+    start: _Start, running: ServedHost, shown: Readme, asked: Asked, service: Service | None
 ) -> None:
+    options: dict[str, Any] = {
+        "downgrades": start.downgrades,
+        "record": start.record,
+        "restart": start.restart,
+    }
     for directory in start.directories:
         try:
             with working(f"loading {directory}"):
-                plugin = running.load(directory, downgrades=start.downgrades, record=start.record)
+                plugin = running.load(directory, **options)
         except _OF_ONE_PLUGIN as error:
             if not start.discovered:
                 raise
-            start.tell(f"{place(directory)}: {error}")
+            start.tell(directory, str(error))
             if isinstance(error, PluginError):
-                show_log(error.plugin, config.state_dir)
+                show_log(error.plugin, running.config.state_dir)
             continue
+        if service is not None and service.steward is not None and start.discovered:
+            service.steward.loaded(plugin.name, directory)
         print_receipt(plugin.receipt)
         shown.update(running)
-        if stop.asked:
+        if asked.stop or (service is not None and service.ending.is_set()):
             return
 
 
-def _stay(running: BlockingHost, shown: _Readme, stop: _Stop) -> Exit:
-    """Wait for a signal, or until no plugin is left."""
-    if not running.plugins:
+def _stay(start: _Start, service: Service, shown: Readme, asked: Asked) -> Exit:
+    """Wait for a signal, or `drain`, or until no plugin is left."""
+    running = service.running
+    if not running.plugins and not start.stay:
         fail("there is no plugin to run.")
         return Exit.REFUSED
+    if service.steward is not None:
+        for path, reason in start.problems.items():
+            service.steward.failed(path, reason)
+    service.begin()
     note(f"{counted(len(running.plugins), 'plugin')} running. Ctrl-C unloads and ends.")
     # What ends a plugin is told by the library's own warning.
-    with running.subscribe("plugin_unloaded") as ends:
-        while not stop.asked:
-            ends.get(_LOOK_SECONDS)
+    with running.subscribe("plugin_unloaded", "plugin_loaded") as changes:
+        while not (asked.stop or service.ending.is_set()):
+            changes.get(_LOOK_SECONDS)
             shown.update(running)
-            if all(p.state in ENDED for p in running.plugins.values()):
+            service.look()
+            if asked.reload:
+                asked.reload = False
+                _reconfigure(service)
+            if not (start.stay or start.discovered) and _is_over(running, start.restart):
                 fail("no plugin is running any more; see the notes above and the journal for why.")
                 for plugin in running.plugins.values():
                     show_log(plugin.name, plugin.log_path.parent.parent)
@@ -212,80 +276,25 @@ def _stay(running: BlockingHost, shown: _Readme, stop: _Stop) -> Exit:
     return Exit.OK
 
 
-class _Readme:
-    """The README that says what is loaded, or none.
+def _is_over(running: ServedHost, restart: RestartPolicy | None) -> bool:
+    """Tell whether all plugins have ended, and none of them will be started again.
 
-    One that cannot be written stops the start. Later that is only told: a README is no reason to
-    end a plugin.
-
-    Args:
-        path: the README, or None.
-        disabled: what is discovered and disabled.
+    That there are none at all is an operator's word, who unloaded them.
     """
-
-    def __init__(self, path: Path | None, disabled: _Entries) -> None:
-        self._path = path
-        self._disabled = disabled
-        self._active: _Entries = {}
-
-    def __enter__(self) -> Self:
-        self._write()
-        return self
-
-    def update(self, running: BlockingHost) -> None:
-        """Say what is loaded now, if that is something else than before."""
-        active = {
-            plugin.name: {
-                "version": plugin.version,
-                "description": plugin.plan.manifest.description,
-                "capabilities": list(plugin.plan.manifest.capabilities),
-                "status": str(plugin.state),
-            }
-            for plugin in running.plugins.values()
-            if plugin.state not in ENDED
-        }
-        if active != self._active:
-            self._active = active
-            try:
-                self._write()
-            except ConfigError as error:
-                fail(str(error))
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._active = {}
-        try:
-            self._write()
-        except ConfigError as problem:
-            if kind is None:
-                raise
-            fail(str(problem))  # and what ended the command goes on to decide its exit code
-
-    def _write(self) -> None:
-        if self._path is not None:
-            update_readme(self._path, self._active, self._disabled, datetime.now(UTC))
+    plugins = list(running.plugins.values())
+    return bool(plugins) and all(
+        plugin.state is State.STOPPED
+        or (
+            plugin.state is State.FAILED
+            and (restart is None or bool(running.quarantined(plugin.name)))
+        )
+        for plugin in plugins
+    )
 
 
-@contextlib.contextmanager
-def _stop_on_signal() -> Iterator[_Stop]:
-    stop = _Stop()
-    before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
-
-    def ask(_number: int, _frame: object) -> None:
-        if stop.asked:
-            # Whoever asks twice does not want to wait. The kernel ends the plugins with this
-            # process, and the next host removes what it leaves.
-            os._exit(Exit.INTERRUPTED)
-        stop.asked = True
-
-    for number in _STOP_SIGNALS:
-        signal.signal(number, ask)
+def _reconfigure(service: Service) -> None:
+    """Read the configuration again; one that cannot be used leaves all as it is."""
     try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        note(f"{service.reconfigure()}.")
+    except SandboxHostError as error:
+        fail(f"the configuration was read again, and all stays as it was: {error}")

@@ -24,7 +24,8 @@ class Pending:
         operation: what was asked for, as the ledger and errors name it.
         deadline: reading of the monotonic clock, in seconds, by which it must be finished.
         limits: the budgets that it is held to; None for its plugin's own.
-        is_delivery: True for an event, which nobody waits for.
+        is_delivery: True for events, which nobody waits for.
+        unhandled: of a delivery, how many events the plugin has not handled.
         sent_at: reading of the monotonic clock when it was sent.
         started_at: the same when it became the plugin's oldest unanswered message; 0.0 before.
         cpu_at_start: the plugin's CPU clock at that moment, in seconds.
@@ -70,6 +71,7 @@ class Pending:
         "sent_at",
         "started_at",
         "uncredited",
+        "unhandled",
         "until",
         "waiting_since",
         "yields",
@@ -97,6 +99,7 @@ class Pending:
         self.inflow: Inflow | None = None
         self.feeds: dict[int, Outflow] = {}
         self.uncredited = 0
+        self.unhandled = 0
         self.progress = (0, 0)
         self.started_at = 0.0
         self.finished_at = 0.0

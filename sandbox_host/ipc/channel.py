@@ -18,7 +18,7 @@ import select
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from plugin_sdk.wire.errors import LocalProtocolError, RemoteProtocolError
 from plugin_sdk.wire.limits import READ_BYTES
@@ -29,6 +29,7 @@ from plugin_sdk.wire.messages import (
     FeedCredit,
     FeedStop,
     Handled,
+    HandledSome,
     Progress,
     Ready,
     Result,
@@ -50,9 +51,9 @@ POLL_SECONDS: Final = 50e-6
 SESSION_ID: Final = 0
 """Number of the pending that stands for loading or stopping, of which there is one at a time."""
 
-_BY_ID: Final = (Result, Failure, Handled)
-_ANSWERS: Final = (*_BY_ID, Ready, Failed, Stopped)
-_PARTS: Final = (Yield, FeedCredit, FeedStop, Progress)
+_BY_ID: Final = frozenset({Result, Failure, Handled})
+_OF_SESSION: Final = frozenset({Ready, Failed, Stopped})
+_PARTS: Final = frozenset({Yield, FeedCredit, FeedStop, Progress, HandledSome})
 
 _FOLLOW_SECONDS: Final = 0.5
 _PACED_SECONDS: Final = 0.05
@@ -73,6 +74,12 @@ class Pace(Protocol):
         """Return for how many seconds nothing should be read."""
 
 
+class Reader(Protocol):
+    """An event loop that reads while its tasks wait."""
+
+    watches: bool
+
+
 class Channel:
     """The host's end of one plugin's pipes. All methods may be called from any thread.
 
@@ -91,6 +98,7 @@ class Channel:
         rearm: asks the keeper to `pump` when there is something to read (or room to write).
 
     Attributes:
+        reader: an event loop that reads while its tasks wait, or None.
         tap: is handed every message that is sent or comes, in their order, or None; must not block.
     """
 
@@ -127,9 +135,15 @@ class Channel:
         self._read_on_until = 0.0
         self._broken = False
         self._closed = False
+        self.reader: Reader | None = None
         self.tap: Callable[[Message], None] | None = None
         self.bytes_in = 0
         self.bytes_out = 0
+
+    @property
+    def receive_fd(self) -> int:
+        """What the plugin says can be read here."""
+        return self._receive_fd
 
     @property
     def broken(self) -> bool:
@@ -140,6 +154,11 @@ class Channel:
         """Return what has been without an answer for the longest time."""
         with self._state:
             return next(iter(self._pending.values()), None)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is unanswered."""
+        return not self._pending
 
     @property
     def clogged(self) -> bool:
@@ -226,7 +245,7 @@ class Channel:
     # -- waiting ----------------------------------------------------------------------------
 
     def wait(
-        self, pending: Pending, ready: Callable[[], bool] = bool, until: float = math.inf
+        self, pending: Pending, ready: Callable[[], bool] | None = None, until: float = math.inf
     ) -> None:
         """Block until ``pending`` is finished, leading or following.
 
@@ -238,13 +257,9 @@ class Channel:
             until: the same, at this reading of the monotonic clock.
         """
         waiter: threading.Event | None = None
-
-        def over() -> bool:
-            return pending.done() or ready() or time.monotonic() >= until
-
-        while not over():
-            if not self._broken and self._as_leader(lambda: self._read_until(over, until)):
-                continue
+        while not _is_over(pending, ready, until):
+            if not self._broken and self._as_leader(self._read_until, pending, ready, until):
+                continue  # it was over, or the stream has ended
             if waiter is None:
                 # Registered before the lead is tried again: a leader that lets go in between
                 # sees this waiter when it passes the lead on.
@@ -254,55 +269,60 @@ class Channel:
             if not pending.done():
                 waiter.clear()
 
-    def poll_briefly(self, pending: Pending, ready: Callable[[], bool] = bool) -> None:
-        """Read for up to 50 µs, for a caller that must not block; then have the keeper watch."""
-        until = time.perf_counter() + POLL_SECONDS
+    def poll_briefly(self, pending: Pending, ready: Callable[[], bool] | None = None) -> None:
+        """Read for up to 50 µs, for a caller that must not block; then somebody is to `attend`."""
+        if not _is_over(pending, ready):
+            self._as_leader(self._poll, pending, ready)
 
-        def over() -> bool:
-            return pending.done() or ready()
-
-        def poll() -> None:
-            while not (over() or self._broken) and time.perf_counter() < until:
-                if not self._read_once():
-                    os.sched_yield()
-
-        if not over():
-            self._as_leader(poll)
-        if not over():
-            self._ask_keeper()
+    def _poll(self, pending: Pending, ready: Callable[[], bool] | None) -> None:
+        until = time.monotonic() + POLL_SECONDS
+        while not (self._broken or _is_over(pending, ready)) and time.monotonic() < until:
+            if not self._read_once():
+                os.sched_yield()
 
     def attend(self) -> None:
         """Have the keeper read for a caller who does something else meanwhile."""
         self._ask_keeper()
 
-    def pump(self) -> None:
-        """Write and read once what is possible now, for the keeper; nothing if somebody leads."""
-        if self._flush():
-            self._rearm(True)
-        if not self._broken:
-            self._as_leader(self._read_once)
+    def pump(self) -> bool:
+        """Write and read once what is possible now, for the keeper or an event loop.
 
-    def _as_leader(self, read: Callable[[], object]) -> bool:
-        """Run ``read`` if nobody else reads; return False if somebody does."""
+        Returns:
+            False if nothing was read, because nothing is there, or somebody else leads, or the
+            plugin is held back or gone.
+        """
+        if self._outbox and self._flush():
+            self._rearm(True)
+        return not self._broken and self._as_leader(self._read_once) is True
+
+    @property
+    def led_here(self) -> bool:
+        """The calling thread hands out what it has read, somewhere below."""
+        return self._lead.mine
+
+    def _as_leader(self, read: Callable[..., object], *how: Any) -> object:
+        """Run ``read`` if nobody else reads, and return its result; None if somebody does."""
         try:
             if not self._lead.take():
-                return False
-            self._hand_out()
-            read()
-            return True
+                return None
+            if self._inbox:
+                self._hand_out()
+            return read(*how)
         finally:
             if self._lead.leave():
                 self._pass_on()
 
-    def _read_until(self, over: Callable[[], bool], until: float) -> None:
-        polled = time.perf_counter() + POLL_SECONDS
-        while not (over() or self._broken):
+    def _read_until(self, pending: Pending, ready: Callable[[], bool] | None, until: float) -> bool:
+        polled = time.monotonic() + POLL_SECONDS
+        while not (self._broken or _is_over(pending, ready, until)):
             if self._read_once():
                 continue
-            if time.perf_counter() < polled:
+            now = time.monotonic()
+            if now < polled:
                 os.sched_yield()
             else:
-                self._block(min(_FOLLOW_SECONDS, max(0.0, until - time.monotonic())))
+                self._block(min(_FOLLOW_SECONDS, max(0.0, until - now)))
+        return True
 
     def _block(self, most: float) -> None:
         """Wait in the kernel until there is something to do, or so many seconds have passed."""
@@ -319,7 +339,7 @@ class Channel:
 
     def _read_once(self) -> bool:
         """Read one chunk and hand out what is in it; False if there was nothing to read."""
-        if self._held():
+        if self._pace is not None and self._pace.pressed and self._held():
             return False
         try:
             data = os.read(self._receive_fd, READ_BYTES)
@@ -370,15 +390,16 @@ class Channel:
         if not messages and read_bytes < _SMALL_BYTES:
             unasked += 1  # a frame in small pieces costs a read for each of them
         for message in messages:
-            pending = None
-            if isinstance(message, _ANSWERS):
-                number = message.id if isinstance(message, _BY_ID) else SESSION_ID
-                pending = self._pending.pop(number, None)
-            elif isinstance(message, _PARTS):
-                pending = self._pending.get(message.id)
+            pending, kind = None, type(message)
+            if kind in _BY_ID:
+                pending = self._pending.pop(message.id, None)  # type: ignore[attr-defined]
+            elif kind in _PARTS:
+                pending = self._pending.get(message.id)  # type: ignore[attr-defined]
+            elif kind in _OF_SESSION:
+                pending = self._pending.pop(SESSION_ID, None)
             # A report on an event is not asked for by anybody who waits, and progress is not
             # bounded by credits, as the other parts are.
-            if pending is None or pending.is_delivery or isinstance(message, Progress):
+            if pending is None or pending.is_delivery or kind is Progress:
                 unasked += 1
                 size += len(message.payload)
             if self.tap is not None:
@@ -405,7 +426,7 @@ class Channel:
         if pending is None:
             self._on_message(message)
             return
-        if isinstance(message, _PARTS):
+        if type(message) in _PARTS:
             self._on_part(pending, message)
             pending.nudge()
             return
@@ -414,6 +435,8 @@ class Channel:
 
     def _pass_on(self) -> None:
         """Give the lead to somebody who waits in a thread, or else to the keeper."""
+        if not self._pending:
+            return  # who sends now has not looked for the lead yet
         with self._state:
             waiting = list(self._pending.values())
         if waiting and not any(pending.nudge() for pending in waiting):
@@ -422,8 +445,11 @@ class Channel:
     def _ask_keeper(self) -> None:
         """Have the keeper pump when something comes; not while a flooding plugin is not read.
 
-        Then its next sweep asks itself, and the wait costs nobody anything.
+        Then its next sweep asks itself, and the wait costs nobody anything. Nor where an event loop
+        watches.
         """
+        if self.reader is not None and self.reader.watches and not self._outbox:
+            return
         if not self._held():
             self._rearm(bool(self._outbox))
 
@@ -447,10 +473,11 @@ class Channel:
         Must come before `close`: an answer that was sent just before the end is an answer.
         """
 
-        def read() -> None:
+        def read() -> bool:
             for _ in range(_READS_AT_THE_END):
                 if self._broken or not self._read_once():
                     break
+            return True
 
         self._pace = None  # what is in the pipe now is all there will ever be
         until = time.monotonic() + _LEAVING_SECONDS
@@ -472,3 +499,11 @@ class Channel:
         for pending in pendings:
             pending.finish(answer(pending), now)
         return self._lead.end(_LEAVING_SECONDS)
+
+
+def _is_over(pending: Pending, ready: Callable[[], bool] | None, until: float = math.inf) -> bool:
+    return (
+        pending.answer is not None
+        or (ready is not None and ready())
+        or (until < math.inf and time.monotonic() >= until)
+    )

@@ -26,6 +26,11 @@ class Lead:
         me = threading.get_ident()
         return self._holder.setdefault(_SLOT, me) == me
 
+    @property
+    def mine(self) -> bool:
+        """The calling thread leads."""
+        return self._holder.get(_SLOT) == threading.get_ident()
+
     def leave(self) -> bool:
         """Let go of it; False if it was not ours."""
         if self._holder.get(_SLOT) != threading.get_ident():

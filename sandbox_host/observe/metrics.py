@@ -6,6 +6,7 @@ Not locked: whoever records for one plugin does so from one thread, or under its
 from __future__ import annotations
 
 import math
+import operator
 from typing import Final
 
 _SMALLEST_SECONDS: Final = 1e-6
@@ -31,17 +32,24 @@ class LatencyHistogram:
 
     def record(self, seconds: float) -> None:
         """Count one duration; a negative one (a clock that was set back) counts as none."""
-        seconds = max(0.0, seconds)
         index = 0
         if seconds > _SMALLEST_SECONDS:
-            index = min(
-                _BUCKETS - 1,
-                math.ceil(math.log10(seconds / _SMALLEST_SECONDS) * _BUCKETS_PER_DECADE),
-            )
+            index = math.ceil(math.log10(seconds / _SMALLEST_SECONDS) * _BUCKETS_PER_DECADE)
+            if index >= _BUCKETS:
+                index = _BUCKETS - 1
+        elif seconds < 0.0:
+            seconds = 0.0
         self._buckets[index] += 1
         self.count += 1
         self.minimum = min(self.minimum, seconds)
         self.maximum = max(self.maximum, seconds)
+
+    def add(self, other: LatencyHistogram) -> None:
+        """Count what another one has counted."""
+        self._buckets = list(map(operator.add, self._buckets, other._buckets))
+        self.count += other.count
+        self.minimum = min(self.minimum, other.minimum)
+        self.maximum = max(self.maximum, other.maximum)
 
     def quantile(self, q: float) -> float:
         """Return the duration in seconds that a share `q` of all does not exceed; 0.0 if empty.
@@ -108,12 +116,14 @@ class OperationMetrics:
     ) -> None:
         """Count one call that took `seconds`."""
         self.count += 1
-        self.cpu_seconds += max(0.0, cpu)
-        self.cpu_peak_seconds = max(self.cpu_peak_seconds, cpu)
+        if cpu > 0.0:
+            self.cpu_seconds += cpu
+            self.cpu_peak_seconds = max(self.cpu_peak_seconds, cpu)
         self.bytes_out += bytes_out
         self.bytes_in += bytes_in
         self.failures += failed
-        self.total_seconds += max(0.0, seconds)
+        if seconds > 0.0:
+            self.total_seconds += seconds
         self.latency.record(seconds)
 
     @property

@@ -242,6 +242,7 @@ class Recorder:
             if self._waiting_bytes + size > MAX_WAITING_BYTES:
                 self._stopped = SLOW
                 return
+            message.payload = bytes(message.payload)  # it may be in parts, which may change
             self._waiting.append((message, size))
             self._waiting_bytes += size
             self._changed.notify()

@@ -79,7 +79,13 @@ def value_of(plan: SandboxPlan, pending: Pending, answer: Message, sample: Sampl
     if not isinstance(answer, Failure) or not isinstance(payload, dict):
         text = f"{type(answer).__name__} is no answer to a call"
         raise BadAnswerError(text)
-    raise _failure(plan, pending, answer.code, payload, sample)
+    failure = _failure(plan, pending, answer.code, payload, sample)
+    if isinstance(failure, OperationError) and pending.finished_at > pending.deadline:
+        # Often it failed for that: what it waited for was given up at the same moment. Which of the
+        # two is noticed first must not decide what the caller is told.
+        late = too_late(plugin, pending, pending.finished_at, ended=False, waited=False)
+        raise late from failure
+    raise failure
 
 
 def outcomes_of(plan: SandboxPlan, pending: Pending, value: Any, count: int) -> list[Any]:

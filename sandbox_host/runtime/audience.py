@@ -134,6 +134,7 @@ class Audience:
         try:
             codec.unpack(payload, EVENT)  # only to know that whoever takes it can
             publication = self._broker.begin(event_type, payload, identity)
+            self._broker.relieve()
             self._chronicle.used(process, "publish", event_type)
             return publication
         except (PayloadError, UsageError) as error:

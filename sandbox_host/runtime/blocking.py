@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Self
 
 from sandbox_host.config import HostConfig
-from sandbox_host.errors import UsageError
+from sandbox_host.errors import PluginEndedError, UsageError
 from sandbox_host.ipc.calls import Pending
 from sandbox_host.runtime.batches import AHEAD, batches_of, pairs_of, settled
 from sandbox_host.runtime.chains import BlockingChain
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from sandbox_host.health.verdict import Verdict
     from sandbox_host.model import Event, Metered, OperationLimits, Usage
     from sandbox_host.runtime.data import DataDirectory, RemovedData
+    from sandbox_host.runtime.process import PluginProcess
     from sandbox_host.runtime.recorded import Record
+    from sandbox_host.supervision.restart import RestartPolicy
 
 
 class BlockingHost:
@@ -60,22 +62,46 @@ class BlockingHost:
         *,
         downgrades: Collection[Downgrade] = (),
         record: Record | None = None,
+        restart: RestartPolicy | None = None,
     ) -> BlockingPlugin:
         """Verify, admit, confine, attest and start a plugin; see `SandboxHost.load`."""
-        return BlockingPlugin(self._core.load(path, downgrades, record))
+        return BlockingPlugin(self._core.slot(self._core.load(path, downgrades, record, restart)))
 
     def unload(self, name: str) -> None:
         """Let the plugin finish what it has, clean up and leave; see `SandboxHost.unload`."""
         self._core.unload(name)
 
+    def reload(
+        self,
+        name: str,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        downgrades: Collection[Downgrade] = (),
+        probe: Callable[[BlockingPlugin], object] | None = None,
+    ) -> BlockingPlugin:
+        """Have another version take a running plugin's place; see `SandboxHost.reload`."""
+        ask = None if probe is None else lambda process: probe(BlockingPlugin(process))
+        return BlockingPlugin(self._core.slot(self._core.reload(name, path, downgrades, ask)))
+
+    def quarantined(self, name: str) -> str:
+        """Return why a plugin is not started again any more; see `SandboxHost.quarantined`."""
+        return self._core.quarantined(name)
+
+    def release(self, name: str) -> None:
+        """Start a plugin in quarantine again; see `SandboxHost.release`."""
+        self._core.release(name)
+
     def plugin(self, name: str) -> BlockingPlugin:
         """Return a loaded plugin; see `SandboxHost.plugin`."""
-        return BlockingPlugin(self._core.get(name))
+        return BlockingPlugin(self._core.slot(self._core.get(name)))
 
     @property
     def plugins(self) -> dict[str, BlockingPlugin]:
         """All loaded plugins by name, those that failed included."""
-        return {process.identity: BlockingPlugin(process) for process in self._core.plugins()}
+        return {
+            process.identity: BlockingPlugin(self._core.slot(process))
+            for process in self._core.plugins()
+        }
 
     def find(
         self,
@@ -91,15 +117,17 @@ class BlockingHost:
             if (asked := search.ask(process)) is not None:
                 process.channel.wait(asked, until=time.monotonic() + ASKING_SECONDS)
             if search.accepts(process):
-                return BlockingPlugin(process)
-        return BlockingPlugin(search.otherwise())
+                return BlockingPlugin(self._core.slot(process))
+        return BlockingPlugin(self._core.slot(search.otherwise()))
 
     def find_all(
         self, capability: str, *, kind: str | None = None, operation: str | None = None
     ) -> tuple[BlockingPlugin, ...]:
         """Return all plugins that `find` would ask; see `SandboxHost.find_all`."""
         wanted = Wanted.of(capability, kind, operation)
-        return tuple(map(BlockingPlugin, fitting(wanted, self._core.loaded())))
+        return tuple(
+            BlockingPlugin(self._core.slot(p)) for p in fitting(wanted, self._core.loaded())
+        )
 
     def chain(self, *stages: str) -> BlockingChain:
         """Put operations one behind the other; see `SandboxHost.chain`."""
@@ -170,9 +198,35 @@ class BlockingPlugin(PluginView):
         **kwargs: Any,
     ) -> Any:
         """Run an operation in the plugin and return what it returned; see `Plugin.call`."""
-        pending = self._begin(operation, args, kwargs, deadline, limits)
-        self._process.channel.wait(pending)
-        return self._process.talk.result(pending)
+        process, pending = self._sent(operation, args, kwargs, deadline, limits)
+        process.channel.wait(pending)
+        return process.talk.result(pending)
+
+    def _sent(
+        self,
+        operation: str,
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        deadline: float | None,
+        limits: OperationLimits | None,
+        *,
+        many: bool = False,
+    ) -> tuple[PluginProcess, Pending]:
+        """Send a call, when there is a process for it; its deadline counts from now on."""
+        slot, until = self._slot, 0.0
+        while True:
+            if slot.empty:
+                until = until or self._patience(deadline)
+                slot.wait(until)
+                deadline = max(0.0, until - time.monotonic())
+            tried = slot.process
+            try:
+                return self._begin(operation, arguments, keywords, deadline, limits, many=many)
+            except PluginEndedError:
+                # It was not sent. A new version may have taken the place at this moment.
+                gone = slot.process is tried and not slot.empty
+                if gone or (until and time.monotonic() >= until):
+                    raise
 
     def stream(
         self,
@@ -184,8 +238,7 @@ class BlockingPlugin(PluginView):
         **kwargs: Any,
     ) -> BlockingStream:
         """Run an operation that yields, and return an iterator of it; see `Plugin.stream`."""
-        pending = self._begin(operation, args, kwargs, deadline, limits, streams=True)
-        return BlockingStream(self._process, pending)
+        return BlockingStream(*self._begin(operation, args, kwargs, deadline, limits, streams=True))
 
     def call_many(
         self,
@@ -198,22 +251,21 @@ class BlockingPlugin(PluginView):
     ) -> list[Any]:
         """Run an operation many times, and return the values in order; see `Plugin.call_many`."""
         outcomes: list[Any] = []
-        sent: deque[tuple[Pending, int]] = deque()
+        sent: deque[tuple[PluginProcess, Pending, int]] = deque()
         waiting = deque(batches_of(pairs_of(calls)))
-        talk = self._process.talk
         try:
             while waiting or sent:
                 while waiting and len(sent) < AHEAD:
                     batch = tuple(waiting.popleft())
-                    pending = self._begin(operation, batch, {}, deadline, limits, many=True)
-                    sent.append((pending, len(batch)))
-                pending, count = sent[0]
-                self._process.channel.wait(pending)
-                outcomes += talk.outcomes(pending, count)
+                    begun = self._sent(operation, batch, {}, deadline, limits, many=True)
+                    sent.append((*begun, len(batch)))
+                process, pending, count = sent[0]
+                process.channel.wait(pending)
+                outcomes += process.talk.outcomes(pending, count)
                 sent.popleft()
         finally:
-            for pending, _ in sent:
-                talk.cancel(pending)  # a message failed as a whole
+            for process, pending, _ in sent:
+                process.talk.cancel(pending)  # a message failed as a whole
         return settled(outcomes, return_errors=return_errors)
 
     def start(
@@ -226,9 +278,9 @@ class BlockingPlugin(PluginView):
         **kwargs: Any,
     ) -> BlockingCall:
         """Begin an operation, and return what can be waited for, or cancelled."""
-        pending = self._begin(operation, args, kwargs, deadline, limits)
-        self._process.channel.attend()
-        return BlockingCall(self._process, pending)
+        process, pending = self._begin(operation, args, kwargs, deadline, limits)
+        process.channel.attend()
+        return BlockingCall(process, pending)
 
     def _check_feeds(self, feeds: list[Any]) -> None:
         if any(isinstance(feed, AsyncIterator) for feed in feeds):
@@ -245,16 +297,17 @@ class BlockingPlugin(PluginView):
         **kwargs: Any,
     ) -> Metered:
         """Run an operation and return its value with what it cost; see `Plugin.metered`."""
-        pending = self._begin(operation, args, kwargs, deadline, limits)
-        self._process.channel.wait(pending)
-        return self._process.talk.metered(pending)
+        process, pending = self._sent(operation, args, kwargs, deadline, limits)
+        process.channel.wait(pending)
+        return process.talk.metered(pending)
 
     def health(self) -> Verdict:
         """Ask the plugin how it is, add what the host sees, and return the verdict."""
-        asked = ask(self._process)
+        process = self._process
+        asked = ask(process)
         if isinstance(asked, Pending):
-            self._process.channel.wait(asked)
-        return judge_health(self._process, asked)
+            process.channel.wait(asked)
+        return judge_health(process, asked)
 
 
 class BlockingCall(StartedCall):

@@ -15,17 +15,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import LocalProtocolError, PayloadError, PayloadTooLargeError
-from plugin_sdk.wire.limits import MAX_PAYLOAD_BYTES, REPORT
+from plugin_sdk.wire.events import join_events
+from plugin_sdk.wire.limits import MAX_EVENTS_AT_ONCE, MAX_PAYLOAD_BYTES, REPORT
 from plugin_sdk.wire.messages import (
     Answer,
     Ask,
     Call,
     Cancel,
     Deliver,
+    DeliverMany,
     Failure,
     FeedCredit,
     FeedStop,
     Handled,
+    HandledSome,
     Log,
     Progress,
     Publish,
@@ -64,8 +67,6 @@ if TYPE_CHECKING:
 
 _UNKNOWN_OPERATION: Final = "(unknown)"
 BULKY_BYTES: Final = 16 * 1024
-_WINDOW: Final = 8
-"""So many events are with the plugin at a time: a call waits for their handlers, and no more."""
 
 
 class Conversation:
@@ -107,8 +108,7 @@ class Conversation:
         )
         self._ids = itertools.count(1)
         self._traffic = Traffic()
-        self.events = HandlerQueue(max_outstanding)
-        self._delivering = 0
+        self.events = HandlerQueue(max_outstanding, self._send_events)
         # An id must not be overtaken by a later one between its choice and its sending.
         self._sending = threading.Lock()
         self._crediting = threading.RLock()  # to write may make room
@@ -146,15 +146,17 @@ class Conversation:
         now = time.monotonic()
         until = now + request.deadline
         with self._sending:
-            self._party.check_ready()
+            if not request.of_hosts_own:
+                self._party.check_ready()
             if not self._has_room(len(payload)):
                 raise answers.too_much(self._plan.identity, self._child.connection.outstanding)
             pending = Pending(next(self._ids), operation, until, now, limits=request.limits)
             pending.bytes_out = len(payload)
-            pending.feeds = {number: Outflow() for number, _ in enumerate(request.feeds, 1)}
+            if request.feeds:
+                pending.feeds = {number: Outflow() for number, _ in enumerate(request.feeds, 1)}
             if request.streams:
                 pending.inflow = Inflow(lambda items: self._credit(pending, items))
-            told = min(until, now + request.asked_seconds)
+            told = now + min(request.deadline, request.asked_seconds)
             deadline_ns = int(told * 1e9) if told < math.inf else 0
             call = Call(pending.id, operation, deadline_ns, payload=payload)
             if not self._send(call, pending):
@@ -193,39 +195,51 @@ class Conversation:
 
     def deliver(self, event: PackedEvent) -> None:
         """Send an event to its handlers, unless too much waits for it already: then it is lost."""
-        now = time.monotonic()
-        payload = event.delivery()
-        with self._sending:
-            if not self._party.takes_calls:
-                return
-            if self._delivering < _WINDOW and not self.events:
-                self._send_event(event.type, payload, now)
-            else:
-                self.events.add(event.type, payload)
+        self.events.deliver(event.prepare())
 
-    def _send_event(self, event_type: str, payload: bytes, now: float) -> None:
-        if not self._has_room(len(payload)):
-            self.events.sent(False)
-            return
+    def relieve(self) -> None:
+        """Read what the plugin has handled, and send what waits; nothing where somebody does."""
+        if not self.channel.led_here:
+            self.channel.pump()
+
+    def _send_events(self, *, more: bool = False) -> None:
+        """Send what waits and may be with the plugin now; see `HandlerQueue.take`."""
+        # A recording has each event on its own.
+        at_most = MAX_EVENTS_AT_ONCE if self.channel.tap is None else 1
+        with self._sending:
+            while self._party.takes_calls and (events := self.events.take(at_most, more=more)):
+                self.events.sent(len(events), done=self._send_together(events))
+
+    def _send_together(self, events: list[PackedEvent]) -> bool:
+        event_type, count = events[0].type, len(events)
         number = next(self._ids)
+        if count == 1:
+            message: Message = Deliver(number, event_type, payload=events[0].delivery())
+        else:
+            payload = join_events([event.entry for event in events], count)
+            message = DeliverMany(number, event_type, count, payload=payload)
+        if not self._has_room(len(message.payload)):
+            return False
         # Nobody waits for it: its time begins when its handlers do, not while others run.
+        now = time.monotonic()
         pending = Pending(number, f"@{event_type}", math.inf, now, is_delivery=True)
-        sent = self._send(Deliver(number, event_type, payload=payload), pending)
-        self._delivering += sent
-        self.events.sent(sent)
+        pending.unhandled = count
+        return self._send(message, pending)
 
-    def _next_event(self) -> None:
-        """One is handled: send the next."""
+    def _handled(self, pending: Pending, count: int, cost: CallUsage, report: Message) -> None:
+        """So many events more were handled: send the next, and tell where one failed."""
+        self._watch.handled(cost)
+        pending.unhandled -= count
         with self._sending:
-            self._delivering -= 1
-            while self.events and self._delivering < _WINDOW and self._party.takes_calls:
-                event_type, payload = self.events.next()
-                self._send_event(event_type, payload, time.monotonic())
+            self.events.handled(count, cost.wall_seconds, last=not pending.unhandled)
+        self._send_events(more=True)
+        if not report.ok:  # type: ignore[attr-defined]  # both have it
+            self._party.handler_failed(pending.operation[1:], self._report(report))
 
     def _pack(self, operation: str, value: Any) -> bytes:
         identity = self._plan.identity
         try:
-            return codec.pack(value)
+            return codec.pack_in_parts(value)
         except PayloadTooLargeError as error:
             text = f"The arguments of {identity}.{operation} are too large: {error}."
             raise MessageTooLargeError(text, plugin=identity) from None
@@ -240,9 +254,18 @@ class Conversation:
     def _send(self, message: Message, pending: Pending) -> bool:
         self._turns.before(pending, self.channel)
         sent = self.channel.send(message, pending)
-        if sent:
+        if sent and not pending.started_at:  # what was before it may have been answered meanwhile
             self._turns.follow(self.channel)
         return sent
+
+    def resume(self) -> None:
+        """Send events that waited because the plugin took none for a while."""
+        self._send_events()
+
+    def leave(self) -> list[PackedEvent]:
+        """Return the events that wait for its handlers, for those of another version."""
+        with self._sending:
+            return self.events.leave()
 
     # -- while it is not answered -----------------------------------------------------------
 
@@ -336,6 +359,10 @@ class Conversation:
             pending.inflow.put(message)
         elif isinstance(message, Progress):
             pending.progress = (message.done, message.total)
+        elif isinstance(message, HandledSome):
+            cost = self._turns.cost(pending, message)
+            self._turns.again(pending)
+            self._handled(pending, message.events, cost, message)
         elif isinstance(message, FeedCredit | FeedStop):
             feed = pending.feeds.get(message.stream)
             if feed is None:
@@ -417,12 +444,10 @@ class Conversation:
         pending.cost = self._turns.cost(pending, message)
         pending.held_seconds = self._party.held_seconds - pending.held_at_start
         self._traffic.answered(pending, pending.cost, type(message))
-        self._turns.follow(self.channel)
+        if not self.channel.idle:
+            self._turns.follow(self.channel)
         if isinstance(message, Handled):
-            self._watch.handled(pending.cost)
-            self._next_event()
-            if not message.ok:
-                self._party.handler_failed(pending.operation[1:], self._report(message))
+            self._handled(pending, pending.unhandled, pending.cost, message)
         elif pending.id != SESSION_ID:
             offered = self._party.operations
             failed = isinstance(message, Failure) and not pending.cancelled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import threading
@@ -40,7 +41,10 @@ from sandbox_host.runtime.offers import options_of
 from sandbox_host.runtime.own_services import OwnServices
 from sandbox_host.runtime.process import PluginProcess
 from sandbox_host.runtime.recorded import begun_recording
+from sandbox_host.runtime.reloading import Candidate, drain, handed_over
 from sandbox_host.runtime.services import Services
+from sandbox_host.runtime.slot import Slot
+from sandbox_host.runtime.supervisor import Supervisor
 from sandbox_host.runtime.workspace import Workspace, remove_tree
 
 if TYPE_CHECKING:
@@ -51,6 +55,8 @@ if TYPE_CHECKING:
     from sandbox_host.broker.policies import SubscriptionInfo
     from sandbox_host.config import HostConfig
     from sandbox_host.runtime.recorded import Record
+    from sandbox_host.runtime.reloading import Probe
+    from sandbox_host.supervision.restart import RestartPolicy
 
 _log = logging.getLogger("sandbox_host")
 
@@ -90,6 +96,8 @@ class HostCore(Audience):
         self._events = EventDesk(config)
         self._broker = self._events.broker
         self._plugins: dict[str, PluginProcess] = {}
+        # Each is there as long as somebody holds a handle of it.
+        self._slots: weakref.WeakValueDictionary[str, Slot] = weakref.WeakValueDictionary()
         self._starting: set[str] = set()
         self._opened = False
         self._accepting = False
@@ -122,17 +130,13 @@ class HostCore(Audience):
                 self._workspace.sdk_dir,
             )
             made.callback(backend.close)
-            self._janitor = Worker("sandbox-host-janitor")
-            made.callback(self._janitor.shutdown)
-            self._closer = Worker("sandbox-host-closer")
-            made.callback(self._closer.shutdown)
-            self._closer.submit(int)  # its thread is there when there are no more to be had
+            self._begin_work(made)
             self._chronicle = Chronicle(self.config)
             made.callback(self._chronicle.close)
             self._journal = self._chronicle.journal
             self._chronicle.host_started()
-            admissions = Admissions(self.config.state_dir, self._journal)
-            admissions.start(self.config)
+            self._admissions = Admissions(self.config.state_dir, self._journal)
+            self._admissions.start(self.config)
             made.callback(self._events.close)
             self._events.open()
             self._keeper = Keeper()
@@ -151,14 +155,24 @@ class HostCore(Audience):
                 self._workspace,
                 self._keeper,
                 self._journal,
-                admissions,
+                self._admissions,
                 services=lambda: self._services.names,
                 trial=self._trial,
             )
             made.callback(self._services.close)
+            self._supervisor = Supervisor(self._journal.append)
+            made.callback(self._supervisor.close)
             self._closing_steps = made.pop_all()
         self._opened = self._accepting = True
         _open_hosts.add(self)
+
+    def _begin_work(self, made: contextlib.ExitStack) -> None:
+        """Start the threads that do what others need not wait for."""
+        self._janitor = Worker("sandbox-host-janitor")
+        made.callback(self._janitor.shutdown)
+        self._closer = Worker("sandbox-host-closer")
+        made.callback(self._closer.shutdown)
+        self._closer.submit(int)  # its thread is there when there are no more to be had
 
     def close(self) -> None:
         """Unload everything, in parallel, within the stop timeout; then remove what is ours.
@@ -176,6 +190,7 @@ class HostCore(Audience):
             return
         try:
             with self._closing_steps:
+                self._supervisor.stop()
                 self._stop_all()
                 self._chronicle.host_stopped()
         except OSError as error:
@@ -221,6 +236,7 @@ class HostCore(Audience):
         path: str | os.PathLike[str],
         downgrades: Collection[Downgrade] = (),
         record: Record | None = None,
+        restart: RestartPolicy | None = None,
     ) -> PluginProcess:
         """Verify, admit, confine, attest and start the plugin in a directory.
 
@@ -228,6 +244,7 @@ class HostCore(Audience):
             path: where it is, or its archive.
             downgrades: the operator's word for versions that history speaks against.
             record: where to record what is said to it and by it; None records nothing.
+            restart: when to start it again where it ends by itself; None leaves it as it is then.
 
         Raises:
             RecordingError: that file cannot be made; nothing was executed.
@@ -239,6 +256,19 @@ class HostCore(Audience):
             AttestationError: it was not confined as planned; nothing was executed.
             PluginError: it was admitted, and did not become ready.
         """
+        process = self._load(path, downgrades, record)
+        self._supervisor.forget(process.identity)
+        if restart is not None:
+            again = functools.partial(self._load, path, downgrades, None)
+            self._supervisor.watch(self.slot(process), again, restart)
+        return process
+
+    def _load(
+        self,
+        path: str | os.PathLike[str],
+        downgrades: Collection[Downgrade],
+        record: Record | None,
+    ) -> PluginProcess:
         self._check_open()
         self._keeper.check()
         plan, bundle = self._launcher.admit(Path(path), downgrades)
@@ -254,6 +284,7 @@ class HostCore(Audience):
                 self._launcher.become_ready(process)
                 self._register(process)
                 self._chronicle.started(process, again=again)
+                self.slot(process).take(process)
             except BaseException as error:
                 self._give_up(process, error)
                 raise
@@ -261,11 +292,18 @@ class HostCore(Audience):
         return process
 
     @contextlib.contextmanager
-    def _reserved(self, identity: str) -> Iterator[None]:
-        """Hold the name while it is loaded, so that two loads of one plugin cannot both start."""
+    def _reserved(self, identity: str, beside: PluginProcess | None = None) -> Iterator[None]:
+        """Hold the name while it is loaded, so that two loads of one plugin cannot both start.
+
+        Args:
+            identity: the name.
+            beside: the process that may run, and has to.
+        """
         with self._lock:
             self._check_open()
             current = self._plugins.get(identity)
+            if beside is not None and current is beside and identity not in self._starting:
+                current = None
             if identity in self._starting or (current and current.state not in ENDED):
                 text = f"{identity} is loaded already."
                 remedy = "Unload it first; two names of one snake-case form are one plugin."
@@ -279,11 +317,14 @@ class HostCore(Audience):
             with self._lock:
                 self._starting.discard(identity)
 
-    def _register(self, process: PluginProcess) -> None:
+    def _register(self, process: PluginProcess, instead_of: PluginProcess | None = None) -> None:
         """Deliver to its handlers what they handle, unless it has ended meanwhile."""
-        self._broker.register(process.handles, process.talk.deliver)
+        talk = process.talk
+        old = instead_of.talk if instead_of is not None else None
+        before = (old.events.deliver, old.leave) if old is not None else None
+        self._broker.register(process.handles, talk.events.deliver, talk.relieve, before)
         if process.ended.is_set():  # it unregistered before it was registered
-            self._broker.unregister(process.talk.deliver)
+            self._broker.unregister(process.talk.events.deliver)
 
     def _give_up(self, process: PluginProcess, error: BaseException) -> None:
         """End a plugin that did not become ready, and forget it."""
@@ -314,6 +355,14 @@ class HostCore(Audience):
             raise PluginNotFoundError(text, plugin=identity, remedy="Load it first.")
         return process
 
+    def slot(self, process: PluginProcess) -> Slot:
+        """Return the place of a plugin, which a process of it has taken."""
+        with self._lock:
+            slot = self._slots.get(process.identity)
+            if slot is None:
+                slot = self._slots[process.identity] = Slot(process)
+            return slot
+
     def plugins(self) -> list[PluginProcess]:
         """Return all loaded plugins, those that failed included, by name."""
         with self._lock:
@@ -333,6 +382,7 @@ class HostCore(Audience):
         """
         self._check_open()
         process = self.get(name)
+        self._supervisor.forget(process.identity)
         process.stop(self.config.stop_timeout_seconds, Cause.UNLOADED)
         if not process.gone:
             raise _lives_on(PluginError, process)
@@ -340,6 +390,79 @@ class HostCore(Audience):
         with self._lock:
             if self._plugins.get(process.identity) is process:
                 del self._plugins[process.identity]
+
+    def reload(
+        self,
+        name: str,
+        path: str | os.PathLike[str] | None = None,
+        downgrades: Collection[Downgrade] = (),
+        probe: Probe | None = None,
+    ) -> PluginProcess:
+        """Have another version take a running plugin's place; see `SandboxHost.reload`."""
+        self._check_open()
+        self._keeper.check()
+        old = self.get(name)
+        source = Path(path) if path is not None else old.places.code[0]
+        candidate = Candidate(old, self._launcher, source)
+        with self._reserved(old.identity, beside=old):
+            plan, bundle = candidate.admit(downgrades)
+            new = self._launcher.start(plan, bundle, self, beside=True)
+            try:
+                self._disk.add(new)
+                self._launcher.become_ready(new)
+                candidate.prove(new, probe)
+                self._chronicle.started(new, again=True)
+                with handed_over(old, new, self.slot(old)):
+                    self._swap(old, new)
+            except BaseException as error:
+                self._give_up(new, error)
+                raise
+        self._supervisor.renew(new, functools.partial(self._load, source, downgrades, None))
+        self._tell("plugin_loaded", {"plugin": new.identity})
+        drain(old, max(old.limits.wall_seconds, self.config.stop_timeout_seconds))
+        return new
+
+    def _swap(self, old: PluginProcess, new: PluginProcess) -> None:
+        """Give one process the place of another, for calls and events that come from now on."""
+        with self._lock:
+            self._plugins[new.identity] = new
+        self._register(new, instead_of=old)
+        self.slot(new).take(new)
+
+    def quarantined(self, name: str) -> str:
+        """Return why a plugin is not started again any more; "" where it is.
+
+        Raises:
+            UsageError: the host is not open.
+        """
+        self._check_open()
+        return self._supervisor.quarantined(name)
+
+    def release(self, name: str) -> None:
+        """Start a plugin in quarantine again.
+
+        Raises:
+            PluginNotFoundError: none of that name is in quarantine.
+            UsageError: the host is not open.
+        """
+        self._check_open()
+        self._supervisor.release(name)
+
+    def works(self, within: float) -> bool:
+        """Tell whether the watchdog looked after the plugins less than so many seconds ago."""
+        return self._opened and self._keeper.works(within)
+
+    def reconfigure(self, config: HostConfig) -> None:
+        """Load from now on by another configuration; what is made only once stays as it is.
+
+        Raises:
+            UsageError: the host is not open.
+            HistoryError, JournalError: the change cannot be written down; all stays as it was.
+        """
+        self._check_open()
+        self._admissions.start(config)
+        self._launcher.reconfigure(config)
+        self.config = config
 
     @property
     def data(self) -> DataDirectories:
@@ -385,13 +508,14 @@ class HostCore(Audience):
         """A plugin has ended, from whatever cause. Called by the keeper."""
         identity = process.identity
         self._disk.remove(process)
-        self._broker.unregister(process.talk.deliver)
+        self._broker.unregister(process.talk.events.deliver)
         failed = process.state is State.FAILED
         if failed and process.cause is not Cause.START_FAILED:  # whoever loads it is told
             _log.warning("%s", process.cause_text)
         if process.interface is not None:
             self._tell("plugin_unloaded", {"plugin": identity, "cause": str(process.cause)})
         self._chronicle.ended(process)
+        self._supervisor.ended(process)
 
     def gone(self, process: PluginProcess) -> None:
         """Nothing of a process is left: give back what was taken for it. Called by the keeper.

@@ -17,6 +17,7 @@ import json
 import os
 import stat
 import time
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -71,6 +72,7 @@ class DataLocks:
         self._directory = directory
         # A lock has one holder, so that two threads never have to do with one key at a time.
         self._held: dict[str, int] = {}
+        self._shares: Counter[str] = Counter()
 
     def take(self, identity: str, limits: Limits | None = None) -> None:
         """Take the lock of a plugin's data directory, waiting at most `PATIENCE_SECONDS` for it.
@@ -105,8 +107,24 @@ class DataLocks:
                 raise _in_use(identity, _read(descriptor).pid)
             time.sleep(_PAUSE_SECONDS)
 
+    def share(self, identity: str) -> None:
+        """Hold a lock once more, for a new version of the plugin beside the one that has it.
+
+        It is given back when both have.
+
+        Raises:
+            DataInUseError: this host does not hold it.
+        """
+        if identity not in self._held:
+            raise _in_use(identity, None)
+        self._shares[identity] += 1
+
     def give_back(self, identity: str) -> None:
         """Give a lock back; nothing where it is not held."""
+        if self._shares[identity] > 0:
+            self._shares[identity] -= 1
+            return
+        del self._shares[identity]
         descriptor = self._held.pop(identity, -1)
         if descriptor < 0:
             return

@@ -23,6 +23,8 @@ it is ended.
 from __future__ import annotations
 
 import contextlib
+import heapq
+import itertools
 import logging
 import os
 import random
@@ -73,6 +75,9 @@ class Measured(Protocol):
     def limits(self) -> Limits:
         """Its budgets."""
 
+    def cpu_seconds(self) -> float:
+        """Return the CPU time that it has used: where that stands, it has written nothing."""
+
     def unlinked_bytes(self, device: int) -> int:
         """Return what it holds open on a device that has no name any more."""
 
@@ -88,8 +93,16 @@ class Measured(Protocol):
 
 @dataclass(slots=True)
 class _Turn:
+    """When to look again.
+
+    Attributes:
+        doubts: looks in a row at which a tree changed.
+        cpu: what it had used before a look that found all in order; -1 if there was none.
+    """
+
     due: float
     doubts: int = 0
+    cpu: float = -1.0
 
 
 class DiskWatch:
@@ -98,6 +111,8 @@ class DiskWatch:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._turns: dict[Measured, _Turn] = {}
+        self._order: list[tuple[float, int, Measured]] = []
+        self._numbers = itertools.count()
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -105,12 +120,16 @@ class DiskWatch:
         """Look at a plugin from now on."""
         with self._changed:
             self._turns[plugin] = _Turn(time.monotonic())
+            self._line_up(plugin)
             if self._thread is None and not self._closed:
                 name = "sandbox-host-disk"
                 thread = threading.Thread(target=self._run, name=name, daemon=True)
                 thread.start()
                 self._thread = thread
             self._changed.notify()
+
+    def _line_up(self, plugin: Measured) -> None:
+        heapq.heappush(self._order, (self._turns[plugin].due, next(self._numbers), plugin))
 
     def remove(self, plugin: Measured) -> None:
         """Look at it no more; a look that has begun may still end."""
@@ -122,6 +141,7 @@ class DiskWatch:
         with self._changed:
             self._closed = True
             self._turns.clear()
+            self._order.clear()
             self._changed.notify()
             thread = self._thread
         if thread is not None:
@@ -132,7 +152,7 @@ class DiskWatch:
             began = time.monotonic()
             excess = None
             try:
-                excess = self._look(plugin)
+                excess = self._look_if_it_ran(plugin)
             except Exception:  # noqa: BLE001 - whatever it is
                 # The fault of one must not leave the others unwatched.
                 _log.exception("%s: its data directory could not be measured", plugin.identity)
@@ -141,6 +161,7 @@ class DiskWatch:
                 turn = self._turns.get(plugin)
                 if turn is not None:
                     turn.due = time.monotonic() + _pause(took)
+                    self._line_up(plugin)
             if excess is not None:
                 self.remove(plugin)
                 with contextlib.suppress(Exception):  # told by whoever ends it
@@ -151,11 +172,29 @@ class DiskWatch:
         with self._changed:
             while not self._closed:
                 now = time.monotonic()
-                plugin = min(self._turns, key=lambda one: self._turns[one].due, default=None)
-                if plugin is not None and self._turns[plugin].due <= now:
-                    return plugin
-                self._changed.wait(None if plugin is None else self._turns[plugin].due - now)
+                due, _, plugin = self._order[0] if self._order else (None, 0, None)
+                if due is not None and due > now:
+                    self._changed.wait(due - now)
+                elif plugin is None:
+                    self._changed.wait()
+                else:
+                    heapq.heappop(self._order)
+                    turn = self._turns.get(plugin)
+                    if turn is not None and turn.due == due:  # else it was removed meanwhile
+                        return plugin
         return None
+
+    def _look_if_it_ran(self, plugin: Measured) -> Excess | None:
+        """Look at a plugin, unless all was in order and it has not run since."""
+        cpu = plugin.cpu_seconds()
+        with self._changed:
+            turn = self._turns.get(plugin)
+            if turn is None or turn.cpu == cpu:
+                return None
+        excess = self._look(plugin)
+        with self._changed:
+            turn.cpu = cpu if excess is None and not turn.doubts else -1.0
+        return excess
 
     def _look(self, plugin: Measured) -> Excess | None:
         limits = plugin.limits

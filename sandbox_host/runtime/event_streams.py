@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from sandbox_host.broker.durable import DurableEvent
 from sandbox_host.broker.publication import COMMIT_SECONDS, finish
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from sandbox_host.broker.publication import Publication
     from sandbox_host.broker.queues import Subscription
     from sandbox_host.model import Event
+
+_AT_ONCE: Final = 32
+"""So many events are taken in a row, before others on the event loop have their turn."""
 
 
 class _Stream:
@@ -57,6 +60,7 @@ class EventStream(_Stream):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed = asyncio.Event()
         self._woken = False
+        self._taken = 0
         subscription.on_change(self._wake)
 
     def _wake(self) -> None:
@@ -76,7 +80,9 @@ class EventStream(_Stream):
             self._changed.clear()
             self._woken = False
             if (event := self._subscription.take()) is not None:
-                await asyncio.sleep(0)  # a flood of events must not keep the loop to itself
+                self._taken += 1
+                if self._taken % _AT_ONCE == 0:
+                    await asyncio.sleep(0)  # a flood must not keep the loop to itself
                 return event
             if self._subscription.closed:
                 raise StopAsyncIteration

@@ -109,7 +109,9 @@ class EventDesk:
         except PayloadError as error:
             text = f"The data of the event {event_type} cannot be carried: {error}."
             raise UsageError(text) from None
-        return self.broker.begin(event_type, packed, HOST)
+        publication = self.broker.begin(event_type, packed, HOST)
+        self.broker.relieve()
+        return publication
 
     def subscribe(
         self, types: tuple[str, ...], reading: Reading

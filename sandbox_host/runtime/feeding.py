@@ -27,6 +27,9 @@ _log = logging.getLogger("sandbox_host")
 
 _MAX_MESSAGE: Final = 300
 
+_VALUES: Final = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})
+_STREAMS: Final = (Iterator, AsyncIterator)
+
 _feeding: set[asyncio.Task[None]] = set()
 
 
@@ -41,7 +44,9 @@ def take_streams(
     Raises:
         UsageError: there are more than a call may have.
     """
-    if not any(map(_is_stream, arguments)) and not any(map(_is_stream, keywords.values())):
+    if not (
+        any(map(_is_stream, arguments)) or (keywords and any(map(_is_stream, keywords.values())))
+    ):
         return arguments, keywords, (), []
     found = [(place, value) for place, value in enumerate(arguments) if _is_stream(value)]
     places: list[int | str] = [place for place, _ in found]
@@ -76,7 +81,7 @@ def dismiss(stream: Any) -> None:
 
 
 def _is_stream(value: object) -> bool:
-    return isinstance(value, Iterator | AsyncIterator)
+    return type(value) not in _VALUES and isinstance(value, _STREAMS)
 
 
 class Feeder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from sandbox_host.budget.enforce import tightened
 from sandbox_host.errors import UsageError
 from sandbox_host.runtime.feeding import Feeder, dismiss, take_streams
 from sandbox_host.runtime.party import Request
+from sandbox_host.runtime.slot import Slot
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,10 +24,18 @@ if TYPE_CHECKING:
 
 
 class PluginView:
-    """A loaded plugin, as far as looking at it goes."""
+    """A loaded plugin, as far as looking at it goes.
 
-    def __init__(self, process: PluginProcess) -> None:
-        self._process = process
+    It stays good when the plugin's process does not: it stands for whichever process runs the
+    plugin now.
+    """
+
+    def __init__(self, place: Slot | PluginProcess) -> None:
+        self._slot = place if isinstance(place, Slot) else Slot(place)
+
+    @property
+    def _process(self) -> PluginProcess:
+        return self._slot.process
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} {self.version} {self.state}>"
@@ -100,8 +110,9 @@ class PluginView:
         *,
         streams: bool = False,
         many: bool = False,
-    ) -> Pending:
-        allowed = math.inf if streams else self._process.plan.limits.wall_seconds
+    ) -> tuple[PluginProcess, Pending]:
+        process = self._slot.process
+        allowed = math.inf if streams else process.plan.limits.wall_seconds
         seconds = allowed if deadline is None else min(deadline, allowed)
         if deadline is not None and not math.isfinite(deadline):
             text = f"A deadline is a number of seconds from now, not {deadline!r:.40}."
@@ -109,12 +120,13 @@ class PluginView:
         if not is_name(operation):
             text = f"{operation!r:.80} cannot be the name of an operation."
             raise UsageError(text, remedy="`operations` lists those that there are.")
-        tighter = None if limits is None else tightened(self._process.plan.limits, _checked(limits))
+        tighter = None if limits is None else tightened(process.plan.limits, _checked(limits))
         places: tuple[int | str, ...] = ()
         feeds: list[Any] = []
         if not many:
             arguments, keywords, places, feeds = take_streams(arguments, keywords)
-        self._check_feeds(feeds)
+            if feeds:
+                self._check_feeds(feeds)
         request = Request(
             operation,
             arguments,
@@ -125,7 +137,7 @@ class PluginView:
             streams,
             many=many,
         )
-        talk = self._process.talk
+        talk = process.talk
         try:
             pending = talk.begin(request)
         except BaseException:
@@ -134,7 +146,13 @@ class PluginView:
             raise
         for number, feed in enumerate(feeds, 1):
             Feeder(talk, pending, number, self.name).begin(feed)
-        return pending
+        return process, pending
+
+    def _patience(self, deadline: float | None) -> float:
+        """Return until when a call with this deadline may wait for a process to take the place."""
+        allowed = self._process.plan.limits.wall_seconds
+        seconds = allowed if deadline is None else min(deadline, allowed)
+        return time.monotonic() + max(0.0, seconds)
 
     def _check_feeds(self, feeds: list[Any]) -> None:
         """Refuse streams that cannot be fed from here, before anything is sent.

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, Self
 from sandbox_host.config import HostConfig
 from sandbox_host.model import Cause
 from sandbox_host.runtime import offload
-from sandbox_host.runtime.blocking import BlockingHost
+from sandbox_host.runtime.blocking import BlockingHost, BlockingPlugin
 from sandbox_host.runtime.causes import Ending
 from sandbox_host.runtime.chains import Chain
 from sandbox_host.runtime.core import HostCore
 from sandbox_host.runtime.event_streams import EventStream, settle
 from sandbox_host.runtime.events import Reading
 from sandbox_host.runtime.finding import ASKING_SECONDS, Search, Wanted, fitting
-from sandbox_host.runtime.plugin import Call, Plugin, finished
+from sandbox_host.runtime.loop_reader import finished
+from sandbox_host.runtime.plugin import Call, Plugin
 
 if TYPE_CHECKING:
     import os
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from sandbox_host.runtime.data import DataDirectory, RemovedData
     from sandbox_host.runtime.process import PluginProcess
     from sandbox_host.runtime.recorded import Record
+    from sandbox_host.supervision.restart import RestartPolicy
 
 
 class SandboxHost:
@@ -95,6 +97,7 @@ class SandboxHost:
         *,
         downgrades: Collection[Downgrade] = (),
         record: Record | None = None,
+        restart: RestartPolicy | None = None,
     ) -> Plugin:
         """Verify, admit, confine, attest and start the plugin in a directory.
 
@@ -103,6 +106,9 @@ class SandboxHost:
             downgrades: the operator's word for versions that are older than one admitted before.
             record: a file that is not there yet, or a directory, or `RecordingOptions`: what is
                 said to the plugin and by it is kept there, for ``sandbox-host replay``.
+            restart: when to start it again where its process ends by itself: what the directory
+                holds then, verified anew. Its handles stay good, and calls wait for it within
+                their deadlines. None leaves it failed.
 
         Raises:
             RecordingError: the recording cannot be made; nothing was executed.
@@ -113,9 +119,9 @@ class SandboxHost:
             AttestationError: it was not confined as planned; nothing was executed.
             PluginError: it was admitted, and did not become ready.
         """
-        loading = offload.start(lambda: self._core.load(path, downgrades, record))
+        loading = offload.start(lambda: self._core.load(path, downgrades, record, restart))
         try:
-            return Plugin(await asyncio.shield(loading))
+            return Plugin(self._core.slot(await asyncio.shield(loading)))
         except asyncio.CancelledError:
             # The thread goes on, and what it loads has nobody: it is unloaded again.
             loading.add_done_callback(self._unload_unwanted)
@@ -134,18 +140,72 @@ class SandboxHost:
         """
         await offload.start(lambda: self._core.unload(name))
 
+    async def reload(
+        self,
+        name: str,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        downgrades: Collection[Downgrade] = (),
+        probe: Callable[[BlockingPlugin], object] | None = None,
+    ) -> Plugin:
+        """Have another version take the place of a running plugin, without losing a call.
+
+        It is verified, admitted and started beside the old one, which serves meanwhile; it is asked
+        how it is. Then it takes calls and events, and the old one ends when it has answered what it
+        was asked before, for which it has its wall time budget. Handles stay good. For a moment
+        both have the plugin's data directory.
+
+        Args:
+            name: of a plugin that runs.
+            path: directory or archive of the new version; None for where the old one came from.
+            downgrades: as of `load`.
+            probe: called with the new version, in a thread, before it takes the place; a
+                `PluginError` that it raises keeps the old one.
+
+        Returns:
+            The plugin, once the old version is gone.
+
+        Raises:
+            ReloadError: the new version is unhealthy, or the probe failed; the old one serves on.
+            RefusedError: it was not admitted, or is held; the old one serves on, as with every
+                other error of `load`.
+            PluginNotFoundError: none of that name is loaded.
+            PluginEndedError: it does not run.
+        """
+        ask = None if probe is None else lambda process: probe(BlockingPlugin(process))
+        loading = offload.start(lambda: self._core.reload(name, path, downgrades, ask))
+        return Plugin(self._core.slot(await asyncio.shield(loading)))
+
+    def quarantined(self, name: str) -> str:
+        """Return why a plugin that was loaded with ``restart`` is not started again any more.
+
+        Returns:
+            One line; "" where it runs, or is started again.
+        """
+        return self._core.quarantined(name)
+
+    def release(self, name: str) -> None:
+        """Start a plugin in quarantine again, now, and forget how often it has ended.
+
+        Raises:
+            PluginNotFoundError: none of that name is in quarantine.
+        """
+        self._core.release(name)
+
     def plugin(self, name: str) -> Plugin:
         """Return a loaded plugin.
 
         Raises:
             PluginNotFoundError: none of that name is loaded.
         """
-        return Plugin(self._core.get(name))
+        return Plugin(self._core.slot(self._core.get(name)))
 
     @property
     def plugins(self) -> dict[str, Plugin]:
         """All loaded plugins by name, those that failed included."""
-        return {process.identity: Plugin(process) for process in self._core.plugins()}
+        return {
+            process.identity: Plugin(self._core.slot(process)) for process in self._core.plugins()
+        }
 
     async def find(
         self,
@@ -177,17 +237,18 @@ class SandboxHost:
             if (asked := search.ask(process)) is not None:
                 process.channel.poll_briefly(asked)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(finished(asked), ASKING_SECONDS)
+                    waiting = finished(asked, process.channel)
+                    await asyncio.wait_for(waiting, ASKING_SECONDS)
             if search.accepts(process):
-                return Plugin(process)
-        return Plugin(search.otherwise())
+                return Plugin(self._core.slot(process))
+        return Plugin(self._core.slot(search.otherwise()))
 
     def find_all(
         self, capability: str, *, kind: str | None = None, operation: str | None = None
     ) -> tuple[Plugin, ...]:
         """Return all plugins that `find` would ask, in load order, without asking them."""
         wanted = Wanted.of(capability, kind, operation)
-        return tuple(map(Plugin, fitting(wanted, self._core.loaded())))
+        return tuple(Plugin(self._core.slot(p)) for p in fitting(wanted, self._core.loaded()))
 
     def chain(self, *stages: str) -> Chain:
         """Put operations one behind the other: each reads as a stream what the one before yields.

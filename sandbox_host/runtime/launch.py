@@ -108,6 +108,10 @@ class Launcher:
         self._services = services
         self._trial = trial
 
+    def reconfigure(self, config: HostConfig) -> None:
+        """Admit and start what comes from now on by another configuration."""
+        self._config, self._policy = config, Policy.from_config(config)
+
     def admit(
         self, directory: Path, downgrades: Collection[Downgrade] = ()
     ) -> tuple[SandboxPlan, VerifiedBundle]:
@@ -172,8 +176,21 @@ class Launcher:
         for note in (*plan.notes, *shortfalls(plan)):
             _log.warning("%s: %s", plan.identity, note)
 
-    def start(self, plan: SandboxPlan, bundle: VerifiedBundle, listener: Listener) -> PluginProcess:
+    def start(
+        self,
+        plan: SandboxPlan,
+        bundle: VerifiedBundle,
+        listener: Listener,
+        *,
+        beside: bool = False,
+    ) -> PluginProcess:
         """Return the plugin's process: confined, attested and watched, with nothing imported.
+
+        Args:
+            plan: what it gets.
+            bundle: its verified bytes.
+            listener: is told what it says unasked, and of its end.
+            beside: another version of it runs in this host, and shares its data directory.
 
         Raises:
             ConfinementError: a layer could not be applied.
@@ -186,7 +203,7 @@ class Launcher:
         if Layer.OWN_UID in plan.layers:
             self._check_interpreter()
         with contextlib.ExitStack() as undo:
-            self._lock_data(plan, undo)
+            self._lock_data(plan, undo, shared=beside)
             bytecode = self._bytecode.of(plan, bundle)
             package_dir = stage.stage(bundle, self._workspace.bundles, bytecode)
             undo.callback(stage.remove, package_dir)
@@ -217,11 +234,14 @@ class Launcher:
             undo.pop_all()
         return process
 
-    def _lock_data(self, plan: SandboxPlan, undo: contextlib.ExitStack) -> None:
+    def _lock_data(self, plan: SandboxPlan, undo: contextlib.ExitStack, *, shared: bool) -> None:
         """Hold the data directory until the process is gone; the host then gives it back."""
         locks = self._workspace.locks
         try:
-            locks.take(plan.identity, plan.limits)
+            if shared:
+                locks.share(plan.identity)
+            else:
+                locks.take(plan.identity, plan.limits)
         except DataInUseError as error:
             self._journal.append("start_failed", plan.identity, f"[{error.code}] {error.message}")
             raise
@@ -280,6 +300,7 @@ class Launcher:
             "desk": CHILD_DESK if plan.permissions.network else -1,
             "granted": _told_grants(plan),
             "trial": self._trial,
+            "arena": process.has_arena,
         }
         answer = process.load(order, self._config.start_timeout_seconds)
         payload = _start_payload(plan.identity, answer)
@@ -291,6 +312,8 @@ class Launcher:
         interface = check_ready(plan.manifest, payload)
         for warning in interface.warnings:
             _log.warning("%s: %s", plan.identity, warning)
+        if payload.get("arena") is True:
+            process.lend()
         process.ready(interface)
 
 

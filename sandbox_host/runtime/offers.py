@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,14 @@ def options_of(config: HostConfig) -> Options:
         disabled=config.disable_layers,
         uids=config.plugin_uids,
         cgroup=config.cgroup,
+        pool=config.pool,
+        plugin_environment=real(config.plugin_environment),
     )
+
+
+def real(path: Path | None) -> Path | None:
+    """Return where a path leads, links resolved."""
+    return None if path is None else path.resolve()
 
 
 def machine_offers(config: HostConfig) -> tuple[LayerReport, ...]:
@@ -39,7 +47,8 @@ def machine_offers(config: HostConfig) -> tuple[LayerReport, ...]:
         workspace = Workspace(Path(root).resolve(), config.plugin_uids)
         try:
             python = config.python or base_python()
-            backend = select_backend(options_of(config), python, workspace.sdk_dir)
+            options = replace(options_of(config), pool=0)
+            backend = select_backend(options, python, workspace.sdk_dir)
             try:
                 own = LayerReport(Layer.WATCHDOG, LayerStatus.ACTIVE, "the host's own")
                 return (*backend.offers(), own)

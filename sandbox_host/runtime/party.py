@@ -65,7 +65,7 @@ class Party(Protocol):
         """Have the keeper look at once: a budget may be used up before its next look."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one that is frozen takes three times as long to make
 class Request:
     """What an application asks of a plugin.
 
@@ -79,6 +79,7 @@ class Request:
         streams: what it yields is wanted.
         asked_seconds: as long as it is waited for, where that is shorter than its deadline.
         many: each argument is a pair of arguments and keywords, of a call of its own.
+        of_hosts_own: asked by the host itself, of a plugin that takes no other calls now.
         packed: arguments and keywords as another plugin packed them; None where they are here.
     """
 
@@ -92,3 +93,4 @@ class Request:
     asked_seconds: float = math.inf
     packed: bytes | None = None
     many: bool = False
+    of_hosts_own: bool = False

@@ -145,7 +145,7 @@ class _ReplayCore(TrialHost):
         self._playback.keep(event_type, payload)
         super().published(process, event_type, payload)
 
-    def _register(self, process: PluginProcess) -> None:
+    def _register(self, process: PluginProcess, instead_of: PluginProcess | None = None) -> None:
         """Deliver nothing of this host's own."""
 
 

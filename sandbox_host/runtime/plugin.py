@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from sandbox_host.errors import PluginEndedError
 from sandbox_host.ipc.calls import Pending
 from sandbox_host.runtime import offload
 from sandbox_host.runtime.batches import AHEAD, batches_of, pairs_of, settled
 from sandbox_host.runtime.handle import PluginView, StartedCall
 from sandbox_host.runtime.healthcheck import ask, judge_health
+from sandbox_host.runtime.loop_reader import finished
 from sandbox_host.runtime.streaming import Stream
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from sandbox_host.health.verdict import Verdict
     from sandbox_host.model import Metered, OperationLimits
     from sandbox_host.runtime.process import PluginProcess
+    from sandbox_host.runtime.slot import Slot
 
 
 class Plugin(PluginView):
@@ -51,11 +55,11 @@ class Plugin(PluginView):
             BackpressureError: too much is outstanding.
             PluginError: an argument or result cannot be carried, or there is no such operation.
         """
-        pending = await self._answered(operation, args, kwargs, deadline, limits)
-        if self._process.talk.is_bulky(pending):
+        process, pending = await self._answered(operation, args, kwargs, deadline, limits)
+        if process.talk.is_bulky(pending):
             # A hostile value takes long to decode; the loop must go on meanwhile.
-            return await offload.start(lambda: self._process.talk.result(pending))
-        return self._process.talk.result(pending)
+            return await offload.start(lambda: process.talk.result(pending))
+        return process.talk.result(pending)
 
     def stream(
         self,
@@ -81,9 +85,7 @@ class Plugin(PluginView):
         Raises:
             PluginError: it cannot be begun. What becomes of it later is raised where it is read.
         """
-        return Stream(
-            self._process, self._begin(operation, args, kwargs, deadline, limits, streams=True)
-        )
+        return Stream(*self._begin(operation, args, kwargs, deadline, limits, streams=True))
 
     async def call_many(
         self,
@@ -112,28 +114,26 @@ class Plugin(PluginView):
             PluginError: a call failed, as of `call`, or a message did as a whole.
         """
         outcomes: list[Any] = []
-        sent: deque[tuple[Pending, int]] = deque()
+        sent: deque[tuple[PluginProcess, Pending, int]] = deque()
         waiting = deque(batches_of(pairs_of(calls)))
-        talk = self._process.talk
         try:
             while waiting or sent:
                 while waiting and len(sent) < AHEAD:
                     batch = tuple(waiting.popleft())
-                    pending = self._begin(operation, batch, {}, deadline, limits, many=True)
-                    sent.append((pending, len(batch)))
-                pending, count = sent[0]
-                self._process.channel.poll_briefly(pending)
-                if not pending.done():
-                    await finished(pending)
-                if talk.is_bulky(pending):
-                    take = partial(talk.outcomes, pending, count)
+                    begun = await self._sent(operation, batch, {}, deadline, limits, many=True)
+                    sent.append((*begun, len(batch)))
+                process, pending, count = sent[0]
+                process.channel.poll_briefly(pending)
+                await finished(pending, process.channel)
+                if process.talk.is_bulky(pending):
+                    take = partial(process.talk.outcomes, pending, count)
                     outcomes += await offload.start(take)
                 else:
-                    outcomes += talk.outcomes(pending, count)
+                    outcomes += process.talk.outcomes(pending, count)
                 sent.popleft()
         finally:
-            for pending, _ in sent:
-                talk.cancel(pending)  # this task was cancelled, or a message failed
+            for process, pending, _ in sent:
+                process.talk.cancel(pending)  # this task was cancelled, or a message failed
         return settled(outcomes, return_errors=return_errors)
 
     def start(
@@ -146,9 +146,9 @@ class Plugin(PluginView):
         **kwargs: Any,
     ) -> Call:
         """Begin an operation, and return what can be awaited, looked at, or cancelled."""
-        pending = self._begin(operation, args, kwargs, deadline, limits)
-        self._process.channel.attend()
-        return Call(self._process, pending)
+        process, pending = self._begin(operation, args, kwargs, deadline, limits)
+        process.channel.attend()
+        return Call(process, pending)
 
     async def metered(
         self,
@@ -166,10 +166,10 @@ class Plugin(PluginView):
         Raises:
             PluginError: as `call`.
         """
-        pending = await self._answered(operation, args, kwargs, deadline, limits)
-        if self._process.talk.is_bulky(pending):
-            return await offload.start(lambda: self._process.talk.metered(pending))
-        return self._process.talk.metered(pending)
+        process, pending = await self._answered(operation, args, kwargs, deadline, limits)
+        if process.talk.is_bulky(pending):
+            return await offload.start(lambda: process.talk.metered(pending))
+        return process.talk.metered(pending)
 
     async def _answered(
         self,
@@ -178,19 +178,46 @@ class Plugin(PluginView):
         keywords: dict[str, Any],
         deadline: float | None,
         limits: OperationLimits | None,
-    ) -> Pending:
-        pending = self._begin(operation, arguments, keywords, deadline, limits)
-        self._process.channel.poll_briefly(pending)
+    ) -> tuple[PluginProcess, Pending]:
+        process, pending = await self._sent(operation, arguments, keywords, deadline, limits)
+        process.channel.poll_briefly(pending)
         if not pending.done():
-            await answered(self._process, pending)
-        return pending
+            await answered(process, pending)
+        return process, pending
+
+    async def _sent(
+        self,
+        operation: str,
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        deadline: float | None,
+        limits: OperationLimits | None,
+        *,
+        many: bool = False,
+    ) -> tuple[PluginProcess, Pending]:
+        """Send a call, when there is a process for it; its deadline counts from now on."""
+        slot, until = self._slot, 0.0
+        while True:
+            if slot.empty:
+                until = until or self._patience(deadline)
+                await occupied(slot, until)
+                deadline = max(0.0, until - time.monotonic())
+            tried = slot.process
+            try:
+                return self._begin(operation, arguments, keywords, deadline, limits, many=many)
+            except PluginEndedError:
+                # It was not sent. A new version may have taken the place at this moment.
+                gone = slot.process is tried and not slot.empty
+                if gone or (until and time.monotonic() >= until):
+                    raise
 
     async def health(self) -> Verdict:
         """Ask the plugin how it is, add what the host sees, and return the verdict."""
-        asked = ask(self._process)
+        process = self._process
+        asked = ask(process)
         if isinstance(asked, Pending):
-            await finished(asked)
-        return judge_health(self._process, asked)
+            await finished(asked, process.channel)
+        return judge_health(process, asked)
 
 
 class Call(StartedCall):
@@ -210,24 +237,22 @@ class Call(StartedCall):
 async def answered(process: PluginProcess, pending: Pending) -> None:
     """Wait for a call; who is cancelled meanwhile cancels it."""
     try:
-        await finished(pending)
+        await finished(pending, process.channel)
     except asyncio.CancelledError:
         process.talk.cancel(pending)
         raise
 
 
-async def finished(pending: Pending) -> None:
-    """Wait for a call, whatever becomes of it."""
+async def occupied(slot: Slot, until: float) -> None:
+    """Wait until a process stands in a place, or none will, or this monotonic time has come."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
+    while slot.empty and (left := until - time.monotonic()) > 0:
+        news = asyncio.Event()
 
-    def resolve() -> None:
-        if not future.done():  # it is, when the caller's task was cancelled
-            future.set_result(None)
+        def wake(news: asyncio.Event = news) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+                loop.call_soon_threadsafe(news.set)
 
-    def tell(_: Pending) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more
-            loop.call_soon_threadsafe(resolve)
-
-    pending.on_done(tell)
-    await future
+        slot.on_change(wake)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(news.wait(), left)

@@ -117,7 +117,7 @@ class PluginProcess:
         self._started_at = time.monotonic()
         self._remains: Remains | None = None
         self.gone = False
-        self.copied = False
+        self.copied = self.resting = False
         self.dossier_path: Path | None = None
         self.recorder: Recorder | None = None
         self.log = PluginLog(log_path, config.log_bytes)
@@ -188,6 +188,15 @@ class PluginProcess:
         load = Load(payload=codec.pack(order))
         return self.talk.ask(answers.START, load, time.monotonic() + timeout)
 
+    @property
+    def has_arena(self) -> bool:
+        """Tell whether there is memory that is shared with its process, for large payloads."""
+        return self._child.connection.arena is not None
+
+    def lend(self) -> None:
+        """Put large payloads there from now on; it has said that it looks there."""
+        self._child.connection.lend()
+
     def record(self, recorder: Recorder) -> None:
         """Have everything written down that is said from now on."""
         self.recorder = recorder
@@ -232,9 +241,10 @@ class PluginProcess:
     def _sums(self) -> Usage:
         desk = self._desk
         passed = desk.passed() if desk is not None else Passed()
+        arena = self._child.connection.arena
         return self.ledger.usage(
-            bytes_in=self.channel.bytes_in,
-            bytes_out=self.channel.bytes_out,
+            bytes_in=self.channel.bytes_in + (arena.bytes_taken if arena is not None else 0),
+            bytes_out=self.channel.bytes_out + (arena.bytes_put if arena is not None else 0),
             held_back=self.held_seconds,
             connections=desk.connections if desk is not None else 0,
             network=(passed.sent, passed.received),
@@ -289,7 +299,7 @@ class PluginProcess:
     @property
     def takes_calls(self) -> bool:
         """It is ready."""
-        return self.state is State.READY
+        return self.state is State.READY and not self.resting
 
     @property
     def operations(self) -> tuple[str, ...]:
@@ -419,6 +429,10 @@ class PluginProcess:
     def limits(self) -> Limits:
         """Its budgets."""
         return self.plan.limits
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time that it has used."""
+        return self._child.cpu_seconds()
 
     def unlinked_bytes(self, device: int) -> int:
         """Return what it holds open on a device that has no name any more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,6 +13,7 @@ from plugin_sdk.wire.errors import PayloadError, PayloadTooLargeError
 from sandbox_host.errors import MessageTooLargeError, UsageError
 from sandbox_host.runtime import answers, offload
 from sandbox_host.runtime.conversation import BULKY_BYTES
+from sandbox_host.runtime.loop_reader import reading
 
 if TYPE_CHECKING:
     from sandbox_host.ipc.calls import Pending
@@ -173,9 +175,12 @@ class Stream(StreamView):
 
     async def _come(self) -> None:
         loop = asyncio.get_running_loop()
-        news = asyncio.Event()
+        thread, news = threading.get_ident(), asyncio.Event()
 
         def wake() -> None:
+            if threading.get_ident() == thread:
+                news.set()
+                return
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(news.set)
 
@@ -184,10 +189,11 @@ class Stream(StreamView):
             raise UsageError(text, remedy="Read it in one, and hand out what it gets.")
         self._inflow.wake = wake
         try:
-            while not (self._ready() or self._pending.done()):
-                news.clear()
-                if not (self._ready() or self._pending.done()):
-                    await news.wait()
+            with reading(self._process.channel):
+                while not (self._ready() or self._pending.done()):
+                    news.clear()
+                    if not (self._ready() or self._pending.done()):
+                        await news.wait()
         finally:
             self._inflow.wake = None
 

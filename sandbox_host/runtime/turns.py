@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 class Queue(Protocol):
     """What has no answer yet."""
 
+    @property
+    def idle(self) -> bool:
+        """There is nothing."""
+
     def oldest(self) -> Pending | None:
         """Return the oldest, or None."""
 
@@ -87,7 +91,7 @@ class Turns:
         They are read before the plugin can begin.
         """
         if self._concurrency == 1:
-            if queue.oldest() is None:
+            if queue.idle:
                 self._start(pending)
         elif pending in at_work([*queue.outstanding(), pending], self._concurrency):
             self._start(pending)
@@ -109,6 +113,12 @@ class Turns:
             pending.interrupted_at = pending.deadline = time.monotonic()
         if hurried:
             self._hurry()
+
+    def again(self, pending: Pending) -> None:
+        """Start the clocks anew: the first events of a delivery were handled, the next one is."""
+        if pending.started_at:
+            pending.asked_to_end, pending.interrupted_at = False, 0.0
+            self._start(pending)
 
     def settle(self) -> None:
         """Share out what has passed on the CPU clock, before somebody is judged by it."""

@@ -127,6 +127,15 @@ class Warden:
         """It closed its end of the protocol: it has to leave soon. From any thread."""
         self._closed_pipe_at = self._closed_pipe_at or time.monotonic()
 
+    def rests(self, now: float) -> bool:
+        """Tell whether nothing is asked of it, and it has not run since it was last looked at."""
+        return (
+            self._life.ending is None
+            and not self._closed_pipe_at
+            and self._channel.idle
+            and self._watch.rests(now)
+        )
+
     def tick(self, now: float) -> float:
         """Check budgets and deadlines; return in how many seconds to look again."""
         if self._life.ending is not None:

@@ -163,6 +163,16 @@ class Watch:
         excess = excess or judge_minute(self._limits, self._minute_used, operation)
         return excess or judge_total(self._limits, cpu, operation)
 
+    def rests(self, now: float) -> bool:
+        """Tell whether a look now, with nothing at work, would see what the last one saw."""
+        return (
+            not self._blind
+            and self._idle is not None
+            and now - self._sampled_at < _STILL_SECONDS
+            and self._child.cpu_seconds() == self._sampled_cpu
+            and self._cpu == self._sampled_cpu
+        )
+
     def judge_call(self, pending: Pending, now: float) -> Excess | None:
         """Return the excess of one more call that is at work beside the oldest, or None.
 

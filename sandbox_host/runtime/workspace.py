@@ -7,13 +7,10 @@ remove its run directory; the next one does, told by a lock that only a living p
 
 from __future__ import annotations
 
-import compileall
 import contextlib
 import fcntl
-import importlib.util
 import logging
 import os
-import py_compile
 import secrets
 import shutil
 import stat
@@ -23,12 +20,12 @@ from typing import Final
 from sandbox_host.errors import ConfigError
 from sandbox_host.runtime.data_locks import LOCKS, DataLocks
 from sandbox_host.runtime.removal import Removal
+from sandbox_host.runtime.sdk_copy import copy_sdk
 from sandbox_host.trees import open_directory
 
 _log = logging.getLogger("sandbox_host")
 
 _LOCK: Final = "lock"
-_CHILD_PACKAGES: Final = ("plugin_sdk", "msgpack")
 _KEPT: Final = ("data", LOCKS, "logs", "run")
 _REMOVE_SECONDS: Final = 60.0
 
@@ -72,7 +69,7 @@ class Workspace:
             (self.run_dir / name).mkdir(mode=0o700)
         self.canary = self.run_dir / "canary"
         self.canary.write_text(secrets.token_hex(16))
-        self._copy_sdk()
+        copy_sdk(self.sdk_dir)
 
     def _make_run_dir(self, run: Path) -> None:
         """Make and lock the run directory, and remove those whose lock nobody holds.
@@ -159,22 +156,6 @@ class Workspace:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
-
-    def _copy_sdk(self) -> None:
-        """Copy what the child imports, compiled: it writes nothing and starts in milliseconds."""
-        for name in _CHILD_PACKAGES:
-            spec = importlib.util.find_spec(name)
-            if spec is None or not spec.submodule_search_locations:
-                text = f"the package {name} is not installed as a directory"
-                raise OSError(text)
-            source = Path(spec.submodule_search_locations[0])
-            ignore = shutil.ignore_patterns("__pycache__", "*.pyc", "*.pyx", "testing.py")
-            shutil.copytree(source, self.sdk_dir / name, ignore=ignore)
-        mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
-        compileall.compile_dir(self.sdk_dir, quiet=2, invalidation_mode=mode)
-        # The run directory above is ours alone; a plugin that has another user must read these.
-        for path in (self.sdk_dir, *self.sdk_dir.rglob("*")):
-            path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def private_directory(path: Path) -> None:

@@ -20,7 +20,7 @@ my %NUMBER = (
     Confine => 1,  Confined => 2,  Load => 3,     Ready => 4,    Failed => 5,
     Call    => 6,  Result   => 7,  Failure => 8,  Deliver => 9,  Handled => 10,
     Publish => 11, Stop     => 12, Stopped => 13, Ask => 14,     Answer => 15,
-    Cancel  => 16, Yield   => 17, YieldCredit => 18,
+    Cancel  => 16, Yield   => 17, YieldCredit => 18, DeliverMany => 26, HandledSome => 27,
 );
 my %NAME = reverse %NUMBER;
 
@@ -280,6 +280,12 @@ while (1) {
         $last_event = member(decode($message->{payload}), 'data');
         my $report = object(errors => list(), invented_later => nil());
         send_message('Handled', $report, int_($message->{fields}[0]), bool(1));
+    }
+    elsif ($name eq 'DeliverMany') {
+        $last_event = decode($message->{payload})->[1][-1][1][0];
+        my ($number, $type, $events) = @{ $message->{fields} };
+        send_message('HandledSome', nil(), int_($number), int_($events - 1), bool(1)) if $events > 1;
+        send_message('Handled', object(errors => list()), int_($number), bool(1));
     }
     elsif ($name eq 'Stop') {
         send_message('Stopped', object(ok => bool(1), error => nil(), invented_later => nil()));

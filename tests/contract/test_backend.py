@@ -25,6 +25,7 @@ from sandbox_host.runtime.launch import base_python
 from sandbox_host.runtime.workspace import Workspace
 from tests.support.fake_backend import FakeBackend, Peer, become_ready
 from tests.support.plans import load_order, plan_and_places
+from tests.support.traces import eventually
 
 PATIENCE_MS = 20_000
 PATIENCE = PATIENCE_MS / 1_000
@@ -32,6 +33,7 @@ SEGMENTATION_FAULT = 11
 BACKENDS = {
     "nursery": Options(start="nursery"),
     "exec": Options(start="exec"),
+    "pool": Options(pool=2),
 }
 
 MAIN = """
@@ -135,6 +137,13 @@ def end(child: Any) -> None:
     child.kill()
     assert child.wait(PATIENCE) is not None
     child.close()
+
+
+def settled(backend: Any) -> int:
+    """Return how many descriptors there are, once a pool is full again."""
+    pool = getattr(backend, "_pool", None)
+    assert pool is None or eventually(lambda: pool.waiting == BACKENDS["pool"].pool)
+    return open_descriptors()
 
 
 def receive(child: Any) -> Any:
@@ -290,12 +299,12 @@ def test_stacks_and_interrupt_do_not_end_a_loaded_child(loaded: Any) -> None:
 
 
 def test_no_time_to_start_is_an_error_and_leaves_nothing(backend: Any, prepared: Any) -> None:
-    before = open_descriptors()
+    before = settled(backend)
     for _ in range(2):
         with pytest.raises(ConfinementError) as caught:
             backend.start(*prepared, 0.0)
         assert caught.value.layer == "process"
-        assert open_descriptors() == before
+        assert settled(backend) == before
 
 
 def test_starting_again_and_again_leaves_nothing(backend: Any, prepared: Any) -> None:
@@ -303,7 +312,7 @@ def test_starting_again_and_again_leaves_nothing(backend: Any, prepared: Any) ->
     for _ in range(3):
         child, _ = backend.start(*prepared, PATIENCE)
         end(child)
-        counts.add(open_descriptors())
+        counts.add(settled(backend))
     assert len(counts) == 1
 
 
@@ -352,5 +361,6 @@ def test_closing_twice_leaves_nothing(backend_of_its_own: Any) -> None:
     backend_of_its_own.offers()
     backend_of_its_own.close()
     backend_of_its_own.close()
-    assert open_descriptors() == before
-    assert psutil.Process().children() == children
+    # A pool may have been about to be filled.
+    assert open_descriptors() <= before
+    assert set(psutil.Process().children()) <= set(children)

@@ -37,8 +37,10 @@ from plugin_sdk.wire.messages import (
     Confine,
     Confined,
     Deliver,
+    DeliverMany,
     Feed,
     FeedEnd,
+    HandledSome,
     Load,
     Ready,
     Result,
@@ -110,7 +112,8 @@ def _busy_host() -> Connection:
     host = Connection(HOST, MAX_PAYLOAD)
     said: list[Message] = [Confine(1, 1), Confined(1, 1), Load(), Ready()]
     said += [Call(number, "predict", 0) for number in range(1, 5)]
-    said += [Deliver(5, "data_processed"), Ask(1, "prices", 0), Ask(2, "prices", 0)]
+    said += [Deliver(5, "data_processed"), DeliverMany(6, "data_processed", 3)]
+    said += [HandledSome(6, 1, True), Ask(1, "prices", 0), Ask(2, "prices", 0)]
     said += [Feed(1, 1, payload=b"x"), Feed(1, 2, payload=b"y"), FeedEnd(1, 2, True)]
     said += [Yield(2, payload=b"z"), Yield(2), YieldCredit(2, 1), Cancel(3, False)]
     said += [Answer(1, True), Result(4)]

@@ -21,6 +21,7 @@ from plugin_sdk.wire.errors import RemoteProtocolError
 from plugin_sdk.wire.message import HOST
 from plugin_sdk.wire.messages import Call, Confine, Confined, Load, Ready
 from sandbox_host import BlockingHost, BlockingPlugin, Permissions, SandboxHost
+from sandbox_host.broker.handlers import WINDOW
 from sandbox_host.errors import DeadlineExceededError, PluginEndedError, PluginError
 from sandbox_host.model import MIB
 from sandbox_host.runtime.workspace import remove_tree
@@ -159,6 +160,13 @@ def event(stage: Stage, plugin: BlockingPlugin, case: Case) -> None:
     plugin.call("echo", 1, deadline=case.deadline)
 
 
+def events(stage: Stage, plugin: BlockingPlugin, case: Case) -> None:
+    for _ in range(WINDOW):  # the first one goes alone
+        stage.host.publish("data_processed", {})
+    stage.check_other()
+    plugin.call("echo", 1, deadline=case.deadline)
+
+
 def unload(stage: Stage, plugin: BlockingPlugin, case: Case) -> None:
     stage.host.unload("hostile")
     stage.check_other()
@@ -176,6 +184,7 @@ DRIVES: dict[str, Callable[[Stage, BlockingPlugin, Case], None]] = {
     "endless feed": endless_feed,
     "cancel": cancel,
     "event": event,
+    "events": events,
     "unload": unload,
     "load": lambda *_: None,
 }

@@ -49,7 +49,7 @@ TOLD = {
     "restrict_with_landlock": f"{AT} landlock: the probe list-root succeeded",
     "load_filter": f"{AT} seccomp: Seccomp",
     "probes": f"{AT} own-root: the probe .* not tried",
-    "pid namespace of the child": "did not report its lock-down",
+    "pid namespace of the child": "did not report its lock-down|could not be started: .*process",
     "no network namespace": f"{AT} network-namespace: its net namespace is not its own",
     "no ipc namespace": f"{AT} ipc-namespace: its ipc namespace is not its own",
     "no uts namespace": f"uts-namespace {APPLIED}",

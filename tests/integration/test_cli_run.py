@@ -165,7 +165,7 @@ def test_a_readme_says_what_is_loaded(cli: CommandLine) -> None:
     readme = cli.home / "README.md"
     readme.write_text("# Mine\n")
     one, two = plugin(cli, "one", capabilities=["ai_model"]), plugin(cli, "two")
-    with start(cli, one, two, "--manifest", "README.md") as process:
+    with start(cli, one, two, "--manifest", "README.md", "--no-restart") as process:
         pid = pid_of(process, "two")
         until_told(readme, "one", "two")
         assert told(readme)["active_plugins"]["one"] == {

@@ -15,6 +15,7 @@ from plugin_sdk.child.loader import LoadedPlugin, LoadOrder
 from plugin_sdk.wire import arrays, limits, messages
 from plugin_sdk.wire.codec import pack, unpack
 from plugin_sdk.wire.errors import PayloadError
+from plugin_sdk.wire.events import join_events, unpack_events
 from plugin_sdk.wire.frames import FrameReader
 from plugin_sdk.wire.limits import EVENT, METADATA, VALUE, Bounds
 from plugin_sdk.wire.message import HOST, PLUGIN
@@ -34,6 +35,7 @@ _TYPES = {
     "flag": messages.is_flag,
     "stream": messages.is_stream,
     "many": messages.is_many,
+    "events": messages.is_number_of_events,
 }
 
 
@@ -159,6 +161,9 @@ def test_payloads() -> None:
     assert f"`{code}`" in TEXT
     event = PackedEvent("user_action", msgpack.packb(None), 0.0, "host", 1)
     assert _keys("Deliver") == set(unpack(event.delivery()))
+    assert [*unpack_events(join_events([event.prepare().entry] * 2, 2), 2)] == [
+        [None, 0.0, "host", 1]
+    ] * 2
 
 
 def test_optional_keys_of_load_are_optional() -> None:

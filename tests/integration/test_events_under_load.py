@@ -126,3 +126,71 @@ def test_for_asyncio(workshop: Workshop) -> None:
             assert [info.policy for info in host.subscriptions()] == ["block", "block"]
 
     asyncio.run(run())
+
+
+TOGETHER = """
+seen = []
+
+@on("weather.rain", "weather.snow")
+def take(event):
+    if isinstance(event.data, float):
+        time.sleep(event.data)
+    if event.data == "fail":
+        raise ValueError("as asked")
+    if event.data == "hog":
+        while True:
+            pass
+    seen.append([event.id, event.type, event.data, event.source])
+
+@operation
+def take_all():
+    return seen
+"""
+SUBSCRIBES: dict[str, Any] = {"events": ["weather.rain", "weather.snow"]}
+
+
+def test_many_events_reach_many_plugins_once_and_in_order(workshop: Workshop) -> None:
+    with SandboxHost.blocking(workshop.config()) as host:
+        load = workshop.loader(host)
+        plugins = [load(TOGETHER, name=f"reader{n}", **SUBSCRIBES) for n in range(3)]
+        errors = host.subscribe("error_occurred")
+        expected = []
+        for number in range(900):
+            kind = "weather.snow" if number % 100 > 90 else "weather.rain"
+            data = "fail" if number == 450 else {"number": number}
+            event = host.publish(kind, data)
+            if data != "fail":
+                expected.append([event.id, kind, data, "host"])
+        for plugin in plugins:
+            assert eventually(lambda p=plugin: len(p.call("take_all")) == 899)
+            assert plugin.call("take_all") == expected
+        told = [events.data for events in (errors.get(timeout=5) for _ in plugins) if events]
+        assert sorted(one["plugin"] for one in told) == ["reader0", "reader1", "reader2"]
+        assert {one["event"] for one in told} == {"weather.rain"}
+        for info in host.subscriptions()[:3]:
+            assert (info.delivered, info.dropped, info.waiting) == (900, 0, 0)
+
+
+def test_each_of_many_events_has_budgets_of_its_own(workshop: Workshop) -> None:
+    """Eight take longer than one may: in one message with others, and each in its time."""
+    with SandboxHost.blocking(workshop.config()) as host:
+        plugin = workshop.loader(host)(TOGETHER, **SUBSCRIBES, limits={"wall_time": "400 ms"})
+        for number in range(8):
+            host.publish("weather.rain", 0.06 + number / 1000)
+        assert host.subscriptions()[0].delivered == 8
+        assert eventually(lambda: plugin._process.channel.idle)
+        assert len(plugin.call("take_all")) == 8
+
+
+def test_who_hogs_among_many_events_is_ended_and_named(workshop: Workshop) -> None:
+    with SandboxHost.blocking(workshop.config()) as host:
+        plugin = workshop.loader(host)(TOGETHER, **SUBSCRIBES, limits={"wall_time": "300 ms"})
+        ends = host.subscribe("plugin_unloaded")
+        for number in range(4):
+            host.publish("weather.rain", number)
+        for data in ("fine", "hog", "never seen"):
+            host.publish("weather.snow", data)
+        event = ends.get(timeout=20)
+        assert event is not None
+        assert event.data == {"plugin": "sample", "cause": "deadline"}
+        assert "@weather.snow" in plugin._process.cause_text

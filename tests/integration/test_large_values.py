@@ -96,6 +96,33 @@ def test_too_large_either_way_and_the_next_call(load: Load) -> None:
     assert plugin.call("echo", large).tobytes() == large.tobytes()
 
 
+def test_large_values_pass_beside_the_pipe_and_leave_no_descriptor(load: Load) -> None:
+    plugin = load(
+        """
+        import os
+
+        @operation
+        def files():
+            return sorted(filter(None, [link(f"/proc/self/fd/{n}") for n in range(64)]))
+
+        def link(path):
+            try:
+                return os.readlink(path)
+            except OSError:
+                return ""
+        """
+    )
+    arena = plugin._process._child.connection.arena
+    assert arena is not None
+    before = arena._put, arena._taken
+    large = bytes(range(256)) * (7 << 12)
+    for value in (large, [large, {"more": bytearray(large[:100_000])}]):
+        assert plugin.call("echo", value) == value
+    assert (arena._put, arena._taken) == (before[0] + 2, before[1] + 2)
+    assert plugin.usage().bytes_in > len(large)
+    assert not [name for name in plugin.call("files") if "arena" in name]
+
+
 @pytest.fixture
 def numerical(workshop: Workshop) -> Iterator[BlockingPlugin]:
     if not (ENVIRONMENT / "numpy").is_dir():

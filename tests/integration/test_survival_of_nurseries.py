@@ -65,6 +65,7 @@ def test_restart_while_the_last_one_is_put_away(
 
     with SandboxHost.blocking(workshop.config(plugin_uids=(61_184, 1))) as host:
         first = host.load(bundle)
+        ending = first._process
         owner = workshop.data_dir("sample").stat().st_uid
         with monkeypatch.context() as patched:
             patched.setattr(LinuxChild, "close", close_late)
@@ -74,7 +75,7 @@ def test_restart_while_the_last_one_is_put_away(
                 assert host.load(bundle).call("echo", 1) == 1
             finally:
                 go_on.set()
-            assert first._process.ended.wait(20)
+            assert ending.ended.wait(20)
         assert workshop.data_dir("sample").stat().st_uid == owner
 
 

@@ -25,7 +25,7 @@ from plugin_sdk.wire.messages import (
     Answer,
     Ask,
     Call,
-    Deliver,
+    DeliverMany,
     FeedCredit,
     FeedStop,
     Handled,
@@ -49,7 +49,7 @@ from tests.support.wire_machines import (
     seeds,
     steps,
 )
-from tests.support.wire_referee import Referee, Verdict
+from tests.support.wire_referee import NUMBERED, Referee, Verdict
 from tests.support.wire_speech import LEADING, chance_of, leading, spoken
 
 
@@ -168,18 +168,20 @@ class Crossing(Bounded):
         assert host.state == plugin.state
         if plugin.state == "closed":
             return
-        for openers in ((Call, Deliver), (Ask,)):
+        for openers in (NUMBERED, (Ask,)):
             assert host.outstanding(*openers) == plugin.outstanding(*openers)
         for call in host.outstanding(Call):
             for stream in (0, 1, 2):
                 assert host.untaken(call.id, stream) == plugin.untaken(call.id, stream)
+        for many in host.outstanding(DeliverMany):
+            assert host.unhandled(many.id) == plugin.unhandled(many.id)
 
     def _everything_ends(self) -> None:
         """From wherever they are, both can still come to a good end."""
         if self.referees[PLUGIN].state not in {"running", "stopping"}:
             return
         plugin = self.referees[PLUGIN]
-        for opened in plugin.outstanding(Call, Deliver):
+        for opened in plugin.outstanding(*NUMBERED):
             self.send(Result(opened.id) if isinstance(opened, Call) else Handled(opened.id, True))
         for asked in self.referees[HOST].outstanding(Ask):
             self.send(Answer(asked.id, True))
@@ -187,7 +189,7 @@ class Crossing(Bounded):
         self._everything_arrives()
         self.send(Stopped())
         self._everything_arrives()
-        assert not self.referees[HOST].outstanding(Call, Deliver, Ask)
+        assert not self.referees[HOST].outstanding(*NUMBERED, Ask)
         for end in self.ends.values():
             assert end.state == CLOSED
             end.receive_eof()
@@ -311,7 +313,7 @@ class Hostile(Bounded):
         calls = [m.id for m in self.referee.outstanding(Call)] or [1]
         last, asked = (
             max((m.id for m in self.referee.history if isinstance(m, kinds)), default=0)
-            for kinds in ((Call, Deliver), (Ask,))
+            for kinds in (NUMBERED, (Ask,))
         )
         ideas: list[list[Message]] = [
             [FeedStop(calls[0], 1), FeedStop(calls[0], 1)],

@@ -15,7 +15,7 @@ from plugin_sdk.wire.codec import pack, unpack
 from plugin_sdk.wire.connection import Connection
 from plugin_sdk.wire.limits import READ_BYTES
 from plugin_sdk.wire.message import HOST, Message
-from plugin_sdk.wire.messages import Call, Deliver
+from plugin_sdk.wire.messages import Call, Deliver, DeliverMany
 
 PATIENCE_MS = 20_000
 
@@ -73,6 +73,11 @@ class HostEnd:
         """Deliver an event."""
         self._last_id += 1
         self.send(Deliver(self._last_id, event_type, payload=payload))
+
+    def deliver_many(self, event_type: str, payload: bytes, events: int) -> None:
+        """Deliver events in one message."""
+        self._last_id += 1
+        self.send(DeliverMany(self._last_id, event_type, events, payload=payload))
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from plugin_sdk.wire.messages import (
     Confine,
     Confined,
     Deliver,
+    DeliverMany,
     Failure,
     Handled,
     Load,
@@ -353,7 +354,7 @@ def serve(peer: Peer) -> None:
         if isinstance(message, Call):
             args, _ = unpack(message.payload)
             peer.send(Result(message.id, payload=pack(args[0] if args else None)))
-        elif isinstance(message, Deliver):
+        elif isinstance(message, Deliver | DeliverMany):
             peer.send(Handled(message.id, True, payload=pack({"errors": []})))
         elif isinstance(message, Stop):
             peer.send(Stopped(payload=pack({"ok": True, "error": None})))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -43,6 +44,10 @@ def hold(value=None):
 Load = Callable[..., BlockingPlugin]
 
 
+START = os.environ.get("SANDBOX_HOST_TEST_START", "nursery")
+"""How plugins are started where a test does not say; the long form of the tests takes the other."""
+
+
 class Workshop:
     """Writes and signs plugins below one directory, and makes configurations that trust them.
 
@@ -60,9 +65,8 @@ class Workshop:
 
     def config(self, **options: Any) -> HostConfig:
         """Return a configuration; `options` are its fields."""
-        return HostConfig(
-            **{"trust_store": self.trust_store, "state_dir": self.state_dir} | options
-        )
+        defaults = {"trust_store": self.trust_store, "state_dir": self.state_dir, "start": START}
+        return HostConfig(**defaults | options)
 
     def write(
         self,

@@ -25,7 +25,7 @@ _PACKAGES = ("sandbox_host", "plugin_sdk", "tests")
 _DEPENDENCIES = (
     *("msgpack", "pydantic", "pydantic_core", "annotated_types", "typing_extensions"),
     *("typing_inspection", "cryptography", "cffi", "_cffi_backend", "psutil", "packaging"),
-    *("click", "rich"),
+    *("click", "rich", "watchdog"),
 )
 _IMPORTED = "sandbox_host.selftest.audit, tests.support.host"
 """With all that they import: most of what is run as an ordinary user begins with it."""

@@ -9,6 +9,7 @@ of its own: without one, a step left out could change the machine itself.
 from __future__ import annotations
 
 import compileall
+import contextlib
 import json
 import os
 import sys
@@ -22,6 +23,8 @@ import psutil
 from sandbox_host import SandboxHost
 from sandbox_host.backends.linux import backend as linux
 from sandbox_host.backends.linux.cgroup_group import Group
+from sandbox_host.backends.linux.cgroup_v1 import GroupV1
+from sandbox_host.backends.linux.nursery import Nursery
 from sandbox_host.errors import SandboxHostError
 from sandbox_host.model import Layer, LayerStatus
 from tests.support.host import Workshop
@@ -190,15 +193,41 @@ class _Codec:
 
     def __init__(self, change: Change) -> None:
         self._change = change
+        self._thinned = False
+
+    def thin(self, plan: dict[str, Any]) -> None:
+        """Change what a child does before it has an order; what is not in it, the order has."""
+        with contextlib.suppress(KeyError, TypeError, NothingThereError):
+            self._change(plan)
+            self._thinned = True
 
     def pack(self, plan: dict[str, Any]) -> bytes:
         """Pack a copy that was changed."""
         sent = dict(plan)
-        self._change(sent)
+        try:
+            self._change(sent)
+        except NothingThereError:
+            if not self._thinned:
+                raise
         return _pack(sent)
 
 
 _pack, _codec = linux.codec.pack, linux.codec
+_request = Nursery._request
+
+
+def _thin(change: Change) -> None:
+    """Have the order thinned, and what a child does before it has one."""
+    codec = _Codec(change)
+    linux.codec = codec  # type: ignore[assignment]
+
+    def request(nursery: Nursery, preparation: dict[str, Any] | None) -> dict[str, Any]:
+        if preparation is not None:
+            preparation = dict(preparation)
+            codec.thin(preparation)
+        return _request(nursery, preparation)
+
+    Nursery._request = request  # type: ignore[method-assign]
 
 
 # -- what the host leaves out ---------------------------------------------------------------------
@@ -208,12 +237,17 @@ def _no_own_pid(backend: Any) -> None:
     backend._shared_nursery().own_pid = False
 
 
+def _leave_out_of_groups() -> None:
+    Group.add = lambda *_: None  # type: ignore[method-assign]
+    GroupV1.ways_in = lambda _: []  # type: ignore[method-assign]
+
+
 NOT_IN_THE_GROUP = "not added to the group"
 HOSTS_OWN: dict[str, Callable[[Any], None]] = {
-    NOT_IN_THE_GROUP: lambda _: setattr(Group, "add", lambda *_: None),
+    NOT_IN_THE_GROUP: lambda _: _leave_out_of_groups(),
     "not pid 1": _no_own_pid,
 }
-_add = Group.add
+_add, _ways_in = Group.add, GroupV1.ways_in
 
 HONEST = "nothing left out"
 FOR_ROOT = frozenset({"become", "die_with the second time", "no uid", "another uid"})
@@ -242,7 +276,7 @@ def attempt(case: str, root: Path) -> dict[str, Any] | None:
         if case == NOT_IN_THE_GROUP and offers[Layer.CGROUP] is not LayerStatus.ACTIVE:
             return None
         if case in THINNED:
-            linux.codec = _Codec(THINNED[case])  # type: ignore[assignment]
+            _thin(THINNED[case])
         if case in HOSTS_OWN:
             HOSTS_OWN[case](backend)
         try:
@@ -256,7 +290,8 @@ def attempt(case: str, root: Path) -> dict[str, Any] | None:
         except NothingThereError:
             return None
         finally:
-            linux.codec, Group.add = _codec, _add  # type: ignore[method-assign]
+            linux.codec, Nursery._request = _codec, _request  # type: ignore[method-assign]
+            Group.add, GroupV1.ways_in = _add, _ways_in  # type: ignore[method-assign]
     events = [json.loads(line)["event"] for line in config.journal_path.read_text().splitlines()]
     executed = (workshop.data_dir("sample") / "executed").exists()
     return {

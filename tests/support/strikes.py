@@ -52,20 +52,24 @@ BOOT = {
 }
 """Steps of the first start of a host, in order: the nursery's."""
 
-CONFINE = {
-    "forked": Moment(f"{_LINUX}.backend:spawn"),
-    "group-made": Moment(f"{_LINUX}.cgroup_group:Group.add", after=False),
-    "group-joined": Moment(f"{_LINUX}.cgroup_group:Group.add"),
+DECIDE = {
+    "group-made": Moment(f"{_LINUX}.backend:LinuxBackend._make_group"),
     "uid-leased": Moment(f"{_LINUX}.uids:UidLeases.take"),
     "order-compiled": Moment(f"{_LINUX}.backend:compile_plan"),
-    "order-sent": Moment(f"{_LINUX}.backend:os.write"),
+}
+"""Steps of each start that are taken while its process is being forked."""
+
+CONFINE = {
+    "forked": Moment(f"{_LINUX}.backend:spawn"),
+    "order-sent": Moment(f"{_LINUX}.lockdown_talk:os.write"),
     "locked-down": Moment(f"{_LINUX}.backend:_exchange"),
+    "group-joined": Moment(f"{_LINUX}.cgroup_group:Group.entered"),
     "attested": Moment(f"{_LINUX}.backend:LinuxBackend._attest"),
     "load-due": Moment("sandbox_host.runtime.launch:Launcher.become_ready", after=False),
 }
-"""Steps of each start, in order, up to the first byte of the plugin's."""
+"""Steps of each start after that, in order, up to the first byte of the plugin's."""
 
-LOCKING = ("network-namespace", "rlimits", "landlock", "own-root", "own-uid", "seccomp")
+LOCKING = ("cgroup-namespace", "rlimits", "landlock", "own-root", "own-uid", "seccomp")
 """Layers before which the child waits to be struck, between "order-sent" and "locked-down"."""
 
 RUNNING = ("importing", "initialising", "ready", "calling", "unloading")
@@ -73,8 +77,8 @@ RUNNING = ("importing", "initialising", "ready", "calling", "unloading")
 
 _READY = Moment("sandbox_host.runtime.launch:Launcher.become_ready")
 
-BOOTING, CONFINING = tuple(BOOT), tuple(CONFINE)
-ALL = (*BOOTING, *CONFINING, *LOCKING, *RUNNING)
+BOOTING, DECIDING, CONFINING = tuple(BOOT), tuple(DECIDE), tuple(CONFINE)
+ALL = (*BOOTING, *DECIDING, *CONFINING, *LOCKING, *RUNNING)
 
 _LINES = """
 import os, time
@@ -155,7 +159,7 @@ def armed(step: str, data_dir: Path, strike: Callable[[], None]) -> Iterator[Cal
             struck.set()
             strike()
 
-    moment = {**BOOT, **CONFINE, "ready": _READY}.get(step)
+    moment = {**BOOT, **DECIDE, **CONFINE, "ready": _READY}.get(step)
     if moment is not None:
         with _hooked(moment, strike_once):
             yield struck.is_set

@@ -31,6 +31,7 @@ from tests.support.host import Workshop
 from tests.support.strikes import (
     BOOTING,
     CONFINING,
+    DECIDING,
     LOCKING,
     armed,
     journey,
@@ -165,11 +166,11 @@ class Struck:
     def _expected(self) -> set[type[BaseException]]:
         if self._step == "unloading":
             return {type(None)}  # it is gone, which is what was asked for
-        if self._step in {"layers-tried", "nursery-booted"}:
+        if self._step in {"layers-tried", "nursery-booted", *DECIDING}:
             return {ConfinementError, type(None)}  # another nursery was booted at once
         if self._step == "order-sent":
             return {ConfinementError, AttestationError}  # it had begun, or had even finished
-        if self._step == "locked-down":
+        if self._step in {"locked-down", "group-joined"}:
             return {AttestationError}
         early = (*BOOTING, *CONFINING[: CONFINING.index("locked-down")], *LOCKING)
         return {ConfinementError if self._step in early else PluginEndedError}

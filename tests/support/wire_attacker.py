@@ -122,6 +122,12 @@ def raw(header: bytes, payload: bytes = b"") -> bytes:
     return struct.pack(">II", len(header), len(payload)) + header + payload
 
 
+def elsewhere(message: Message, size: int) -> bytes:
+    """Return the frame of a payload of so many bytes that is said to be in the arena."""
+    header = message.header()
+    return struct.pack(">II", len(header), size + (1 << 31)) + header
+
+
 def fields(*values: Any, payload: bytes = b"") -> bytes:
     """Return any number and fields as a frame."""
     return raw(msgpack.packb(list(values), unicode_errors="surrogatepass"), payload)

@@ -10,14 +10,16 @@ from plugin_sdk.wire.messages import (
     Cancel,
     Confine,
     Deliver,
+    DeliverMany,
     Failure,
     Feed,
     FeedEnd,
     Load,
+    Publish,
     Result,
     YieldCredit,
 )
-from tests.support.wire_attacker import fields, frames, raw
+from tests.support.wire_attacker import elsewhere, fields, frames, raw
 from tests.support.wire_cases import (
     ANSWERED,
     CALLED,
@@ -41,6 +43,11 @@ FRAMES = [
         "payload of 8388609 bytes",
     ),
     breach("payload of 4 GiB", bytes([0, 0, 0, 1]) + b"\xff" * 4, "payload of 4294967295 bytes"),
+    breach("event elsewhere", elsewhere(Publish("model_updated"), 100_000), "outside of its frame"),
+    breach("nothing elsewhere", elsewhere(Result(1), 0), "payload of 2147483648 bytes"),
+    breach("too much elsewhere", elsewhere(Result(1), MAX_PAYLOAD_BYTES + 1), "bytes; 8388608"),
+    breach("answer elsewhere that was never put there", elsewhere(Result(1), 4 << 20), "truncated"),
+    breach("answer elsewhere to nothing", elsewhere(Result(9), 4 << 20), "not outstanding"),
     breach("garbage", rubbish(50_000), "bytes; 1 to 1024 are allowed"),
     breach("ones", b"\xff" * 100, "header of 4294967295 bytes"),
     breach("another protocol", b"HTTP/1.1 400 Bad Request\r\n\r\n", "header of 1213486160 bytes"),
@@ -186,12 +193,19 @@ VARIANTS: list[tuple[str, bytes, str]] = [
     ),
     *(
         (f"number: {number!r}", fields(number), "unknown message number|starts with a message")
-        for number in (0, -1, 26, 2**64 - 1, "7", None, b"\x07", 1.0)
+        for number in (0, -1, 28, 2**64 - 1, "7", None, b"\x07", 1.0)
     ),
     *(
         (type(one).__name__, frames(one), "not for the peer to send")
         for one in (
-            *(Confine(1, 1), Load(), Deliver(2, "x"), Cancel(1, True), YieldCredit(1, 1)),
+            *(
+                Confine(1, 1),
+                Load(),
+                Deliver(2, "x"),
+                DeliverMany(2, "x", 2),
+                Cancel(1, True),
+                YieldCredit(1, 1),
+            ),
             *(Feed(1, 1), FeedEnd(1, 1, True)),
         )
     ),

@@ -8,9 +8,11 @@ from plugin_sdk.wire.messages import (
     Call,
     Confined,
     Deliver,
+    DeliverMany,
     Failed,
     Failure,
     Handled,
+    HandledSome,
     Progress,
     Publish,
     Result,
@@ -35,6 +37,9 @@ from tests.support.wire_cases import (
     rubbish,
     start,
 )
+
+MANY = [*SERVING, ("await", Deliver.number), ("await", DeliverMany.number)]
+REPORT = pack({"errors": [[], 3, {"message": {}}]})
 
 UNASKED = [
     breach("speaks for the host", frames(Call(2, "echo", 0)), "Call is not for the peer to send"),
@@ -91,6 +96,60 @@ UNASKED = [
         drive="event",
     ),
     breach("an event that never came is handled", frames(Handled(2, True)), NOT_OUTSTANDING),
+    Case(
+        "the one event that came is handled in part",
+        [*SERVING, ("await", Deliver.number), ("say", frames(HandledSome(1, 1, True)))],
+        VIOLATION,
+        "for more than may be before Handled",
+        "event",
+    ),
+    Case(
+        "all of many are handled, and then the last one",
+        [*MANY, ("say", frames(Handled(1, True), HandledSome(2, 7, True)))],
+        VIOLATION,
+        "HandledSome of 2 for more than may be before Handled",
+        "events",
+    ),
+    Case(
+        "some of many are handled again and again",
+        [*MANY, ("say", frames(*[HandledSome(2, 3, True)] * 3))],
+        VIOLATION,
+        "HandledSome of 2 for more than may be before Handled",
+        "events",
+    ),
+    Case(
+        "many are handled twice",
+        [*MANY, ("say", frames(Handled(2, True), Handled(2, True)))],
+        VIOLATION,
+        NOT_OUTSTANDING,
+        "events",
+    ),
+    Case(
+        "some are handled after the last one",
+        [*MANY, ("say", frames(Handled(2, True), HandledSome(2, 1, True)))],
+        VIOLATION,
+        NOT_OUTSTANDING,
+        "events",
+    ),
+    Case(
+        "a report on some is no object",
+        [*MANY, ("say", frames(HandledSome(2, 1, False, payload=b"\xc1")))],
+        VIOLATION,
+        "payload",
+        "events",
+    ),
+    Case(
+        "many are handled in parts, and before the one before them",
+        [
+            *MANY,
+            ("say", frames(HandledSome(2, 3, True), HandledSome(2, 3, False, payload=REPORT))),
+            ("say", frames(Handled(2, True), Handled(1, True))),
+            ("serve",),
+        ],
+        ANSWERED,
+        drive="events",
+    ),
+    breach("some of a call are handled", frames(HandledSome(1, 1, True)), NOT_OUTSTANDING),
     Case(
         "answers in the wrong order",
         [

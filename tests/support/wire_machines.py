@@ -11,8 +11,8 @@ from plugin_sdk.wire import frames, streams
 from plugin_sdk.wire.connection import Connection
 from plugin_sdk.wire.limits import MAX_HEADER_BYTES, PREFIX_BYTES
 from plugin_sdk.wire.message import HOST, PLUGIN
-from plugin_sdk.wire.messages import Ask, Call, Deliver
-from tests.support.wire_referee import Bounds, Referee
+from plugin_sdk.wire.messages import Ask, Call, Deliver, DeliverMany
+from tests.support.wire_referee import NUMBERED, Bounds, Referee
 
 BOUNDS = Bounds(items=3, stream_bytes=40, outstanding=5, asked=3)
 MAX_PAYLOAD = 64
@@ -58,9 +58,12 @@ def check_memory(end: Connection) -> None:
 
 def check_exchanges(end: Connection, referee: Referee) -> None:
     assert end.state == referee.state
-    for side, openers in ((HOST, (Call, Deliver)), (PLUGIN, (Ask,))):
-        expected = {m.id: type(m) for m in referee.outstanding(*openers)}
+    for side, openers in ((HOST, NUMBERED), (PLUGIN, (Ask,))):
+        outstanding = referee.outstanding(*openers)
+        expected = {m.id: Deliver if type(m) is DeliverMany else type(m) for m in outstanding}
         assert end._exchanges[side].open == expected
+    many = referee.outstanding(DeliverMany)
+    assert end._unhandled == {m.id: referee.unhandled(m.id) for m in many}
 
 
 def check_streams(end: Connection, referee: Referee) -> None:

@@ -18,6 +18,7 @@ from plugin_sdk.wire.messages import (
     Confine,
     Confined,
     Deliver,
+    DeliverMany,
     Failed,
     Failure,
     Feed,
@@ -25,6 +26,7 @@ from plugin_sdk.wire.messages import (
     FeedEnd,
     FeedStop,
     Handled,
+    HandledSome,
     Load,
     Log,
     Progress,
@@ -57,12 +59,14 @@ class Bounds:
     asked: int
 
 
-OPENERS = {Call: (Result, Failure), Deliver: (Handled,), Ask: (Answer,)}
+OPENERS = {Call: (Result, Failure), Deliver: (Handled,), DeliverMany: (Handled,), Ask: (Answer,)}
+NUMBERED = (Call, Deliver, DeliverMany)
+"""What shares one count of ids."""
 OF_A_CALL = (Cancel, Yield, YieldCredit, Feed, FeedEnd, FeedCredit, FeedStop, Progress)
 UNASKED = (Publish, Log, Ask, Withdraw)
 HOST_WHILE_WORKING = (Answer, Cancel, YieldCredit, Feed, FeedEnd)
 PLUGIN_WHILE_WORKING = (
-    *(Result, Failure, Yield, FeedCredit, FeedStop, Progress, Handled),
+    *(Result, Failure, Yield, FeedCredit, FeedStop, Progress, Handled, HandledSome),
     *UNASKED,
 )
 MAY_SEND: dict[str, dict[str, tuple[type[Message], ...]]] = {
@@ -70,7 +74,10 @@ MAY_SEND: dict[str, dict[str, tuple[type[Message], ...]]] = {
     "confining": {PLUGIN: (Confined, Failed)},
     "confined": {HOST: (Load,)},
     "loading": {HOST: (Answer,), PLUGIN: (*UNASKED, Ready, Failed)},
-    "running": {HOST: (Call, Deliver, Stop, *HOST_WHILE_WORKING), PLUGIN: PLUGIN_WHILE_WORKING},
+    "running": {
+        HOST: (Call, Deliver, DeliverMany, Stop, *HOST_WHILE_WORKING),
+        PLUGIN: PLUGIN_WHILE_WORKING,
+    },
     "stopping": {HOST: HOST_WHILE_WORKING, PLUGIN: (*PLUGIN_WHILE_WORKING, Stopped)},
     "closed": {},
 }
@@ -145,6 +152,12 @@ class Referee:
                 del sizes[: message.items]
         return sizes
 
+    def unhandled(self, delivery: int) -> int:
+        """Return how many events of an outstanding DeliverMany were not said to be handled."""
+        of_it = [m for m in self.history if getattr(m, "id", 0) == delivery]
+        events = [m.events for m in self.outstanding(DeliverMany) if m.id == delivery]
+        return sum(events) - sum(m.events for m in of_it if isinstance(m, HandledSome))
+
     def _has_left(self) -> bool:
         """Tell whether the last word of this end's own closed the session."""
         return self.state == "closed" and self.history[-1].sender == self.role
@@ -157,7 +170,7 @@ class Referee:
         if not isinstance(message, (Cancel, YieldCredit, Feed, FeedEnd, Withdraw)):
             return False
         opener: type[Message] = Ask if isinstance(message, Withdraw) else Call
-        kinds = (Ask,) if opener is Ask else (Call, Deliver)
+        kinds = (Ask,) if opener is Ask else NUMBERED
         if any(open_.id == message.id for open_ in self.outstanding(*kinds)):
             return False
         return message.id <= self._last_id(*kinds)
@@ -173,22 +186,22 @@ class Referee:
         return Verdict.GOOD
 
     def _opens_well(self, message: Message) -> bool:
-        if not isinstance(message, (Call, Deliver, Ask)):
+        if not isinstance(message, (*NUMBERED, Ask)):
             return True
         asks = isinstance(message, Ask)
-        kinds = (Ask,) if asks else (Call, Deliver)
+        kinds = (Ask,) if asks else NUMBERED
         most = self.bounds.asked if asks else self.bounds.outstanding
         return message.id > self._last_id(*kinds) and len(self.outstanding(*kinds)) < most
 
     def _closes_well(self, message: Message) -> bool:
-        for opener, closers in OPENERS.items():
-            if isinstance(message, closers):
-                return message.id in {m.id for m in self.outstanding(opener)}
-        return True
+        openers = tuple(opener for opener, by in OPENERS.items() if isinstance(message, by))
+        return not openers or message.id in {m.id for m in self.outstanding(*openers)}
 
     def _is_within(self, message: Message) -> bool:
         if isinstance(message, Withdraw):
             return message.id in {m.id for m in self.outstanding(Ask)}
+        if isinstance(message, HandledSome):
+            return message.events < self.unhandled(message.id)
         if not isinstance(message, OF_A_CALL):
             return True
         if message.id not in {m.id for m in self.outstanding(Call)}:

@@ -17,6 +17,7 @@ from plugin_sdk.wire.messages import (
     Confine,
     Confined,
     Deliver,
+    DeliverMany,
     Failed,
     Failure,
     Feed,
@@ -24,6 +25,7 @@ from plugin_sdk.wire.messages import (
     FeedEnd,
     FeedStop,
     Handled,
+    HandledSome,
     Load,
     Log,
     Progress,
@@ -36,11 +38,20 @@ from plugin_sdk.wire.messages import (
     Yield,
     YieldCredit,
 )
-from tests.support.wire_referee import Referee
+from tests.support.wire_referee import NUMBERED, Referee
 
 SIZES = (0, 1, 9, 20, 41, 64)
 WEIGHTS: dict[str, dict[type[Message], int]] = {
-    HOST: {Call: 3, Deliver: 1, Cancel: 1, YieldCredit: 4, Feed: 8, FeedEnd: 1, Answer: 2},
+    HOST: {
+        Call: 3,
+        Deliver: 1,
+        DeliverMany: 1,
+        Cancel: 1,
+        YieldCredit: 4,
+        Feed: 8,
+        FeedEnd: 1,
+        Answer: 2,
+    },
     "plugin": {
         Yield: 9,
         FeedCredit: 4,
@@ -49,6 +60,7 @@ WEIGHTS: dict[str, dict[type[Message], int]] = {
         Result: 2,
         Failure: 1,
         Handled: 2,
+        HandledSome: 2,
         Ask: 2,
         Withdraw: 1,
         Publish: 1,
@@ -89,6 +101,7 @@ def spoken(chance: random.Random, role: str, referee: Referee) -> Message:
     fields: dict[type[Message], tuple[object, ...]] = {
         Call: (number, "predict", 0),
         Deliver: (number, "data_processed"),
+        DeliverMany: (number, "data_processed", many),
         Cancel: (number, flag),
         YieldCredit: (number, many),
         Feed: (number, stream),
@@ -101,6 +114,7 @@ def spoken(chance: random.Random, role: str, referee: Referee) -> Message:
         Result: (number,),
         Failure: (number, "exception"),
         Handled: (number, flag),
+        HandledSome: (number, many, flag),
         Ask: (number, "prices", 0),
         Withdraw: (number,),
         Publish: ("model_updated",),
@@ -132,10 +146,12 @@ def _id(chance: random.Random, kind: type[Message], referee: Referee) -> int:
     if kind in {Ask, Answer, Withdraw}:
         openers = (Ask,)
     elif kind in {Deliver, Handled}:
-        openers = (Deliver,)
-    counted = (Ask,) if Ask in openers else (Call, Deliver)
+        openers = (Deliver, DeliverMany)
+    elif kind is HandledSome:
+        openers = (DeliverMany,)
+    counted = (Ask,) if Ask in openers else NUMBERED
     last = max((m.id for m in referee.history if isinstance(m, counted)), default=0)
-    if kind in {Call, Deliver, Ask}:
+    if kind in {*NUMBERED, Ask}:
         return last + 1 if chance.random() < 0.95 else max(1, last)
     open_ids = [m.id for m in referee.outstanding(*openers)]
     if open_ids and chance.random() < 0.9:

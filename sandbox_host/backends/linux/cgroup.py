@@ -19,7 +19,7 @@ from sandbox_host.backends.linux.cgroup_v1 import CgroupsV1
 from sandbox_host.backends.linux.cgroup_v2 import CgroupsV2
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from sandbox_host.backends.base import OutOfMemory
     from sandbox_host.backends.linux.cgroup_group import GroupUsage
@@ -84,6 +84,15 @@ class Cgroup(Protocol):
             OSError: the process is gone, or the kernel refuses.
             ValueError: not a pid.
         """
+
+    def ways_in(self) -> list[tuple[str, bool]]:
+        """Return by which files a process enters by itself, where that costs less than `add`.
+
+        With each, whether one need not get in.
+        """
+
+    def entered(self, refused: Collection[str]) -> None:
+        """Note which of these refused a process that has entered by them."""
 
     def is_member(self, membership: str) -> bool:
         """Tell from `cgroup_group.read_membership` whether a process is in the group. Pure."""

@@ -123,6 +123,23 @@ class Group:
                 self._left_out.add(path)
                 self.lines = tuple(other for other in self.lines if other != line)
 
+    def ways_in(self) -> list[tuple[str, bool]]:
+        """Return the files by which a process enters by itself, and whether one need not get in.
+
+        None where the kernel has no cheaper way for that than `add`.
+        """
+        return []
+
+    def entered(self, refused: Collection[str]) -> None:
+        """Note what a process that has entered by `ways_in`, once, says that it was refused.
+
+        Only what it need not get into: the others are looked for in its membership.
+        """
+        for path, line in tuple(zip(self.paths, self.lines, strict=True)):
+            if path in self._optional and str(path / "tasks") in refused:
+                self._left_out.add(path)
+                self.lines = tuple(other for other in self.lines if other != line)
+
     def is_member(self, membership: str) -> bool:
         """Tell from the text of ``/proc/<pid>/cgroup`` whether a process is in the group. Pure.
 

@@ -110,6 +110,10 @@ class GroupV1(Group):
         if cpu := self._by_controller.get("cpu"):
             set_weight(cpu / _SHARES, shares_of(cpu_weight))
 
+    def ways_in(self) -> list[tuple[str, bool]]:
+        """Return the file ``tasks`` of each hierarchy; see `Group.ways_in`."""
+        return [(str(path / "tasks"), path in self._optional) for path in self.paths]
+
     def _hold(self, path: Path) -> None:
         # A kernel that has no more of this kills instead, which bounds a plugin as well. The file
         # stays open, to be read at every look of the watchdog: what nobody sees must not be held.

@@ -183,6 +183,7 @@ def compile_plan(plan: SandboxPlan, places: Places, machine: Machine, ids: Ids) 
         root = with_links(root, places)
     order = {
         "host_pid": ids.host,
+        "groups": [],
         "namespaces": [[layer, flag] for layer, flag in NAMESPACES.items() if layer in layers],
         "hostname": HOSTNAME if Layer.UTS_NAMESPACE in layers else "",
         "root": root,

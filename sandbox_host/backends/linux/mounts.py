@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sandbox_host.backends.linux.interpreter import DEVICES, interpreter_paths, is_foreign
 
@@ -30,12 +30,28 @@ _WRITE: Final = NOSUID | NODEV | NOEXEC
 _DEVICE: Final = RDONLY | NOSUID | NOEXEC
 
 PROC_OPTIONS: Final = "subset=pid,hidepid=ptraceable"
-_SKELETON: Final = "size=1m,nr_inodes=4096,mode=755"
+SKELETON: Final = "size=1m,nr_inodes=4096,mode=755"
 
 SCRATCH_INODES: Final = 16_384
 """Files and directories in the scratch directory; each takes about a kilobyte of kernel memory."""
 
 _WORD: Final = {RDONLY: "ro", NOSUID: "nosuid", NODEV: "nodev", NOEXEC: "noexec"}
+
+
+class Shared(Protocol):
+    """Where things are that every plugin of a host has; `Places` says it too."""
+
+    @property
+    def python(self) -> Path:
+        """The interpreter."""
+
+    @property
+    def sdk_dir(self) -> Path:
+        """The private copy of what its process imports."""
+
+    @property
+    def plugin_environment(self) -> Path | None:
+        """What is installed for plugins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +101,7 @@ def mounts_for(
         with_proc: /proc can be mounted here.
     """
     code = 0 if native_code else NOEXEC
-    found = list(_library(places.python))
-    found += [Mount("bind", device, _DEVICE) for device in DEVICES if os.path.exists(device)]
-    if places.plugin_environment is not None:
-        found.append(Mount("bind", os.path.realpath(places.plugin_environment), _LIBRARY))
-    found.append(Mount("bind", str(places.sdk_dir), _READ))
+    found = shared_mounts(places, with_proc=with_proc)
     found.append(Mount("bind", str(places.package_dir), _LIBRARY | code))
     writable = tuple(write)
     found += [Mount("bind", path, _granted(path, writable)) for path in (*read, *writable)]
@@ -98,9 +110,28 @@ def mounts_for(
     owner = "" if uid is None else f",uid={uid},gid={uid}"
     size = f"size={scratch_bytes},nr_inodes={SCRATCH_INODES},mode=700{owner}"
     found.append(Mount("tmpfs", str(places.scratch_dir), NOSUID | NODEV | code, size))
+    return _parents_first(found)
+
+
+def shared_mounts(shared: Shared, *, with_proc: bool) -> list[Mount]:
+    """Return what every plugin of a host has in its root.
+
+    Args:
+        shared: where it is.
+        with_proc: /proc can be mounted here.
+    """
+    found = list(_library(shared.python))
+    found += [Mount("bind", device, _DEVICE) for device in DEVICES if os.path.exists(device)]
+    if shared.plugin_environment is not None:
+        found.append(Mount("bind", os.path.realpath(shared.plugin_environment), _LIBRARY))
+    found.append(Mount("bind", str(shared.sdk_dir), _READ))
     if with_proc:
         found.append(Mount("proc", "/proc", _READ, PROC_OPTIONS))
-    last = {mount.path: mount for mount in found}
+    return list(_parents_first(found))
+
+
+def _parents_first(mounts: list[Mount]) -> tuple[Mount, ...]:
+    last = {mount.path: mount for mount in mounts}
     return tuple(sorted(last.values(), key=lambda mount: mount.path.count("/")))
 
 
@@ -158,13 +189,13 @@ def _hidden(bound: list[Mount]) -> list[Mount]:
     return covers
 
 
-def links_for(places: Places, mounts: Iterable[Mount]) -> list[tuple[str, str]]:
+def links_for(shared: Shared, mounts: Iterable[Mount]) -> list[tuple[str, str]]:
     """Return the symbolic links that lead from a usual path to a mounted one.
 
     A link is left out where it would stand inside a mount: there it is already.
     """
     mounted = tuple(f"{mount.path}/" for mount in mounts)
-    links = interpreter_paths(places.python).links
+    links = interpreter_paths(shared.python).links
     return [(link, target) for link, target in links if not f"{link}/".startswith(mounted)]
 
 
@@ -173,17 +204,19 @@ def root_plan(places: Places, mounts: Iterable[Mount]) -> dict[str, Any]:
     return {
         # Empty, the plugin's own, and not needed outside: its place inside is another mount.
         "at": str(places.scratch_dir),
-        "size": _SKELETON,
+        "size": SKELETON,
         "links": [list(pair) for pair in links_for(places, mounts)],
-        "mounts": [
-            {
-                "kind": mount.kind,
-                "path": mount.path,
-                "flags": mount.flags,
-                "data": mount.data,
-                "source": list(mount.source),
-            }
-            for mount in mounts
-        ],
+        "mounts": [entry_of(mount) for mount in mounts],
         "cwd": str(places.scratch_dir),
+    }
+
+
+def entry_of(mount: Mount) -> dict[str, Any]:
+    """Return a mount as `plugin_sdk.lockdown.root` takes it."""
+    return {
+        "kind": mount.kind,
+        "path": mount.path,
+        "flags": mount.flags,
+        "data": mount.data,
+        "source": list(mount.source),
     }

@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any, Final
 from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import PayloadError
 from plugin_sdk.wire.nursery import MAX_PACKET_BYTES
+from sandbox_host.backends.linux.requests import Requests
 from sandbox_host.backends.worker import Worker
 from sandbox_host.model import Layer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 BOOT: Final = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
@@ -36,7 +37,6 @@ _ISOLATED: Final = ("-I", "-S", "-B", "-X", "utf8", "-c")
 
 _PATIENCE_SECONDS: Final = 20.0
 _DYING_SECONDS: Final = 2.0
-_LEAST_SECONDS: Final = 0.001  # 0 would mean not to wait, and something else to the socket
 _PAUSE_SECONDS: Final = 0.002
 _HAS_ENDED: Final = "the nursery has ended"
 _FALLING_SECONDS: Final = 0.2
@@ -114,7 +114,7 @@ class Nursery:
         self.reasons: dict[str, str] = {}
         self._timeout = timeout
         self._lock = threading.Lock()
-        self._requests = 0
+        self._requests: Requests | None = None
         self.own_pid = False
         self._closed = False
         self._status: int | None = None
@@ -202,6 +202,7 @@ class Nursery:
         request = {"own_pid": self.own_pid, "uid": uid, "tries": tries}
         self._control.send(codec.pack(request))
         self.reasons = {**self._receive(), **self.reasons}
+        self._requests = Requests(self._control)
 
     def _tries(self, ground: Ground, *, want_pid: bool) -> list[str]:
         tries: list[str] = [layer for layer in _TRIED if layer not in ground.disabled]
@@ -293,52 +294,51 @@ class Nursery:
         """Children enter a user namespace of their own, below the nursery's."""
         return self.user_namespace and not self.has_range
 
-    def spawn(self, ends: Sequence[int], timeout: float = _PATIENCE_SECONDS) -> int:
+    def spawn(
+        self,
+        ends: Sequence[int],
+        timeout: float = _PATIENCE_SECONDS,
+        *,
+        preparation: dict[str, Any] | None = None,
+        meanwhile: Callable[[], object] = bool,
+    ) -> int:
         """Have a child forked; return a descriptor of its process (pidfd).
 
         Args:
-            ends: its ends of the pipes: in, out, standard output, standard error, trace, exit.
+            ends: its ends of the pipes: in, out, standard output, standard error, trace, the arena,
+                maybe the network desk, exit.
             timeout: seconds to wait for the answer.
+            preparation: what the child does before it waits for its plan; always the same one.
+            meanwhile: called once the nursery has been asked, and before it is waited for.
 
         Raises:
             OSError: the kernel refused, the nursery has ended, or it did not answer in time.
         """
         until = time.monotonic() + timeout
         late = f"the nursery did not answer in {timeout:.3g} s"
-        if not self._lock.acquire(timeout=timeout):
-            raise OSError(late)
+        requests = self._requests
+        if self._closed or requests is None:
+            raise OSError(_HAS_ENDED)
         try:
-            if self._closed:
-                raise OSError(_HAS_ENDED)
-            self._requests += 1
+            number = requests.send(self._request(preparation), ends, until)
             try:
-                descriptors, reason = self._ask(self._requests, ends, until)
-            except TimeoutError:
-                raise OSError(late) from None
-            except ConnectionError:
+                meanwhile()
+            except BaseException:
+                requests.give_up(number)
+                raise
+            descriptors, answer = requests.answer(number, until)
+        except TimeoutError:
+            raise OSError(late) from None
+        except ConnectionError:
+            with self._lock:
                 self._fall()
-                raise OSError(_HAS_ENDED) from None
-        finally:
-            self._lock.release()
+            raise OSError(_HAS_ENDED) from None
         if descriptors:
             return descriptors[0]
-        raise OSError(reason)
+        raise OSError(answer["errno"], answer["error"])
 
-    def _ask(self, number: int, ends: Sequence[int], until: float) -> tuple[list[int], str]:
-        request = codec.pack({"id": number, "own_pid": self.own_pid})
-        self._control.settimeout(max(_LEAST_SECONDS, until - time.monotonic()))
-        socket.send_fds(self._control, [request], list(ends))
-        while True:
-            self._control.settimeout(max(_LEAST_SECONDS, until - time.monotonic()))
-            data, descriptors, _, _ = socket.recv_fds(self._control, MAX_PACKET_BYTES, 1)
-            if not data:
-                raise ConnectionResetError
-            answer = codec.unpack(data)
-            if answer["id"] == number:
-                return descriptors, answer["error"]
-            # To a request that was given up: its pipes are closed, so its child leaves by itself.
-            for descriptor in descriptors:
-                os.close(descriptor)
+    def _request(self, preparation: dict[str, Any] | None) -> dict[str, Any]:
+        return {"own_pid": self.own_pid, "preparation": preparation}
 
     def drop(self, why: str = "") -> None:
         """Have it end, whatever this process may still do to it; it notices the closed socket."""
@@ -380,7 +380,7 @@ class Nursery:
         them itself when it notices the closed socket.
         """
         self.drop(self._epitaph)
-        if self._requests and not self.own_pid:
+        if self._requests is not None and self._requests.count and not self.own_pid:
             _has_ended(self._exit_fd, _DYING_SECONDS)
         with contextlib.suppress(OSError):  # the application may have closed what is ours
             self._control.close()

@@ -15,13 +15,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from plugin_sdk.wire.connection import Connection
 from plugin_sdk.wire.message import HOST
 from plugin_sdk.wire.nursery import EXIT_RECORD
 from sandbox_host.backends.base import Exit, OutOfMemory, Sample
 from sandbox_host.backends.linux import procfs
+from sandbox_host.backends.linux.arena import make_arena
 from sandbox_host.backends.linux.process_tree import continue_all, stop_all
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _TRACE: Final = 4  # in the order of the child's ends, see spawn
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _SLACK_BYTES: Final = 2 * 1024 * 1024
+_UNSEEN_CPU_SECONDS: Final = 0.01  # how much another process's clock may be taken for
 _FALLING_BACK_SECONDS: Final = 0.005
 _PAUSE_SECONDS: Final = 0.000_2
 _CPUCLOCK_SCHED: Final = 2  # include/linux/posix-timers_types.h
@@ -39,13 +41,22 @@ _BLOCK_BYTES: Final = 512  # stat(2)
 _PEAK_SECONDS: Final = 1.0
 
 
-def spawn(nursery: Nursery, timeout: float = 20.0, *, network: bool = False) -> LinuxChild:
+def spawn(
+    nursery: Nursery,
+    timeout: float = 20.0,
+    *,
+    network: bool = False,
+    preparation: dict[str, Any] | None = None,
+    meanwhile: Callable[[], object] = bool,
+) -> LinuxChild:
     """Have an unconfined, trusted child forked, which waits for its lock-down.
 
     Args:
         nursery: its parent to be.
         timeout: seconds to wait for it.
         network: give it a socket to the host's network desk.
+        preparation: what it does before it waits.
+        meanwhile: called while the nursery forks.
 
     Raises:
         OSError: the process or its pipes could not be made.
@@ -59,6 +70,11 @@ def spawn(nursery: Nursery, timeout: float = 20.0, *, network: bool = False) -> 
             os.set_blocking(pair[1 - their_side], False)
             ends.append((pair[their_side], pair[1 - their_side]))
         passed, desk = [their_end for their_end, _ in ends], None
+        shared, arena = make_arena()
+        theirs.callback(os.close, shared)
+        if arena is not None:
+            ours.callback(arena.close)
+        passed.insert(-1, shared)
         if network:
             # Packets: a plugin that writes half a request has written none.
             desk, theirs_too = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -66,7 +82,7 @@ def spawn(nursery: Nursery, timeout: float = 20.0, *, network: bool = False) -> 
             theirs.callback(theirs_too.close)
             passed.insert(-1, theirs_too.fileno())
         keep_pages(*ends[_TRACE])
-        pidfd = nursery.spawn(passed, timeout)
+        pidfd = nursery.spawn(passed, timeout, preparation=preparation, meanwhile=meanwhile)
         ours.callback(os.close, pidfd)
         send, receive, out, err, trace, exit_fd = (our_end for _, our_end in ends)
         try:
@@ -76,6 +92,7 @@ def spawn(nursery: Nursery, timeout: float = 20.0, *, network: bool = False) -> 
             raise
         ours.pop_all()
     child = LinuxChild(pid, pidfd, receive, send, (out, err), trace, exit_fd)
+    child.connection.arena = arena
     child.epitaph, child.last_resort, child.desk = nursery.epitaph, nursery.drop, desk
     return child
 
@@ -149,13 +166,18 @@ class LinuxChild:
 
     def cpu_seconds(self) -> float:
         """Return the CPU time used so far, in seconds."""
+        last = self._last_cpu
         if self._exit is None:
-            with contextlib.suppress(OSError):
+            try:
                 used = self._read_clock()
-                if not self._is_gone():
-                    # A group's clock is behind by what the kernel has not added up yet.
-                    self._last_cpu = max(used, self._last_cpu)
-        return self._last_cpu
+            except OSError:
+                return last
+            # A group's clock is behind by what the kernel has not added up yet. And between its end
+            # and the word of that, its number may be another's, whose clock has its own reading:
+            # what little passes in a short call is not worth a look at that.
+            if last < used and (used - last < _UNSEEN_CPU_SECONDS or not self._is_gone()):
+                self._last_cpu = last = used
+        return last
 
     def _read_clock(self) -> float:
         if self.group is not None and self.starts_processes:
@@ -238,6 +260,17 @@ class LinuxChild:
                 continue_all(self._processes)
             else:
                 self._signal(signal.SIGCONT)
+
+    @property
+    def pidfd(self) -> int:
+        """Becomes readable when the process has ended, whether its nursery has told so or not."""
+        return self._pidfd
+
+    def refuse_network(self) -> None:
+        """Close the host's end of the desk, where it was made before anybody knew of a grant."""
+        if self.desk is not None:
+            self.desk.close()
+            self.desk = None
 
     def _is_gone(self) -> bool:
         return self._closed or _readable(self._pidfd, 0.0)
@@ -346,6 +379,8 @@ class LinuxChild:
             self._closed = True
             if self.desk is not None:
                 self.desk.close()
+            if self.connection.arena is not None:
+                self.connection.arena.close()
             ends = (self.receive_fd, self.send_fd, *self.log_fds, self.trace_fd, self.exit_fd)
             for end in (*ends, self._pidfd):
                 with contextlib.suppress(OSError):  # the application has closed it

@@ -286,7 +286,7 @@ def test_child_has_its_ends_of_the_pipes_and_nothing_else(nursery: Nursery) -> N
 
 def test_exit_record_is_a_status_and_what_was_used() -> None:
     assert EXIT_RECORD.size == len(EXIT_RECORD.pack(-1, 1, 2))
-    assert PASSED_DESCRIPTORS == 7
+    assert PASSED_DESCRIPTORS == 8
 
 
 def test_many_children_leave_nothing_in_the_nursery(nursery: Nursery) -> None:

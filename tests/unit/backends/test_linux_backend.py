@@ -16,6 +16,7 @@ from plugin_sdk.wire.codec import pack, unpack
 from plugin_sdk.wire.messages import Call, Load, Ready, Result
 from sandbox_host.backends.base import Options
 from sandbox_host.backends.linux.backend import LinuxBackend
+from sandbox_host.backends.linux.process import LinuxChild
 from sandbox_host.errors import AttestationError, ConfinementError
 from sandbox_host.model import Layer, LayerStatus
 from sandbox_host.runtime.launch import base_python
@@ -190,10 +191,14 @@ def test_control_group_is_removed(make: Make, prepare: Any) -> None:
     child, receipt = backend.start(*prepare(backend), PATIENCE)
     assert Layer.CGROUP in receipt.active
     lines = Path(f"/proc/{child.pid}/cgroup").read_text()
-    name = f"sandbox-sample-{child.pid}"
+    assert isinstance(child, LinuxChild)
+    assert child.group is not None
+    name = child.group.paths[0].name
+    assert name.startswith("sandbox-sample-")
     assert name in lines
+    assert all(path.exists() for path in child.group.paths)
     put_away(child)
-    assert not list(Path("/sys/fs/cgroup").glob(f"*/**/{name}"))
+    assert not [path for path in child.group.paths if path.exists()]
 
 
 @pytest.mark.parametrize("start", ["nursery", "exec"])

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from plugin_sdk.wire.codec import pack, unpack
+from plugin_sdk.wire.errors import PayloadError
+from plugin_sdk.wire.events import join_events, unpack_events
 from sandbox_host.broker.broker import Broker
 from sandbox_host.broker.packed import PackedEvent
 from sandbox_host.broker.queues import MAX_WAITING_BYTES
@@ -20,8 +22,9 @@ class Handler:
     def __init__(self) -> None:
         self.got: list[PackedEvent] = []
 
-    def __call__(self, event: PackedEvent) -> None:
+    def __call__(self, event: PackedEvent) -> bool:
         self.got.append(event)
+        return False
 
 
 @pytest.fixture
@@ -31,7 +34,7 @@ def broker() -> Broker:
 
 def test_stamps_are_the_hosts(broker: Broker) -> None:
     handler = Handler()
-    broker.register(["data_processed"], handler)
+    broker.register(["data_processed"], handler, bool)
     first = broker.publish("data_processed", pack({"rows": 1}), "publisher")
     second = broker.publish("data_processed", pack(None), "host")
     assert (first.id, second.id) == (1, 2)
@@ -51,10 +54,53 @@ def test_delivery_is_one_object_around_the_packed_data() -> None:
     assert (event.unpack().type, event.unpack().source) == ("a", "publisher")
 
 
+def test_many_deliveries_are_joined_as_they_were_packed() -> None:
+    events = [PackedEvent("a", pack([number]), 0.5, "publisher", number) for number in range(300)]
+    payload = join_events([event.prepare().entry for event in events], len(events))
+    expected = [[[number], 0.5, "publisher", number] for number in range(300)]
+    assert list(unpack_events(payload, 300)) == expected
+    for broken, count in ((payload, 299), (b"", 0), (b"\x80", 1), (payload[3:], 300)):
+        with pytest.raises(PayloadError, match="no list of"):
+            unpack_events(broken, count)
+
+
+def test_who_is_behind_is_relieved_once_by_one_publisher(broker: Broker) -> None:
+    relieved: list[str] = []
+
+    def relieve() -> None:
+        relieved.append("behind")
+        broker.publish("a", pack(None), "host")  # of what was read: it is behind again
+        broker.relieve()
+
+    broker.register(["a"], lambda _: True, relieve)
+    broker.register(["a"], lambda _: False, lambda: relieved.append("not behind"))
+    broker.relieve()
+    assert relieved == []
+    broker.publish("a", pack(None), "host")
+    assert relieved == []
+    broker.relieve()
+    assert relieved == ["behind"]
+    broker.relieve()
+    assert relieved == ["behind"] * 2
+
+
+def test_nobody_is_relieved_who_has_gone(broker: Broker) -> None:
+    relieved: list[int] = []
+
+    def behind(_: PackedEvent) -> bool:
+        return True
+
+    broker.register(["a"], behind, lambda: relieved.append(1))
+    broker.publish("a", pack(None), "host")
+    broker.unregister(behind)
+    broker.relieve()
+    assert relieved == []
+
+
 def test_only_who_wants_it(broker: Broker) -> None:
     one, two = Handler(), Handler()
-    broker.register(["a"], one)
-    broker.register(["b"], two)
+    broker.register(["a"], one, bool)
+    broker.register(["b"], two, bool)
     everything, only_b = broker.subscribe([]), broker.subscribe(["b"])
     broker.publish("a", pack(1), "host")
     broker.publish("b", pack(2), "host")
@@ -65,8 +111,8 @@ def test_only_who_wants_it(broker: Broker) -> None:
 
 def test_unregistered_gets_nothing(broker: Broker) -> None:
     handler, other = Handler(), Handler()
-    broker.register(["a", "b"], handler)
-    broker.register(["a"], other)
+    broker.register(["a", "b"], handler, bool)
+    broker.register(["a"], other, bool)
     broker.unregister(handler)
     broker.unregister(Handler())
     broker.publish("a", pack(1), "host")
@@ -96,7 +142,7 @@ def test_waiting_bytes_are_bounded_too() -> None:
 
 def test_everybody_sees_the_same_order(broker: Broker) -> None:
     handler = Handler()
-    broker.register(["a"], handler)
+    broker.register(["a"], handler, bool)
     with ThreadPoolExecutor(8) as pool:
         for number in range(200):
             pool.submit(broker.publish, "a", pack(number), "host")
@@ -105,8 +151,8 @@ def test_everybody_sees_the_same_order(broker: Broker) -> None:
 
 def test_handler_may_publish(broker: Broker) -> None:
     answers = Handler()
-    broker.register(["b"], answers)
-    broker.register(["a"], lambda _: broker.publish("b", pack(None), "host"))
+    broker.register(["b"], answers, bool)
+    broker.register(["a"], lambda _: bool(broker.publish("b", pack(None), "host")), bool)
     broker.publish("a", pack(None), "host")
     assert [event.type for event in answers.got] == ["b"]
 
@@ -155,7 +201,7 @@ def test_wait_times_out(broker: Broker) -> None:
 
 def test_what_a_handler_publishes_comes_after_it_for_everybody(broker: Broker) -> None:
     first = broker.subscribe([])
-    broker.register(["a"], lambda _: broker.publish("b", pack(None), "host"))
+    broker.register(["a"], lambda _: bool(broker.publish("b", pack(None), "host")), bool)
     late = broker.subscribe([])
     broker.publish("a", pack(None), "host")
     for subscription in (first, late):
@@ -166,7 +212,7 @@ def test_a_handler_that_fails_does_not_stop_the_broker(broker: Broker) -> None:
     def fail(_: PackedEvent) -> None:
         raise KeyboardInterrupt
 
-    broker.register(["a"], fail)
+    broker.register(["a"], fail, bool)
     subscription = broker.subscribe(["b"])
     with pytest.raises(KeyboardInterrupt):
         broker.publish("a", pack(None), "host")

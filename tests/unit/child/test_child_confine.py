@@ -13,6 +13,7 @@ from plugin_sdk.child import confine
 
 PARENT = 77
 NOTHING: dict[str, Any] = {
+    "groups": [],
     "namespaces": [],
     "hostname": "",
     "root": None,
@@ -30,6 +31,7 @@ NOTHING: dict[str, Any] = {
 }
 EVERYTHING: dict[str, Any] = {
     **NOTHING,
+    "groups": [["/group/tasks", False]],
     "namespaces": [["network-namespace", 1], ["own-root", 2]],
     "hostname": "plugin",
     "root": {"at": "/at"},
@@ -42,7 +44,16 @@ EVERYTHING: dict[str, Any] = {
     "probes": ["socket"],
 }
 STEPS = (
-    *("die_with", "unshare", "set_hostname", "make_root", "nest", "set_rlimits", "close_others"),
+    *(
+        "die_with",
+        "join_groups",
+        "unshare",
+        "set_hostname",
+        "make_root",
+        "nest",
+        "set_rlimits",
+        "close_others",
+    ),
     *("drop_bounding_set", "become", "drop_capabilities", "forbid_new_privileges"),
     *("restrict_with_landlock", "load_filter", "try_all", "_set_environment"),
 )
@@ -97,6 +108,7 @@ def test_order(recorder: Recorder) -> None:
     confine.apply_plan(EVERYTHING, PARENT)
     assert recorder.calls == [
         ("die_with", PARENT),
+        ("join_groups", [["/group/tasks", False]]),
         ("unshare", 1),
         ("unshare", 2),
         ("set_hostname", "plugin"),

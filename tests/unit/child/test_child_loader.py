@@ -50,6 +50,7 @@ def double(x):
         "handles": [],
         "kind": None,
         "hooks": {"cleanup": False, "health_check": False},
+        "arena": False,
         "warnings": [],
     }
 

@@ -17,8 +17,17 @@ from plugin_sdk.child.loader import LoadedPlugin, load
 from plugin_sdk.child.loop import Loop
 from plugin_sdk.child.running import Runner
 from plugin_sdk.wire.codec import pack, unpack
+from plugin_sdk.wire.events import join_events, pack_event
 from plugin_sdk.wire.limits import MAX_ERROR_TEXT_BYTES, MAX_PAYLOAD_BYTES
-from plugin_sdk.wire.messages import Failure, Handled, Publish, Result, Stop, Stopped
+from plugin_sdk.wire.messages import (
+    Failure,
+    Handled,
+    HandledSome,
+    Publish,
+    Result,
+    Stop,
+    Stopped,
+)
 from plugin_sdk.wire.state import RUNNING
 from tests.support.child_session import HOOKS, HostEnd, order_for, pipes, write_package
 
@@ -282,6 +291,84 @@ def test_what_a_later_host_adds_to_an_event_is_ignored(host: HostEnd) -> None:
     host.deliver("data_processed", pack(EVENT | {"invented_later": {"by": "a newer host"}}))
     assert isinstance(host.receive(), Handled)
     assert host.call("show")[1] == [["data_processed", [1], 2.5, "host", 9], "third"]
+
+
+DATA_DRIVEN = """
+from plugin_sdk import on, operation
+seen = []
+
+@on("data_processed")
+def take(event):
+    seen.append([event.data, event.timestamp, event.source, event.id])
+    if event.data == "fail":
+        raise ValueError("as asked")
+    if event.data == "slow":
+        import time
+        time.sleep(0.005)
+
+@operation
+def show():
+    return seen
+"""
+
+
+def entries(*data: object) -> bytes:
+    packed = [pack_event(pack(one), 0.5, "host", number) for number, one in enumerate(data, 1)]
+    return join_events(packed, len(packed))
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        pytest.param([1, 2, 3], [(3, True)], id="all at once"),
+        pytest.param([1, "fail", 3], [(2, False), (1, True)], id="one fails"),
+        pytest.param(["fail", "fail"], [(1, False), (1, False)], id="all fail"),
+        pytest.param([1, "slow", 3, 4], [(2, True), (2, True)], id="one takes its time"),
+    ],
+)
+def test_many_events_are_handled_in_order_and_told_together(
+    tmp_path: Path, data: list[object], expected: list[tuple[int, bool]]
+) -> None:
+    with serving(tmp_path, DATA_DRIVEN) as host:
+        host.deliver_many("data_processed", entries(*data), len(data))
+        told, left = [], len(data)
+        while True:
+            message = host.receive()
+            assert isinstance(message, Handled | HandledSome)
+            told.append((getattr(message, "events", left), message.ok))
+            left -= told[-1][0]
+            errors = unpack(message.payload)["errors"] if message.payload else []
+            assert message.ok is not bool(errors)
+            if isinstance(message, Handled):
+                break
+        if "slow" not in data:
+            assert told == expected  # else a machine at work may make it more
+        assert (sum(events for events, _ in told), left) == (len(data), 0)
+        assert len(told) >= len(expected)
+        assert host.call("show")[1] == [
+            [one, 0.5, "host", number] for number, one in enumerate(data, 1)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("payload", "seen"),
+    [
+        pytest.param(b"", 0, id="empty"),
+        pytest.param(pack([1, 2]), 0, id="another list"),
+        pytest.param(entries(1), 0, id="one too few"),
+        pytest.param(entries(1, 2)[:-1], 1, id="cut short"),
+        pytest.param(join_events([pack([1, 0.5, "host", 1]), pack([2])], 2), 1, id="no event"),
+        pytest.param(join_events([pack([1, 0.5, "host", 1]), b"\xc1"], 2), 1, id="no value"),
+    ],
+)
+def test_events_that_cannot_be_read_reach_no_handler(
+    tmp_path: Path, payload: bytes, seen: int
+) -> None:
+    with serving(tmp_path, DATA_DRIVEN) as host:
+        host.deliver_many("data_processed", payload, 2)
+        handled = host.receive()
+        assert isinstance(handled, Handled)
+        assert len(host.call("show")[1]) == seen
 
 
 def test_an_event_without_handlers_is_handled(host: HostEnd) -> None:

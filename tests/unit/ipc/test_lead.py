@@ -32,3 +32,17 @@ def test_who_does_not_leave_is_told() -> None:
     thread.start()
     thread.join()
     assert not lead.end(0.01)
+
+
+def test_the_leader_knows_that_it_leads() -> None:
+    lead = Lead()
+    assert not lead.mine
+    assert lead.take()
+    assert lead.mine
+    others: list[bool] = []
+    thread = threading.Thread(target=lambda: others.append(lead.mine))
+    thread.start()
+    thread.join()
+    assert others == [False]
+    assert lead.leave()
+    assert not lead.mine

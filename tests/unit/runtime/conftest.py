@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from sandbox_host import BlockingHost, BlockingPlugin, SandboxHost
-from sandbox_host.runtime import watch
-from sandbox_host.runtime.workspace import Workspace, remove_tree
+from sandbox_host.runtime import watch, workspace
+from sandbox_host.runtime.workspace import remove_tree
 from tests.support.fake_backend import FakeBackend, Script
 from tests.support.host import Workshop
 
@@ -22,7 +22,7 @@ OpenHost = Callable[..., BlockingHost]
 @pytest.fixture(autouse=True)
 def _without_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody imports the SDK where plugins are scripts: no host has to copy it."""
-    monkeypatch.setattr(Workspace, "_copy_sdk", lambda _: None)
+    monkeypatch.setattr(workspace, "copy_sdk", lambda _: None)
 
 
 @pytest.fixture

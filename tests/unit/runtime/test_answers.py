@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from plugin_sdk.wire import codec
+from plugin_sdk.wire.messages import Failure
 from sandbox_host.budget.enforce import Excess, Step
-from sandbox_host.errors import DeadlineExceededError
+from sandbox_host.errors import DeadlineExceededError, OperationError, PluginError
 from sandbox_host.ipc.calls import Pending
-from sandbox_host.model import Cause
-from sandbox_host.runtime.answers import clean, exceeded, hint, too_late
+from sandbox_host.model import Cause, Limits, Permissions
+from sandbox_host.runtime.answers import clean, exceeded, hint, too_late, value_of
 
 
 def call(*, started: bool = True) -> Pending:
@@ -59,6 +64,23 @@ def test_too_late(ended: bool) -> None:
 def test_too_late_in_line(started: bool, waited: bool | None) -> None:
     error = too_late("sample", call(started=started), 102.0, ended=False, waited=waited)
     assert "waited for its turn" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("finished_at", "kind"), [(100.9, OperationError), (101.1, DeadlineExceededError)]
+)
+def test_a_failure_after_the_deadline_is_a_missed_deadline(
+    finished_at: float, kind: type[PluginError]
+) -> None:
+    pending = call()
+    pending.finished_at = finished_at
+    payload = codec.pack({"type": "CallError", "message": "its time was over"})
+    answer = Failure(1, "exception", payload=payload)
+    plan: Any = SimpleNamespace(identity="sample", limits=Limits(), permissions=Permissions())
+    with pytest.raises(kind) as raised:
+        value_of(plan, pending, answer, None)
+    told = raised.value if kind is OperationError else raised.value.__cause__
+    assert "raised CallError: its time was over" in str(told)
 
 
 def test_exceeded() -> None:

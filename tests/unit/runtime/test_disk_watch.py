@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,6 +40,10 @@ class Plugin:
         self.looks = self.stops = 0
         self.excess: list[Excess] = []
         self.over = False
+        self.still = False
+
+    def cpu_seconds(self) -> float:
+        return 1.0 if self.still else time.monotonic()
 
     def unlinked_bytes(self, device: int) -> int:
         assert device == self.data_dir.stat().st_dev
@@ -195,3 +200,15 @@ def test_the_pause_has_bounds(took: float) -> None:
 
 def test_the_pause_cannot_be_foreseen() -> None:
     assert len({disk._pause(took) for took in (0.0, 1.0, 100.0) for _ in range(5)}) == 15
+
+
+def test_who_has_not_run_is_not_measured_again(plugin: Plugin) -> None:
+    plugin.still = True
+    other = Plugin(plugin.data_dir)
+    with working(plugin, lambda: None) as watch:
+        assert eventually(lambda: plugin.looks == 1)
+        watch.add(other)
+        assert eventually(lambda: other.looks >= 10)
+        assert plugin.looks == 1
+        plugin.still = False
+        assert eventually(lambda: plugin.looks >= 3)

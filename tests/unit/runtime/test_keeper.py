@@ -25,6 +25,7 @@ class Kept:
         self.end_fault: Exception | None = None
         self.pause = 0.01
         self.holding = False
+        self.resting = False
 
     def steady_fds(self) -> dict[int, str]:
         return {self.log: "stdout"}
@@ -53,6 +54,9 @@ class Kept:
 
     def pump(self) -> None:
         self._note("pump")
+
+    def rests(self, now: float) -> bool:
+        return self.resting
 
     def tick(self, now: float) -> float:
         self._note("tick")
@@ -283,3 +287,27 @@ def test_a_number_that_was_used_again_stays_watched(keeper: Keeper) -> None:
     successor.close()
     for end in (ending.log_write, ending.receive, ending.receive_write, ending.send):
         os.close(end)
+
+
+def test_who_rests_is_not_looked_at(keeper: Keeper, kept: Kept) -> None:
+    kept.wait_for("tick", 2)
+    kept.resting = True
+    other = Kept()
+    keeper.adopt(other)
+    other.wait_for("tick", 5)  # one look may have begun before
+    ticks = kept.seen.count("tick")
+    other.wait_for("tick", other.seen.count("tick") + 20)
+    assert kept.seen.count("tick") == ticks
+    kept.resting = False
+    kept.wait_for("tick", ticks + 2)
+    keeper.dismiss(other)
+    other.close()
+
+
+def test_who_rests_is_read_from_all_the_same(keeper: Keeper, kept: Kept) -> None:
+    """What was read once is armed again by a look, which comes although it rests."""
+    kept.resting = True
+    for times in (1, 2):
+        os.write(kept.receive_write, b"x")
+        kept.wait_for("pump", times)
+        os.read(kept.receive, 1)

@@ -55,6 +55,10 @@ class Plugin:
         call.started_at, call.cpu_at_start = 1.0, self.cpu
         return False
 
+    @property
+    def idle(self) -> bool:
+        return not self.row
+
     def oldest(self) -> Pending | None:
         return self.row[0] if self.row else None
 

@@ -269,3 +269,34 @@ def test_cpu_time_in_a_minute(child: Child, ledger: Ledger) -> None:
     excess = watch.look(call, 141.0)
     assert excess is not None
     assert (excess.cause, excess.budget) == (Cause.CPU, "cpu_per_minute")
+
+
+def test_it_rests_while_its_clock_stands(
+    watch: Watch, child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.monotonic()
+    assert not watch.rests(now)  # nobody has looked at it
+    watch.look(None, now)
+    assert watch.rests(now + 0.05)
+    assert child.samples == 1
+    child.cpu += 1e-9
+    assert not watch.rests(now + 0.05)
+    watch.look(None, now + 0.05)
+    assert watch.rests(now + 0.1)
+    assert not watch.rests(now + 10.0)  # now and then all of it is looked at
+
+
+def test_an_operation_ends_its_rest(watch: Watch) -> None:
+    now = time.monotonic()
+    watch.look(None, now)
+    watch.start(pending())
+    assert not watch.rests(now)
+
+
+def test_who_cannot_be_seen_does_not_rest(watch: Watch, child: Child) -> None:
+    now = time.monotonic()
+    watch.look(None, now)
+    child.now, child.cpu = None, child.cpu + 1.0
+    watch.look(None, now + 0.1)
+    assert watch.blind
+    assert not watch.rests(now + 0.1)

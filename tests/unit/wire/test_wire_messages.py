@@ -4,7 +4,7 @@ import msgpack
 import pytest
 
 from plugin_sdk.wire.errors import LocalProtocolError, RemoteProtocolError
-from plugin_sdk.wire.limits import MAX_HEADER_BYTES, MAX_ID, MAX_NAME_BYTES
+from plugin_sdk.wire.limits import MAX_EVENTS_AT_ONCE, MAX_HEADER_BYTES, MAX_ID, MAX_NAME_BYTES
 from plugin_sdk.wire.message import HOST, PLUGIN, Message
 from plugin_sdk.wire.messages import (
     MESSAGES,
@@ -15,6 +15,7 @@ from plugin_sdk.wire.messages import (
     Confine,
     Confined,
     Deliver,
+    DeliverMany,
     Failed,
     Failure,
     Feed,
@@ -22,6 +23,7 @@ from plugin_sdk.wire.messages import (
     FeedEnd,
     FeedStop,
     Handled,
+    HandledSome,
     Load,
     Log,
     Progress,
@@ -47,6 +49,8 @@ ONE_OF_EACH = [
     Failure(7, "exception", payload=b"x"),
     Deliver(8, "data_processed", payload=b"x"),
     Handled(8, True, payload=b"x"),
+    DeliverMany(9, "data_processed", 2, payload=b"x"),
+    HandledSome(9, 1, True, payload=b"x"),
     Publish("model_updated", payload=b"x"),
     Stop(),
     Stopped(payload=b"x"),
@@ -110,6 +114,8 @@ def test_messages_differ_by_type_fields_and_payload() -> None:
         Call(1, "two\nlines", 0),
         Call(1, "predict", -1),
         Handled(1, 1),
+        DeliverMany(1, "a", 0),
+        HandledSome(1, MAX_EVENTS_AT_ONCE + 1, True),
         Failed(None),
         Confine("1", 1),
     ],
@@ -157,6 +163,9 @@ def test_a_missing_field_is_our_fault_as_well() -> None:
         (header(8, 1, b"code"), "Failure.code cannot be"),
         (header(8, 1, "a\x1b[2J"), "Failure.code cannot be"),
         (header(10, 1, 0), "Handled.ok cannot be"),
+        (header(27, 1, 0, True), "HandledSome.events cannot be"),
+        (header(27, 1, 2**32, True), "HandledSome.events cannot be"),
+        (header(27, 1, True, True), "HandledSome.events cannot be"),
         (b"\x92\x07\xa1\xff", "not acceptable"),
         (b"\x92\x07" + bytes(msgpack.packb(msgpack.Timestamp(2**62, 0))), "not acceptable"),
         (b"\x92\x07\xd6\xff\x00\x00\x00\x01", "not acceptable"),

@@ -27,10 +27,13 @@ from plugin_sdk.wire.state import (
     RUNNING,
     STOPPING,
     TABLE,
-    next_state,
 )
 
 STATES = (NEW, CONFINING, CONFINED, LOADING, RUNNING, STOPPING, CLOSED)
+
+
+def next_state(state: str, message: type[Message]) -> str | None:
+    return TABLE[message.sender].get(state, {}).get(message)
 
 
 def after(*messages: type[Message]) -> str | None:

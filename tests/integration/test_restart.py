@@ -1,0 +1,170 @@
+"""Plugins that were loaded with a restart policy come back, under the handle that one has."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from sandbox_host import BlockingHost, RestartPolicy, SandboxHost
+from sandbox_host.errors import (
+    DeadlineExceededError,
+    PluginEndedError,
+    PluginNotFoundError,
+    StartError,
+)
+from sandbox_host.model import Cause, State
+from tests.support.host import Workshop
+from tests.support.traces import eventually
+
+SOURCE = """
+@operation
+def die():
+    os._exit(3)
+
+@operation
+def nap(seconds):
+    context().progress(1, 2)
+    time.sleep(seconds)
+"""
+ONLY_ONCE = """
+mark = context().data_dir + "/started"
+if os.path.exists(mark):
+    raise RuntimeError("only once")
+open(mark, "w").close()
+
+@operation
+def die():
+    os._exit(3)
+"""
+AT_ONCE = RestartPolicy(first_delay_seconds=0.0)
+SLOW = RestartPolicy(first_delay_seconds=1.0, jitter=0.0)
+
+
+@pytest.fixture
+def host(workshop: Workshop) -> Iterator[BlockingHost]:
+    with SandboxHost.blocking(workshop.config()) as opened:
+        yield opened
+
+
+def dies(plugin: Any) -> None:
+    with pytest.raises(PluginEndedError):
+        plugin.call("die")
+
+
+def test_the_handle_serves_again(host: BlockingHost, workshop: Workshop) -> None:
+    plugin = host.load(workshop.write(SOURCE), restart=AT_ONCE)
+    first = plugin.receipt.pid
+    for _ in range(3):
+        dies(plugin)
+        assert plugin.call("echo", 1, deadline=20.0) == 1
+    assert plugin.receipt.pid != first
+    assert plugin.state is State.READY
+    assert host.plugin(plugin.name).call("echo", 2) == 2
+
+
+def test_calls_wait_for_it_within_their_deadlines(host: BlockingHost, workshop: Workshop) -> None:
+    plugin = host.load(workshop.write(SOURCE), restart=SLOW)
+    dies(plugin)
+    with pytest.raises(PluginEndedError):
+        plugin.call("echo", 1, deadline=0.01)
+    assert plugin.call("echo", 1, deadline=20.0) == 1
+
+
+def test_killed_in_the_middle_of_a_call(host: BlockingHost, workshop: Workshop) -> None:
+    plugin = host.load(workshop.write(SOURCE), restart=AT_ONCE)
+    call = plugin.start("nap", 30)
+    assert eventually(lambda: call.progress == (1, 2))
+    signal.pidfd_send_signal(plugin._process._child._pidfd, signal.SIGKILL)  # type: ignore[attr-defined]
+    with pytest.raises(PluginEndedError) as ended:
+        call.result(20)
+    assert ended.value.cause == Cause.KILLED
+    assert plugin.call("echo", 1, deadline=20.0) == 1
+
+
+def test_too_often_is_quarantine_and_release_is_by_hand(
+    host: BlockingHost, workshop: Workshop
+) -> None:
+    policy = RestartPolicy(first_delay_seconds=0.0, most_ends=3)
+    plugin = host.load(workshop.write(SOURCE, name="fragile"), restart=policy)
+    dies(plugin)
+    plugin.call("echo", 1, deadline=20.0)
+    dies(plugin)
+    plugin.call("echo", 1, deadline=20.0)
+    dies(plugin)
+    assert eventually(lambda: host.quarantined("fragile") == "it ended 3 times within 60 s.")
+    with pytest.raises(PluginEndedError):
+        plugin.call("echo", 1)
+    host.release("fragile")
+    assert host.quarantined("fragile") == ""
+    assert plugin.call("echo", 1, deadline=20.0) == 1
+    with pytest.raises(PluginNotFoundError):
+        host.release("fragile")
+
+
+def test_who_does_not_start_again_is_quarantined(host: BlockingHost, workshop: Workshop) -> None:
+    policy = RestartPolicy(first_delay_seconds=0.0, most_ends=3)
+    plugin = host.load(workshop.write(ONLY_ONCE, name="lazy"), restart=policy)
+    dies(plugin)
+    assert eventually(lambda: "3 times" in host.quarantined("lazy"))
+    with pytest.raises(PluginEndedError):
+        plugin.call("die", deadline=5.0)
+
+
+def test_who_is_unloaded_stays_away(host: BlockingHost, workshop: Workshop) -> None:
+    path = workshop.write(SOURCE, name="leaver")
+    plugin = host.load(path, restart=AT_ONCE)
+    host.unload("leaver")
+    with pytest.raises(PluginEndedError):
+        plugin.call("echo", 1)
+    with pytest.raises(PluginNotFoundError):
+        host.plugin("leaver")
+    # Loaded anew it is another affair, and without a policy it stays down.
+    dies(host.load(path))
+    assert host.quarantined("leaver") == ""
+    assert plugin.state is State.FAILED
+
+
+def test_a_first_start_that_fails_is_no_affair_of_restarts(
+    host: BlockingHost, workshop: Workshop
+) -> None:
+    path = workshop.write("raise RuntimeError('no')", name="never")
+    with pytest.raises(StartError):
+        host.load(path, restart=AT_ONCE)
+    assert host.quarantined("never") == ""
+
+
+def test_asyncio_waits_without_blocking_its_loop(workshop: Workshop) -> None:
+    async def main() -> None:
+        async with SandboxHost(workshop.config()) as host:
+            plugin = await host.load(workshop.write(SOURCE), restart=SLOW)
+            with pytest.raises(PluginEndedError):
+                await plugin.call("die")
+            turns = 0
+
+            async def tick() -> None:
+                nonlocal turns
+                while True:
+                    turns += 1
+                    await asyncio.sleep(0.01)
+
+            ticking = asyncio.ensure_future(tick())
+            answers = await asyncio.gather(
+                *(plugin.call("echo", n, deadline=20.0) for n in range(5))
+            )
+            ticking.cancel()
+            assert answers == [0, 1, 2, 3, 4]
+            assert turns > 10
+
+    asyncio.run(main())
+
+
+def test_a_deadline_in_the_plugin_is_not_retried(host: BlockingHost, workshop: Workshop) -> None:
+    plugin = host.load(workshop.write(SOURCE), restart=AT_ONCE)
+    before = plugin.call("pid")
+    with pytest.raises(DeadlineExceededError):
+        plugin.call("nap", 30, deadline=0.1)
+    assert plugin.call("pid", deadline=20.0) == before
