@@ -54,7 +54,7 @@ TasksMax=4096
 LimitNOFILE=65536
 
 # -- what helps, and leaves the plugins' confinement as it is ---------------------------------
-# With all of these, `sandbox-host doctor --attack` shows the same guarantees as without them.
+# With all of these, `sandbox-host doctor` shows the same guarantees as without them.
 NoNewPrivileges=yes
 CapabilityBoundingSet=
 # Outside of its state directory the host writes nothing. A directory that is granted with `write`
