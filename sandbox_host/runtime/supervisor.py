@@ -201,7 +201,9 @@ class Supervisor:
                 if process.life.over:
                     self.ended(process)  # as soon as it had started
         except SandboxHostError as error:
-            if self._entries.get(entry.slot.identity) is entry and not self._closed:
+            # Somebody else may have loaded it meanwhile: another version took its place.
+            away = self._entries.get(entry.slot.identity) is entry and entry.slot.process.life.over
+            if away and not self._closed:
                 _log.warning("%s was not started again: %s", entry.slot.identity, error)
                 self._decide(entry, error.message)
         finally:
