@@ -81,6 +81,7 @@ def test_without_a_supervisor_nothing_is_told(environment: dict[str, str]) -> No
         ("-5", "", 0.0),
         ("soon", "", 0.0),
     ],
+    ids=["whose it is", "its own", "another's", "negative", "no number"],
 )
 def test_the_watchdog_of_another_process_is_not_ours(usec: str, pid: str, seconds: float) -> None:
     given = {"NOTIFY_SOCKET": "@x", "WATCHDOG_USEC": usec, "WATCHDOG_PID": pid}
