@@ -72,6 +72,7 @@ class FrameReader:
 
     def __init__(self, max_payload_bytes: int) -> None:
         self.arena: Arena | None = None
+        self._may_take = False
         self._max_payload_bytes = max_payload_bytes
         self._legal = range(1, max_payload_bytes + 1)
         self._buffer = b""
@@ -84,6 +85,7 @@ class FrameReader:
     def feed(self, data: bytes) -> None:
         """Take what was read."""
         data = bytes(data)  # itself, where it is that
+        self._may_take = True
         if self._missing:
             if len(data) <= self._missing:
                 self._keep(data)
@@ -147,6 +149,14 @@ class FrameReader:
         if header[1:2] not in _WITH_VALUES:
             text = f"payload of {payload_size} bytes outside of its frame, which it may not be"
             raise RemoteProtocolError(text)
+        # Who puts there waits until what was there before is taken: there is one in a read at most.
+        # Else a dozen bytes each would have 8 MiB copied before anybody looks at what they are.
+        if not self._may_take:
+            text = (
+                f"payload of {payload_size} bytes outside of its frame, before the last was taken"
+            )
+            raise RemoteProtocolError(text)
+        self._may_take = False
         self._start = middle
         assert self.arena is not None  # noqa: S101 - who calls has looked
         # What is asked for is looked at before it is unpacked, by its first bytes.

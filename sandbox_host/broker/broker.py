@@ -69,12 +69,14 @@ class Broker:
             instead_of: what took events for another version of the plugin, and returns what waits
                 there: that comes here, and no event to both versions, or to neither.
         """
+        types = tuple(types)
         with self._lock:
             if instead_of is not None:
                 before, leave = instead_of
                 self.unregister(before)
                 for event in leave():
-                    deliver(event)
+                    if event.type in types:  # the other version may have had rights that are gone
+                        deliver(event)
             self._relief[deliver] = relieve
             for event_type in types:
                 self._handlers.setdefault(event_type, []).append(deliver)

@@ -21,6 +21,7 @@ from sandbox_host.errors import (
     ConfigError,
     PluginError,
     PluginNotFoundError,
+    ReloadError,
     SandboxHostError,
     UsageError,
 )
@@ -291,6 +292,19 @@ class HostCore(Audience):
         self._tell("plugin_loaded", {"plugin": plan.identity})
         return process
 
+    def _settled(self, process: PluginProcess) -> PluginProcess:
+        """Return the plugin's process when none is being started any more: again, or beside it.
+
+        Who unloads it would else end the old one, and have the new one run.
+        """
+        until = time.monotonic() + self.config.start_timeout_seconds
+        while time.monotonic() < until:
+            with self._lock:
+                if process.identity not in self._starting:
+                    return self._plugins.get(process.identity, process)
+            time.sleep(_PAUSE_SECONDS)
+        return process
+
     @contextlib.contextmanager
     def _reserved(self, identity: str, beside: PluginProcess | None = None) -> Iterator[None]:
         """Hold the name while it is loaded, so that two loads of one plugin cannot both start.
@@ -383,6 +397,7 @@ class HostCore(Audience):
         self._check_open()
         process = self.get(name)
         self._supervisor.forget(process.identity)
+        process = self._settled(process)
         process.stop(self.config.stop_timeout_seconds, Cause.UNLOADED)
         if not process.gone:
             raise _lives_on(PluginError, process)
@@ -419,12 +434,15 @@ class HostCore(Audience):
                 raise
         self._supervisor.renew(new, functools.partial(self._load, source, downgrades, None))
         self._tell("plugin_loaded", {"plugin": new.identity})
-        drain(old, max(old.limits.wall_seconds, self.config.stop_timeout_seconds))
+        drain(old, self.config.stop_timeout_seconds)
         return new
 
     def _swap(self, old: PluginProcess, new: PluginProcess) -> None:
         """Give one process the place of another, for calls and events that come from now on."""
         with self._lock:
+            if self._plugins.get(new.identity) is not old or old.state is State.DRAINING:
+                text = f"{old.identity} was unloaded meanwhile; its new version was not taken."
+                raise ReloadError(text, plugin=old.identity)
             self._plugins[new.identity] = new
         self._register(new, instead_of=old)
         self.slot(new).take(new)

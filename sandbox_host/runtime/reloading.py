@@ -12,6 +12,7 @@ in a process of its own.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -147,6 +148,14 @@ def _not_taken(old: PluginProcess, why: str) -> ReloadError:
 
 
 def drain(old: PluginProcess, seconds: float) -> None:
-    """Let an old version answer what it was asked, clean up and leave; end it at the deadline."""
+    """Let an old version answer what it was asked, clean up and leave.
+
+    Args:
+        old: nothing new is asked of it.
+        seconds: for leaving, when the deadlines of what it was asked have passed; then it is ended.
+    """
+    now = time.monotonic()
+    deadlines = [one.deadline - now for one in old.channel.outstanding()]
+    at_work = max((left for left in deadlines if left < math.inf), default=0.0)
     with contextlib.suppress(PluginError):
-        old.stop(seconds, Cause.UNLOADED)
+        old.stop(min(max(0.0, at_work), old.limits.wall_seconds) + seconds, Cause.UNLOADED)

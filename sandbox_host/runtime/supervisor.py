@@ -191,7 +191,12 @@ class Supervisor:
         thread = threading.Thread(target=self._load, args=(entry,), name=name, daemon=True)
         with self._changed:
             self._loading.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # no thread is to be had now
+            with self._changed:
+                self._loading.discard(thread)
+            self._decide(entry, str(error))
 
     def _load(self, entry: _Entry) -> None:
         try:
@@ -206,6 +211,9 @@ class Supervisor:
             if away and not self._closed:
                 _log.warning("%s was not started again: %s", entry.slot.identity, error)
                 self._decide(entry, error.message)
+        except Exception as error:  # noqa: BLE001 - else its callers would wait for nobody
+            _log.exception("%s was not started again", entry.slot.identity)
+            self._decide(entry, f"{type(error).__name__}: {error}")
         finally:
             with self._changed:
                 self._loading.discard(threading.current_thread())
@@ -215,7 +223,13 @@ class Supervisor:
         until = time.monotonic() + _LINGERING_SECONDS
         while not self._closed and self._entries.get(entry.slot.identity) is entry:
             try:
-                return entry.load()
+                process = entry.load()
+                with self._changed:
+                    wanted = self._entries.get(process.identity) is entry
+                if not wanted:  # it was unloaded while it was being started
+                    process.stop(_LINGERING_SECONDS, Cause.UNLOADED)
+                    return None
+                return process
             except (AlreadyLoadedError, DataInUseError):
                 if time.monotonic() >= until or not entry.slot.process.life.over:
                     raise

@@ -17,6 +17,7 @@ from typing import Final
 
 _CREDENTIALS: Final = struct.Struct("3i")
 _MOST_ANCESTORS: Final = 64
+_UNKNOWN: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,11 @@ def refusal(peer: Peer, own_uid: int, own_pid: int) -> str:
 def descends(pid: int, ancestor: int) -> bool:
     """Tell whether a process was started by another, or by one that that one started.
 
-    What cannot be found out is no descent: somebody who has just left gets no answer anyway.
+    What cannot be found out counts as descent: /proc may hide a plugin from its own user.
     """
     for _ in range(_MOST_ANCESTORS):
         parent = _parent(pid)
-        if parent == ancestor:
+        if parent in {ancestor, _UNKNOWN}:
             return True
         if parent <= 1:
             return False
@@ -77,7 +78,7 @@ def _parent(pid: int) -> int:
     try:
         told = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
-        return 0
+        return _UNKNOWN
     # The name, in parentheses, may hold anything.
     return int(told.rpartition(b")")[2].split()[1])
 

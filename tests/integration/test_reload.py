@@ -283,6 +283,17 @@ def test_the_new_version_is_started_again(host: BlockingHost, workshop: Workshop
     assert plugin.call("version", deadline=20.0) == "2"
 
 
+def test_unloaded_while_a_new_version_starts(host: BlockingHost, workshop: Workshop) -> None:
+    host.load(version(workshop, "1"))
+    slow = "open(context().data_dir + '/begun', 'w').close()\ntime.sleep(0.5)\n"
+    reloading = threading.Thread(target=host.reload, args=("model", version(workshop, "2", slow)))
+    reloading.start()
+    assert eventually((workshop.data_dir("model") / "begun").exists)
+    host.unload("model")
+    reloading.join(20)
+    assert host.plugins == {}
+
+
 def test_who_does_not_run_is_not_reloaded(host: BlockingHost, workshop: Workshop) -> None:
     with pytest.raises(PluginNotFoundError):
         host.reload("model", version(workshop, "1"))

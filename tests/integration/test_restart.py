@@ -128,6 +128,25 @@ def test_who_is_unloaded_stays_away(host: BlockingHost, workshop: Workshop) -> N
     assert plugin.state is State.FAILED
 
 
+def test_who_is_unloaded_while_it_starts_again_stays_away(
+    host: BlockingHost, workshop: Workshop
+) -> None:
+    slow = """
+mark = context().data_dir + "/started"
+if os.path.exists(mark):
+    open(mark + "-again", "w").close()
+    time.sleep(0.5)
+open(mark, "w").close()
+"""
+    plugin = host.load(workshop.write(slow + SOURCE, name="slow"), restart=AT_ONCE)
+    dies(plugin)
+    assert eventually((workshop.data_dir("slow") / "started-again").exists)
+    host.unload("slow")
+    assert host.plugins == {}
+    assert plugin._process.ended.wait(20)
+    assert host.plugins == {}
+
+
 def test_a_first_start_that_fails_is_no_affair_of_restarts(
     host: BlockingHost, workshop: Workshop
 ) -> None:

@@ -150,7 +150,7 @@ class LinuxBackend:
                 ``timeout`` seconds; it was killed.
         """
         until = time.monotonic() + timeout
-        while self._pool is not None and self._pool.waiting:
+        while self._pool is not None and self._pool.waiting and _left(until) > 0:
             found = self._assign_to_blank(plan, places)
             if found is None:
                 break

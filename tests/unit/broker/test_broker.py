@@ -97,6 +97,27 @@ def test_nobody_is_relieved_who_has_gone(broker: Broker) -> None:
     assert relieved == []
 
 
+def test_what_waits_for_one_version_goes_to_the_next_as_far_as_that_handles_it(
+    broker: Broker,
+) -> None:
+    def old(_: PackedEvent) -> bool:
+        return False
+
+    kept: list[PackedEvent] = []
+    taken: list[str] = []
+
+    def new(event: PackedEvent) -> bool:
+        taken.append(event.type)
+        return False
+
+    broker.register(["a", "secret"], lambda event: kept.append(event) or False, bool)  # type: ignore[func-returns-value]
+    for event_type in ("a", "secret", "a"):
+        broker.publish(event_type, pack(None), "host")
+    broker.register(iter(["a", "b"]), new, bool, (old, lambda: kept))
+    broker.publish("b", pack(None), "host")
+    assert taken == ["a", "a", "b"]
+
+
 def test_only_who_wants_it(broker: Broker) -> None:
     one, two = Handler(), Handler()
     broker.register(["a"], one, bool)

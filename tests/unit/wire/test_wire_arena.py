@@ -185,6 +185,14 @@ def test_breaches(both: Both, data: bytes, told: str) -> None:
         both.take(HOST, data)
 
 
+def test_a_read_has_one_payload_in_the_arena_at_most(both: Both) -> None:
+    """Else a few bytes each would have the host copy 8 MiB before it looks at any of them."""
+    many = b"".join(elsewhere(Ask(number, "x", 0), MAX_PAYLOAD_BYTES) for number in range(1, 60))
+    with pytest.raises(RemoteProtocolError, match="before the last was taken"):
+        both.take(HOST, many)
+    assert len(both.ends[HOST].events_received()) <= 1
+
+
 def test_without_an_arena_it_is_a_length_beyond_its_limit() -> None:
     reader = FrameReader(MAX_PAYLOAD_BYTES)
     reader.feed(elsewhere(Result(1), 1))
