@@ -241,7 +241,7 @@ def test_events_and_logs_are_followed(cli: CommandLine, start: Callable[..., Run
         assert follower.stdout is not None
         line = follower.stdout.readline()
         follower.send_signal(signal.SIGINT)
-        follower.communicate()
+        follower.communicate(timeout=20)
     assert re.search(r' counted one \{"count": 7\}$', line.rstrip())
     assert cli("events", "counted").out == line
     ask(cli.state_dir, "call", plugin="one", operation="twice", arguments=[1])

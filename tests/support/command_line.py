@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -67,7 +68,12 @@ class CommandLine:
         words = [sys.executable, "-m", "sandbox_host", *map(str, arguments)]
         piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
         chosen = {**piped, "env": self.environment, "cwd": self.home, "text": True, **options}
-        return subprocess.Popen(words, **chosen)
+        # A shell has what it runs in the background ignore it, and that is passed on.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return subprocess.Popen(words, **chosen)
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def __call__(self, *arguments: object, **options: Any) -> Ran:
         """Run the command in a process of its own, to its end."""
