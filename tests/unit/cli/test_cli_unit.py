@@ -11,7 +11,7 @@ def test_a_unit(cli: LocalCommandLine) -> None:
     ran = cli("unit", "--user", "plugins", "--config", "my config.toml")
     assert (ran.code, ran.err) == (0, "")
     (line,) = [one for one in ran.out.splitlines() if one.startswith("ExecStart=")]
-    assert line.startswith("ExecStart=/")
+    assert line.startswith(("ExecStart=/", 'ExecStart="/'))  # quoted, where the path has a space
     assert line.endswith(f' run --stay --config "{cli.home}/my config.toml"')
     assert "\nUser=plugins\n" in ran.out
 
