@@ -134,7 +134,10 @@ class DiskWatch:
     def remove(self, plugin: Measured) -> None:
         """Look at it no more; a look that has begun may still end."""
         with self._changed:
-            self._turns.pop(plugin, None)
+            if self._turns.pop(plugin, None) is not None:
+                # Now, not when its turn comes: what has ended is not to be kept for that long.
+                self._order = [turn for turn in self._order if turn[2] is not plugin]
+                heapq.heapify(self._order)
 
     def close(self) -> None:
         """End the thread; waits for a look that has begun."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -212,3 +214,19 @@ def test_who_has_not_run_is_not_measured_again(plugin: Plugin) -> None:
         assert plugin.looks == 1
         plugin.still = False
         assert eventually(lambda: plugin.looks >= 3)
+
+
+def test_who_is_removed_is_let_go(tmp_path: Path) -> None:
+    """Now, not at the next look: who crashes and starts again in a row would be there often."""
+    watch = DiskWatch()
+    plugins = [Plugin(tmp_path) for _ in range(8)]
+    kept = weakref.WeakSet(plugins)
+    for plugin in plugins:
+        watch.add(plugin)
+    assert eventually(lambda: all(plugin.looks for plugin in plugins))
+    while plugins:
+        watch.remove(plugin := plugins.pop())
+    del plugin
+    gc.collect()
+    assert len(kept) <= 2  # whom it has looked at last, and whom it waits for
+    watch.close()
