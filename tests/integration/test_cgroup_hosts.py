@@ -63,15 +63,17 @@ def delegated() -> Iterator[Delegated]:
 def test_a_killed_host_is_swept_away() -> None:
     with offer_of_version_1():
         pass
-    with running(HOST, "", "memory,pids", "1", "", cwd=REPOSITORY) as host:
+    with (
+        running(HOST, "", "memory,pids", "1", "", cwd=REPOSITORY) as host,
+        running(SLEEPER) as process,
+    ):
         (paths,), _ = first_line(host)
         left = [Path(path) for path in paths]
-        host.kill()
-        host.wait()
-    assert all(path.is_dir() for path in left)
-    with running(SLEEPER) as process:
+        # Before it dies: what is empty then, any other test's host sweeps away.
         for path in left:
             cgroup_directory.write(path / "cgroup.procs", str(process.pid))
+        host.kill()
+        host.wait()
         with offer_of_version_1():
             assert all(path.is_dir() for path in left)
         go(process)
