@@ -69,6 +69,8 @@ def test_systemd_takes_the_unit_as_it_is(tmp_path: Path) -> None:
 @pytest.fixture
 def shared(tmp_path: Path) -> Iterator[Path]:
     """What the machine inside sees: packages, configuration, a plugin, for every user."""
+    if why := real_systemd.why_not() or ordinary_user.why_not():
+        pytest.skip(why)
     directory = tmp_path / "shared"
     plugins, config = directory / "plugins", directory / "config" / "sandbox-host"
     config.mkdir(parents=True)
@@ -88,8 +90,6 @@ def shared(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.needs
 def test_a_real_systemd_runs_it(shared: Path) -> None:
     """Installed from its unit file: started, ready, reloaded, replaced after SIGKILL, stopped."""
-    if why := real_systemd.why_not() or ordinary_user.why_not():
-        pytest.skip(why)
     python = ordinary_user.system_python()
     unit = unit_text(f"{python} -s -m sandbox_host", user="nobody")
     # Its home is not /etc, its modules are nowhere that Python looks, and it writes to files.
