@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from sandbox_host.runtime.host import SandboxHost
     from sandbox_host.runtime.plugin import Call, Plugin
     from sandbox_host.runtime.streaming import BlockingStream, Stream
+    from sandbox_host.supervision.lifecycle import PluginLife, PluginState
     from sandbox_host.supervision.restart import RestartPolicy
 
 __all__ = [
@@ -75,6 +76,8 @@ __all__ = [
     "OperationUsage",
     "Permissions",
     "Plugin",
+    "PluginLife",
+    "PluginState",
     "Policy",
     "Receipt",
     "RecordingOptions",
@@ -109,6 +112,7 @@ _HOMES = {
     "runtime.host": ("SandboxHost",),
     "runtime.plugin": ("Call", "Plugin"),
     "runtime.streaming": ("BlockingStream", "Stream"),
+    "supervision.lifecycle": ("PluginLife", "PluginState"),
     "supervision.restart": ("RestartPolicy",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

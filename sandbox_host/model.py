@@ -339,7 +339,7 @@ STANDARD_EVENTS: Final = frozenset(
         "user_action",
     }
 )
-HOST_EVENTS: Final = frozenset({"plugin_loaded", "plugin_unloaded"})
+HOST_EVENTS: Final = frozenset({"plugin_loaded", "plugin_unloaded", "plugin_state"})
 """Event types that only the host may publish."""
 
 

@@ -93,7 +93,7 @@ class Chronicle:
             event = "ended" if process.cause in _BY_ITSELF else "killed"
         with self._lock:
             self._uses.pop(process.identity, None)
-        self._tell(event, process.identity, f"{process.cause}: {process.cause_text}")
+        self.tell(event, process.identity, f"{process.cause}: {process.cause_text}")
 
     def used(self, process: PluginProcess, permission: str, what: str) -> None:
         """Write down that a plugin used a permission, if for the first time since it was loaded.
@@ -109,16 +109,17 @@ class Chronicle:
             if use in uses or len(uses) >= MAX_USES:
                 return
             uses.add(use)
-        self._tell("permission_used", process.identity, use)
+        self.tell("permission_used", process.identity, use)
+
+    def tell(self, event: str, plugin: str, detail: str) -> None:
+        """Write a line, as far as that can be done."""
+        try:
+            self.journal.append(event, plugin, detail)
+        except (SandboxHostError, OSError) as error:
+            _log.error("%s", error)
 
     def close(self) -> None:
         """Close the journal; a second time does nothing."""
         self.journal.close()
         if self._system is not None:
             self._system.close()
-
-    def _tell(self, event: str, plugin: str, detail: str) -> None:
-        try:
-            self.journal.append(event, plugin, detail)
-        except (SandboxHostError, OSError) as error:
-            _log.error("%s", error)

@@ -37,6 +37,7 @@ from sandbox_host.runtime.events import EventDesk
 from sandbox_host.runtime.keeper import Keeper
 from sandbox_host.runtime.launch import Launcher, base_python
 from sandbox_host.runtime.lifecycle import ENDED
+from sandbox_host.runtime.lives import Lives
 from sandbox_host.runtime.nested import NestedCalls
 from sandbox_host.runtime.offers import options_of
 from sandbox_host.runtime.own_services import OwnServices
@@ -46,7 +47,9 @@ from sandbox_host.runtime.reloading import Candidate, drain, handed_over
 from sandbox_host.runtime.services import Services
 from sandbox_host.runtime.slot import Slot
 from sandbox_host.runtime.supervisor import Supervisor
+from sandbox_host.runtime.updates import Update
 from sandbox_host.runtime.workspace import Workspace, remove_tree
+from sandbox_host.supervision.lifecycle import Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
     from sandbox_host.config import HostConfig
     from sandbox_host.runtime.recorded import Record
     from sandbox_host.runtime.reloading import Probe
+    from sandbox_host.supervision.lifecycle import PluginLife
     from sandbox_host.supervision.restart import RestartPolicy
 
 _log = logging.getLogger("sandbox_host")
@@ -161,7 +165,8 @@ class HostCore(Audience):
                 trial=self._trial,
             )
             made.callback(self._services.close)
-            self._supervisor = Supervisor(self._journal.append)
+            self.lives = Lives(self._chronicle.tell, functools.partial(self._tell, "plugin_state"))
+            self._supervisor = Supervisor(self.lives)
             made.callback(self._supervisor.close)
             self._closing_steps = made.pop_all()
         self._opened = self._accepting = True
@@ -208,6 +213,8 @@ class HostCore(Audience):
             alive = [process for process in running if not process.ended.is_set()]
             if time.monotonic() > until or not (alive or starting):
                 return
+            for process in alive:
+                self.lives.step(process.identity, Trigger.STOP)
             if alive:
                 each(lambda p: p.stop(timeout, Cause.HOST_SHUTDOWN), alive, _STOPPERS)
             else:
@@ -272,25 +279,31 @@ class HostCore(Audience):
     ) -> PluginProcess:
         self._check_open()
         self._keeper.check()
-        plan, bundle = self._launcher.admit(Path(path), downgrades)
-        with self._reserved(plan.identity), begun_recording(record, plan) as recorder:
-            process = self._launcher.start(plan, bundle, self)
-            if recorder is not None:
-                process.record(recorder)
-            with self._lock:
-                again = self._plugins.pop(plan.identity, None) is not None
-                self._plugins[plan.identity] = process  # the last one now, in load order
-            try:
-                self._disk.add(process)
-                self._launcher.become_ready(process)
-                self._register(process)
-                self._chronicle.started(process, again=again)
-                self.slot(process).take(process)
-            except BaseException as error:
-                self._give_up(process, error)
-                raise
+        with self.lives.arrive() as arrival:
+            plan, bundle = self._launcher.admit(Path(path), downgrades, arrival.verified)
+            with self._reserved(plan.identity), begun_recording(record, plan) as recorder:
+                arrival.starting()
+                process = self._launcher.start(plan, bundle, self)
+                if recorder is not None:
+                    process.record(recorder)
+                with self._lock:
+                    again = self._plugins.pop(plan.identity, None) is not None
+                    self._plugins[plan.identity] = process  # the last one now, in load order
+                try:
+                    self._become_ready(process, again=again)
+                except BaseException as error:
+                    self._give_up(process, error)
+                    raise
+                arrival.ready()
         self._tell("plugin_loaded", {"plugin": plan.identity})
         return process
+
+    def _become_ready(self, process: PluginProcess, *, again: bool) -> None:
+        self._disk.add(process)
+        self._launcher.become_ready(process)
+        self._register(process)
+        self._chronicle.started(process, again=again)
+        self.slot(process).take(process)
 
     def _settled(self, process: PluginProcess) -> PluginProcess:
         """Return the plugin's process when none is being started any more: again, or beside it.
@@ -398,6 +411,8 @@ class HostCore(Audience):
         process = self.get(name)
         self._supervisor.forget(process.identity)
         process = self._settled(process)
+        if not self.lives.step(process.identity, Trigger.STOP):
+            self.lives.forget(process.identity)
         process.stop(self.config.stop_timeout_seconds, Cause.UNLOADED)
         if not process.gone:
             raise _lives_on(PluginError, process)
@@ -419,22 +434,28 @@ class HostCore(Audience):
         old = self.get(name)
         source = Path(path) if path is not None else old.places.code[0]
         candidate = Candidate(old, self._launcher, source)
-        with self._reserved(old.identity, beside=old):
+        update = Update(old.identity, self._chronicle.tell)
+        with self._reserved(old.identity, beside=old), update:
             plan, bundle = candidate.admit(downgrades)
+            update.starting(plan.manifest.version)
             new = self._launcher.start(plan, bundle, self, beside=True)
             try:
                 self._disk.add(new)
                 self._launcher.become_ready(new)
+                update.started()
                 candidate.prove(new, probe)
                 self._chronicle.started(new, again=True)
-                with handed_over(old, new, self.slot(old)):
+                with handed_over(old, new, self.slot(old), update):
                     self._swap(old, new)
+                    update.swapped()
             except BaseException as error:
                 self._give_up(new, error)
                 raise
+        self.lives.replace(new.identity)
         self._supervisor.renew(new, functools.partial(self._load, source, downgrades, None))
         self._tell("plugin_loaded", {"plugin": new.identity})
         drain(old, self.config.stop_timeout_seconds)
+        update.drained()
         return new
 
     def _swap(self, old: PluginProcess, new: PluginProcess) -> None:
@@ -446,6 +467,11 @@ class HostCore(Audience):
             self._plugins[new.identity] = new
         self._register(new, instead_of=old)
         self.slot(new).take(new)
+
+    def known_lives(self) -> tuple[PluginLife, ...]:
+        """Return where each plugin stands; see `SandboxHost.lives`."""
+        self._check_open()
+        return self.lives.all()
 
     def quarantined(self, name: str) -> str:
         """Return why a plugin is not started again any more; "" where it is.
@@ -533,7 +559,19 @@ class HostCore(Audience):
         if process.interface is not None:
             self._tell("plugin_unloaded", {"plugin": identity, "cause": str(process.cause)})
         self._chronicle.ended(process)
+        self._live_on_without(process)
         self._supervisor.ended(process)
+
+    def _live_on_without(self, process: PluginProcess) -> None:
+        with self._lock:
+            if self._plugins.get(process.identity) is not process:
+                return  # another version has its place, or it never had one
+        if process.state is State.STOPPED:
+            self.lives.step(process.identity, Trigger.STOP)  # of its own accord, if not before
+            step = Trigger.END
+        else:
+            step = Trigger.FAIL
+        self.lives.step(process.identity, step, process.cause_text, journalled=True)
 
     def gone(self, process: PluginProcess) -> None:
         """Nothing of a process is left: give back what was taken for it. Called by the keeper.

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sandbox_host.runtime.data import DataDirectory, RemovedData
     from sandbox_host.runtime.process import PluginProcess
     from sandbox_host.runtime.recorded import Record
+    from sandbox_host.supervision.lifecycle import PluginLife
     from sandbox_host.supervision.restart import RestartPolicy
 
 
@@ -175,6 +176,17 @@ class SandboxHost:
         ask = None if probe is None else lambda process: probe(BlockingPlugin(process))
         loading = offload.start(lambda: self._core.reload(name, path, downgrades, ask))
         return Plugin(self._core.slot(await asyncio.shield(loading)))
+
+    def lives(self) -> tuple[PluginLife, ...]:
+        """Return where each plugin stands, those included that wait, or do not run, by name.
+
+        What is loaded is among them, and what was refused or has ended since the host opened, up
+        to 1,024 of those. Each change is an event, ``plugin_state``, and a line in the journal.
+
+        Raises:
+            UsageError: the host is not open.
+        """
+        return self._core.known_lives()
 
     def quarantined(self, name: str) -> str:
         """Return why a plugin that was loaded with ``restart`` is not started again any more.

@@ -113,13 +113,17 @@ class Launcher:
         self._config, self._policy = config, Policy.from_config(config)
 
     def admit(
-        self, directory: Path, downgrades: Collection[Downgrade] = ()
+        self,
+        directory: Path,
+        downgrades: Collection[Downgrade] = (),
+        verified: Callable[[str, str], object] | None = None,
     ) -> tuple[SandboxPlan, VerifiedBundle]:
         """Read, verify and admit the plugin in a directory; nothing of it is executed.
 
         Args:
             directory: where it is, or its archive.
             downgrades: what the operator lets in although history speaks against it.
+            verified: is told which plugin it is, and its root digest, once that is certain.
 
         Raises:
             RefusedError: it was not admitted, or is held until the operator approves of it.
@@ -133,6 +137,8 @@ class Launcher:
             trust = TrustStore.load(self._config.trust_store)
             now = datetime.now(UTC)  # once, for all that is judged by the time
             bundle = verify(contents, trust, now)
+            if verified is not None:
+                verified(bundle.manifest.identity, bundle.root_digest)
             self._admissions.check(bundle, trust, now, downgrades)
             plan = self._plan(bundle, self._scanned(bundle))
             self._admissions.admit(bundle, trust, now, downgrades)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sandbox_host.runtime.launch import Launcher
     from sandbox_host.runtime.process import PluginProcess
     from sandbox_host.runtime.slot import Slot
+    from sandbox_host.runtime.updates import Update
 
     Probe = Callable[[PluginProcess], object]
 
@@ -101,7 +102,9 @@ class Candidate:
 
 
 @contextlib.contextmanager
-def handed_over(old: PluginProcess, new: PluginProcess, slot: Slot) -> Iterator[None]:
+def handed_over(
+    old: PluginProcess, new: PluginProcess, slot: Slot, update: Update
+) -> Iterator[None]:
     """Give the new version the state of the old one, where both have the hooks for that.
 
     Nobody serves meanwhile: the old one finishes what it was asked; calls and events wait. Inside
@@ -113,6 +116,7 @@ def handed_over(old: PluginProcess, new: PluginProcess, slot: Slot) -> Iterator[
     if EXPORT not in old.operations or IMPORT not in new.operations:
         yield
         return
+    update.probed()
     with slot.held():
         old.resting = True
         try:

@@ -20,11 +20,13 @@ from sandbox_host.errors import (
     SandboxHostError,
 )
 from sandbox_host.model import Cause, identity_of
+from sandbox_host.supervision.lifecycle import Trigger
 from sandbox_host.supervision.restart import Quarantine, RestartPolicy, Restarts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sandbox_host.runtime.lives import Lives
     from sandbox_host.runtime.process import PluginProcess
     from sandbox_host.runtime.slot import Slot
 
@@ -33,7 +35,6 @@ _log = logging.getLogger("sandbox_host")
 _ASKED_FOR: Final = frozenset({Cause.UNLOADED, Cause.HOST_SHUTDOWN})
 _NOT_GONE_SECONDS: Final = 0.02
 _LINGERING_SECONDS: Final = 10.0
-_MAX_DETAIL: Final = 500
 
 
 class _Entry:
@@ -61,11 +62,11 @@ class Supervisor:
     """Looks after the plugins that were loaded with a `RestartPolicy`.
 
     Args:
-        tell: appends a line to the journal: event, plugin, detail.
+        lives: where they stand, and who is told of it.
     """
 
-    def __init__(self, tell: Callable[[str, str, str], object]) -> None:
-        self._tell = tell
+    def __init__(self, lives: Lives) -> None:
+        self._lives = lives
         self._entries: dict[str, _Entry] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -125,11 +126,11 @@ class Supervisor:
             if entry is None or not entry.quarantine:
                 text = f"No plugin named {name!r} is in quarantine."
                 raise PluginNotFoundError(text, plugin=identity_of(name))
+            self._lives.step(entry.slot.identity, Trigger.RELEASE)
             entry.quarantine = ""
             entry.restarts.forget()
             entry.due = time.monotonic()
             self._changed.notify()
-        self._tell("released", entry.slot.identity, "")
 
     # -- what becomes of it -----------------------------------------------------------------
 
@@ -162,12 +163,11 @@ class Supervisor:
             self._changed.notify()
         if isinstance(decision, Quarantine):
             _log.error("%s is in quarantine: %s", identity, decision.reason)
-            self._tell("quarantined", identity, f"{decision.reason} {why}"[:_MAX_DETAIL])
+            self._lives.step(identity, Trigger.QUARANTINE, f"{decision.reason} {why}")
             entry.slot.changed()
         else:
-            self._tell(
-                "restart_due", identity, f"in {decision.at - now:.3g} s: {why}"[:_MAX_DETAIL]
-            )
+            after = f"in {decision.at - now:.3g} s: {why}"
+            self._lives.step(identity, Trigger.BACK_OFF, after)
 
     def _run(self) -> None:
         while True:
@@ -187,7 +187,9 @@ class Supervisor:
                 self._begin(entry)
 
     def _begin(self, entry: _Entry) -> None:
-        name = f"sandbox-host-restart-{entry.slot.identity}"[:64]
+        identity = entry.slot.identity
+        self._lives.step(identity, Trigger.RENEW)
+        name = f"sandbox-host-restart-{identity}"[:64]
         thread = threading.Thread(target=self._load, args=(entry,), name=name, daemon=True)
         with self._changed:
             self._loading.add(thread)
@@ -196,7 +198,7 @@ class Supervisor:
         except RuntimeError as error:  # no thread is to be had now
             with self._changed:
                 self._loading.discard(thread)
-            self._decide(entry, str(error))
+            self._failed(entry, str(error))
 
     def _load(self, entry: _Entry) -> None:
         try:
@@ -210,13 +212,18 @@ class Supervisor:
             away = self._entries.get(entry.slot.identity) is entry and entry.slot.process.life.over
             if away and not self._closed:
                 _log.warning("%s was not started again: %s", entry.slot.identity, error)
-                self._decide(entry, error.message)
+                self._failed(entry, error.message)
         except Exception as error:  # noqa: BLE001 - else its callers would wait for nobody
             _log.exception("%s was not started again", entry.slot.identity)
-            self._decide(entry, f"{type(error).__name__}: {error}")
+            self._failed(entry, f"{type(error).__name__}: {error}")
         finally:
             with self._changed:
                 self._loading.discard(threading.current_thread())
+
+    def _failed(self, entry: _Entry, why: str) -> None:
+        # Where it did not even come to be verified, nobody has said so yet.
+        self._lives.step(entry.slot.identity, Trigger.REFUSE, why, journalled=True)
+        self._decide(entry, why)
 
     def _loaded(self, entry: _Entry) -> PluginProcess | None:
         """Load it, once nothing of its last process is left; None where that is not wanted."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sandbox_host.runtime.blocking import BlockingHost
+from sandbox_host.supervision.lifecycle import Trigger
 
 if TYPE_CHECKING:
     from sandbox_host.config import HostConfig
@@ -16,6 +17,10 @@ class ServedHost(BlockingHost):
     def works(self, within: float) -> bool:
         """Tell whether the watchdog looked after the plugins less than so many seconds ago."""
         return self._core.works(within)
+
+    def disabled(self, identity: str, reason: str) -> None:
+        """Take the word that a plugin, which does not run, is not to run."""
+        self._core.lives.step(identity, Trigger.DISABLE, reason)
 
     def reconfigure(self, config: HostConfig) -> None:
         """Load from now on by another configuration; what is made only once stays as it is.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sandbox_host.catalog.roster import Change, Judged
-    from sandbox_host.runtime.blocking import BlockingHost
+    from sandbox_host.service.hosting import ServedHost
     from sandbox_host.supervision.restart import RestartPolicy
 
 _log = logging.getLogger("sandbox_host")
@@ -46,11 +46,13 @@ class Target:
         path: where it lies.
         digest: of the files that should run; "" where it should not.
         why: what is told when it is ended.
+        disabled: it is there, and its operator or its configuration says that it is not to run.
     """
 
     path: Path
     digest: str
     why: str = ""
+    disabled: bool = False
 
 
 class Steward:
@@ -63,7 +65,7 @@ class Steward:
     """
 
     def __init__(
-        self, host: BlockingHost, restart: RestartPolicy | None, tell: Callable[[str], object]
+        self, host: ServedHost, restart: RestartPolicy | None, tell: Callable[[str], object]
     ) -> None:
         self._host = host
         self._restart = restart
@@ -132,7 +134,8 @@ class Steward:
         for identity, path in list(self._own.items()):
             gone = identity not in known and not os.path.lexists(path)
             if gone or (identity in known and identity not in enabled):
-                self._aim(identity, Target(path, "", "it is gone or disabled"))
+                why = "it is gone" if gone else "it is disabled"
+                self._aim(identity, Target(path, "", why, disabled=not gone))
 
     def take(self, change: Change) -> None:
         """Take one change; what follows is done elsewhere."""
@@ -147,7 +150,8 @@ class Steward:
             self._aim(change.identity, Target(change.path, change.digest))
         elif change.kind in _ENDS or change.kind in _RUNS:
             why = change.reason or f"it was {change.kind}"
-            self._aim(change.identity, Target(change.path, "", why))
+            disabled = change.kind is not ChangeKind.REMOVED
+            self._aim(change.identity, Target(change.path, "", why, disabled=disabled))
 
     def _take_trouble(self, change: Change) -> None:
         with self._lock:
@@ -199,6 +203,13 @@ class Steward:
         if not target.digest:
             if running is not None and identity in self._own:
                 self._unload(identity, target.why)
+            if target.disabled:
+                self._host.disabled(identity, target.why)
+            return
+        if self._host.quarantined(identity):
+            # Not even other files lead out of there: whoever writes the plugin makes those.
+            text = f"{identity} is in quarantine; `sandbox-host release {identity}` starts it."
+            self._failed(target, text)
             return
         ended = running is None or running.state in ENDED
         if running is not None and not ended and running.plan.root_digest == target.digest:

@@ -134,7 +134,7 @@ def test_a_plugin_that_floods_is_told_of_and_leaves_room(workshop: Workshop) -> 
 
 def test_the_hosts_own_events_may_find_no_room(workshop: Workshop) -> None:
     with SandboxHost.blocking(workshop.config(durable_events=1)) as host:
-        host.subscribe("plugin_*", durable="all").close()
+        host.subscribe("plugin_*loaded", durable="all").close()
         workshop.loader(host)(name="sample")
         host.unload("sample")
         assert [info.refused for info in host.subscriptions()] == [1]

@@ -116,13 +116,14 @@ def test_lives_of_a_plugin(workshop: Workshop, host: BlockingHost) -> None:
     os.kill(plugin.receipt.pid, signal.SIGKILL)
     with pytest.raises(PluginEndedError):
         plugin.call("echo")
+    assert plugin._process.ended.wait(20)
     host.unload("sample")
     host.load(bundle)
     host.unload("sample")
     entries = last_entries(workshop.config().journal_path, plugin="sample")
     assert [one.event for one in entries] == [
-        *("admitted", "started", "ended"),
-        *("admitted", "started", "unloaded"),
+        *("verified", "admitted", "starting", "started", "ended"),
+        *("verified", "admitted", "starting", "started", "stopping", "unloaded"),
     ]
 
 
@@ -144,7 +145,7 @@ def test_a_plugin_that_the_host_ends_and_that_is_loaded_again(
     host.load(bundle)
     events = [one.event for one in last_entries(workshop.config().journal_path, plugin="sample")]
     assert "killed" in events
-    assert events[-2:] == ["admitted", "restarted"]
+    assert events[-4:] == ["verified", "admitted", "starting", "restarted"]
 
 
 def test_a_changed_configuration_is_named(workshop: Workshop) -> None:

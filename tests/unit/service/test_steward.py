@@ -14,7 +14,7 @@ from sandbox_host.catalog.discover import DiscoveredState
 from sandbox_host.catalog.roster import Change, ChangeKind, Judged
 from sandbox_host.errors import ConfigError, PluginNotFoundError
 from sandbox_host.model import State
-from sandbox_host.runtime.blocking import BlockingHost
+from sandbox_host.service.hosting import ServedHost
 from sandbox_host.service.steward import Steward
 
 LATE = 20.0
@@ -35,9 +35,16 @@ class Host:
         self.hold = threading.Event()
         self.hold.set()
         self.broken: set[str] = set()
+        self.away: set[str] = set()
 
     def plugin(self, name: str) -> Plugin:
         return self.plugins[name]
+
+    def quarantined(self, name: str) -> str:
+        return "too often" if name in self.away else ""
+
+    def disabled(self, name: str, why: str) -> None:
+        self.done.append(("disabled", name))
 
     def _start(self, what: str, path: Path) -> None:
         self.done.append((what, path.name))
@@ -70,7 +77,7 @@ def told() -> list[str]:
 
 @pytest.fixture
 def steward(host: Host, told: list[str]) -> Iterator[Steward]:
-    made = Steward(cast("BlockingHost", host), None, told.append)
+    made = Steward(cast("ServedHost", host), None, told.append)
     yield made
     host.hold.set()
     made.close()
@@ -100,8 +107,10 @@ def test_a_life(steward: Steward, host: Host, told: list[str], tmp_path: Path) -
         put(tmp_path, "one", digest)
         steward.take(change(one, kind, enabled=kind is not ChangeKind.DISABLED))
         assert steward.wait(LATE)
-        assert host.done[-1] == (expected, "one")
-    assert len(host.done) == 5
+        assert [one for one in host.done if one[0] != "disabled"][-1] == (expected, "one")
+    assert [what for what, _ in host.done] == [
+        *("load", "reload", "unload", "disabled", "load", "unload")
+    ]
     assert told[0] == "one: loaded 1.a."
     assert told[-1] == "one: unloaded, because it was removed."
 
@@ -112,7 +121,7 @@ def test_what_runs_already_is_left_alone(steward: Steward, host: Host, tmp_path:
     steward.take(change(one, ChangeKind.ADDED))
     steward.take(change(put(tmp_path, "two", "a"), ChangeKind.ADDED, enabled=False))
     assert steward.wait(LATE)
-    assert host.done == []
+    assert host.done == [("disabled", "two")]
 
 
 def test_the_last_word_counts(steward: Steward, host: Host, tmp_path: Path) -> None:
@@ -229,3 +238,22 @@ def test_closed_it_begins_nothing(steward: Steward, host: Host, tmp_path: Path) 
     steward.close()
     steward.take(change(put(tmp_path, "one", "a"), ChangeKind.ADDED))
     assert host.done == []
+
+
+def test_other_files_do_not_lead_out_of_quarantine(
+    steward: Steward, host: Host, told: list[str], tmp_path: Path
+) -> None:
+    one = put(tmp_path, "one", "a")
+    steward.take(change(one, ChangeKind.ADDED))
+    assert steward.wait(LATE)
+    host.plugins["one"].state = State.FAILED
+    host.away.add("one")
+    put(tmp_path, "one", "b")
+    steward.take(change(one, ChangeKind.CHANGED))
+    assert steward.wait(LATE)
+    assert host.done == [("load", "one")]
+    assert "`sandbox-host release one` starts it" in told[-1]
+    host.away.clear()
+    steward.take(change(one, ChangeKind.CHANGED))
+    assert steward.wait(LATE)
+    assert host.done[1:] == [("unload", "one"), ("load", "one")]
