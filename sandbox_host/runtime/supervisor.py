@@ -229,6 +229,10 @@ class Supervisor:
         """Load it, once nothing of its last process is left; None where that is not wanted."""
         until = time.monotonic() + _LINGERING_SECONDS
         while not self._closed and self._entries.get(entry.slot.identity) is entry:
+            last = entry.slot.process
+            if last.life.over and not last.gone and time.monotonic() < until:
+                time.sleep(_NOT_GONE_SECONDS)  # else it is verified and admitted in vain
+                continue
             try:
                 process = entry.load()
                 with self._changed:
