@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from sandbox_host.runtime.event_streams import BlockingEvents, EventStream
     from sandbox_host.runtime.host import SandboxHost
     from sandbox_host.runtime.plugin import Call, Plugin
+    from sandbox_host.runtime.rehearsal import Rehearsal
     from sandbox_host.runtime.streaming import BlockingStream, Stream
     from sandbox_host.supervision.lifecycle import PluginLife, PluginState
     from sandbox_host.supervision.restart import RestartPolicy
@@ -81,6 +82,7 @@ __all__ = [
     "Policy",
     "Receipt",
     "RecordingOptions",
+    "Rehearsal",
     "RestartPolicy",
     "SandboxHost",
     "SandboxHostError",
@@ -111,6 +113,7 @@ _HOMES = {
     "runtime.event_streams": ("BlockingEvents", "EventStream"),
     "runtime.host": ("SandboxHost",),
     "runtime.plugin": ("Call", "Plugin"),
+    "runtime.rehearsal": ("Rehearsal",),
     "runtime.streaming": ("BlockingStream", "Stream"),
     "supervision.lifecycle": ("PluginLife", "PluginState"),
     "supervision.restart": ("RestartPolicy",),

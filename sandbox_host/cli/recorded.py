@@ -1,8 +1,9 @@
-"""The options ``--record`` and ``--redact`` of commands that load plugins."""
+"""The options of commands that make recordings, and of those that play them."""
 
 from __future__ import annotations
 
 import functools
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,28 @@ _RECORD: Any = click.option(
     metavar="FILE",
     help="Keep what is said to the plugin and by it in this file, or in one in this directory, "
     "for `sandbox-host replay`.",
+)
+
+
+def _tolerated(_context: click.Context, _option: click.Parameter, value: float) -> float:
+    if not 0 <= value < math.inf:
+        raise UsageError(f"--tolerance {value} is no number from 0 on.")
+    return value
+
+
+_TOLERANCE: Any = click.option(
+    "--tolerance",
+    type=float,
+    default=0.0,
+    metavar="NUMBER",
+    callback=_tolerated,
+    help="Numbers are the same that differ by no more than this, or by this part of them.",
+)
+_IGNORE: Any = click.option(
+    "--ignore",
+    multiple=True,
+    metavar="FIELD",
+    help="Do not compare fields with this name. May be repeated.",
 )
 _REDACT: Any = click.option(
     "--redact",
@@ -52,3 +75,8 @@ def note_stopped(plugins: Iterable[BlockingPlugin]) -> None:
     for plugin in plugins:
         if plugin.recording_problem:
             note(f"note: the recording of {plugin.name} stopped: {plugin.recording_problem}.")
+
+
+def comparison_options(function: Any) -> Any:
+    """Add ``--tolerance`` and ``--ignore``: what may differ from a recording."""
+    return _TOLERANCE(_IGNORE(function))

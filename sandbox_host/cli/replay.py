@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,8 @@ from sandbox_host.cli.exits import Exit, exit_for
 from sandbox_host.cli.failure import show_trace
 from sandbox_host.cli.options import FILE, output_format, plugin_bundle, trial_options
 from sandbox_host.cli.output import fail, no_library_notes, note, print_json, say, working
-from sandbox_host.errors import PluginError, UsageError
+from sandbox_host.cli.recorded import comparison_options
+from sandbox_host.errors import PluginError
 from sandbox_host.observe.recording import STOPPED
 from sandbox_host.observe.recording_reader import read_recording
 from sandbox_host.runtime.replay import MAX_DIFFERENCES, ReplayOptions, replay
@@ -30,19 +30,7 @@ if TYPE_CHECKING:
 @click.argument("file", metavar="FILE", type=FILE)
 @plugin_bundle
 @click.option("--all", "every", is_flag=True, help="Go on after the first difference.")
-@click.option(
-    "--tolerance",
-    type=float,
-    default=0.0,
-    metavar="NUMBER",
-    help="Numbers are the same that differ by no more than this, or by this part of them.",
-)
-@click.option(
-    "--ignore",
-    multiple=True,
-    metavar="FIELD",
-    help="Do not compare fields with this name. May be repeated.",
-)
+@comparison_options
 @output_format
 @trial_options
 def command(
@@ -66,8 +54,6 @@ def command(
       sandbox-host replay count.recording word_counter
       sandbox-host replay day.recording weather_model --tolerance 1e-9 --ignore computed_at
     """
-    if not math.isfinite(tolerance) or tolerance < 0:
-        raise UsageError(f"--tolerance {tolerance} is no number from 0 on.")
     config = host.read()
     contents = read_bundle(directory)
     services = check_contents(contents.files).permissions.services

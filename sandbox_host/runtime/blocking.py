@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sandbox_host.runtime.data import DataDirectory, RemovedData
     from sandbox_host.runtime.process import PluginProcess
     from sandbox_host.runtime.recorded import Record
+    from sandbox_host.runtime.rehearsal import Rehearsal
     from sandbox_host.supervision.lifecycle import PluginLife
     from sandbox_host.supervision.restart import RestartPolicy
 
@@ -79,10 +80,13 @@ class BlockingHost:
         *,
         downgrades: Collection[Downgrade] = (),
         probe: Callable[[BlockingPlugin], object] | None = None,
+        rehearsal: Rehearsal | None = None,
     ) -> BlockingPlugin:
         """Have another version take a running plugin's place; see `SandboxHost.reload`."""
         ask = None if probe is None else lambda process: probe(BlockingPlugin(process))
-        return BlockingPlugin(self._core.slot(self._core.reload(name, path, downgrades, ask)))
+        return BlockingPlugin(
+            self._core.slot(self._core.reload(name, path, downgrades, ask, rehearsal))
+        )
 
     def lives(self) -> tuple[PluginLife, ...]:
         """Return where each plugin stands; see `SandboxHost.lives`."""

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from sandbox_host.broker.policies import SubscriptionInfo
     from sandbox_host.config import HostConfig
     from sandbox_host.runtime.recorded import Record
+    from sandbox_host.runtime.rehearsal import Rehearsal
     from sandbox_host.runtime.reloading import Probe
     from sandbox_host.supervision.lifecycle import PluginLife
     from sandbox_host.supervision.restart import RestartPolicy
@@ -427,6 +428,7 @@ class HostCore(Audience):
         path: str | os.PathLike[str] | None = None,
         downgrades: Collection[Downgrade] = (),
         probe: Probe | None = None,
+        rehearsal: Rehearsal | None = None,
     ) -> PluginProcess:
         """Have another version take a running plugin's place; see `SandboxHost.reload`."""
         self._check_open()
@@ -437,6 +439,8 @@ class HostCore(Audience):
         update = Update(old.identity, self._chronicle.tell)
         with self._reserved(old.identity, beside=old), update:
             plan, bundle = candidate.admit(downgrades)
+            if rehearsal is not None:
+                candidate.rehearse(rehearsal, bundle, self.config)
             update.starting(plan.manifest.version)
             new = self._launcher.start(plan, bundle, self, beside=True)
             try:

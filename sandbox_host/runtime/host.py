@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sandbox_host.runtime.data import DataDirectory, RemovedData
     from sandbox_host.runtime.process import PluginProcess
     from sandbox_host.runtime.recorded import Record
+    from sandbox_host.runtime.rehearsal import Rehearsal
     from sandbox_host.supervision.lifecycle import PluginLife
     from sandbox_host.supervision.restart import RestartPolicy
 
@@ -148,6 +149,7 @@ class SandboxHost:
         *,
         downgrades: Collection[Downgrade] = (),
         probe: Callable[[BlockingPlugin], object] | None = None,
+        rehearsal: Rehearsal | None = None,
     ) -> Plugin:
         """Have another version take the place of a running plugin, without losing a call.
 
@@ -162,19 +164,23 @@ class SandboxHost:
             downgrades: as of `load`.
             probe: called with the new version, in a thread, before it takes the place; a
                 `PluginError` that it raises keeps the old one.
+            rehearsal: what was recorded of the old one, and the new one has to do as well, in a
+                sandbox of its own.
 
         Returns:
             The plugin, once the old version is gone.
 
         Raises:
-            ReloadError: the new version is unhealthy, or the probe failed; the old one serves on.
+            ReloadError: the new version is unhealthy, does not do what was recorded, or the probe
+                failed; the old one serves on.
+            RecordingError: the recording cannot be used; the old one serves on.
             RefusedError: it was not admitted, or is held; the old one serves on, as with every
                 other error of `load`.
             PluginNotFoundError: none of that name is loaded.
             PluginEndedError: it does not run.
         """
         ask = None if probe is None else lambda process: probe(BlockingPlugin(process))
-        loading = offload.start(lambda: self._core.reload(name, path, downgrades, ask))
+        loading = offload.start(lambda: self._core.reload(name, path, downgrades, ask, rehearsal))
         return Plugin(self._core.slot(await asyncio.shield(loading)))
 
     def lives(self) -> tuple[PluginLife, ...]:

@@ -22,6 +22,7 @@ from sandbox_host.ipc.calls import Pending
 from sandbox_host.model import Cause, State
 from sandbox_host.runtime.healthcheck import ask, judge_health
 from sandbox_host.runtime.party import Request
+from sandbox_host.runtime.rehearsal import rehearse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
     from sandbox_host.admission.history import Downgrade
     from sandbox_host.admission.plan import SandboxPlan
     from sandbox_host.bundle.verify import VerifiedBundle
+    from sandbox_host.config import HostConfig
     from sandbox_host.runtime.launch import Launcher
     from sandbox_host.runtime.process import PluginProcess
+    from sandbox_host.runtime.rehearsal import Rehearsal
     from sandbox_host.runtime.slot import Slot
     from sandbox_host.runtime.updates import Update
 
@@ -96,6 +99,17 @@ class Candidate:
                 raise self._abandoned(f"its probe failed: {error.message}") from error
         if new.life.over:
             raise self._abandoned(f"it ended at once: {new.cause_text}")
+
+    def rehearse(self, rehearsal: Rehearsal, bundle: VerifiedBundle, config: HostConfig) -> None:
+        """Have the new version do what was recorded, in a sandbox of its own.
+
+        Raises:
+            ReloadError: it does something otherwise.
+            RecordingError, UsageError: the recording cannot be used.
+        """
+        difference = rehearse(rehearsal, rehearsal.read(), bundle, config)
+        if difference:
+            raise self._abandoned(f"it does not do what was recorded: {difference}")
 
     def _abandoned(self, why: str) -> ReloadError:
         return _not_taken(self._old, why)

@@ -7,6 +7,7 @@ loaded is verified and admitted as ever, by the service's trust store and grants
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from sandbox_host.errors import (
 from sandbox_host.model import identity_of
 from sandbox_host.observe.journal import Journal
 from sandbox_host.reading import BadValueError, check_keys, expected, read_object, read_whole
+from sandbox_host.runtime.rehearsal import Rehearsal
 from sandbox_host.service.documents import plugin_document, receipt_document
 from sandbox_host.service.following import MAX_LINES, LogTail
 
@@ -41,6 +43,8 @@ _MAX_PATH: Final = 4_096
 _MAX_REASON: Final = 1_000
 _MAX_TYPES: Final = 64
 _MAX_DOWNGRADES: Final = 64
+_MAX_IGNORED: Final = 64
+_REHEARSAL: Final = ("replay", "tolerance", "ignore")
 _MAX_REPLAY: Final = 1_000
 _LOOK_SECONDS: Final = 0.25
 _EVENT_QUEUE: Final = 1_024
@@ -97,6 +101,18 @@ class Arguments:
             raise expected(f"arguments.{name}", f"a list of at most {most}", value)
         return value
 
+    def rehearsal(self) -> Rehearsal | None:
+        """Return what a new version has to do as it was done before; None for nothing."""
+        if self._table.get("replay") is None:
+            return None
+        tolerance = self._table.get("tolerance", 0.0)
+        if type(tolerance) not in {int, float} or not 0 <= tolerance < math.inf:
+            raise expected("arguments.tolerance", "a number from 0 on", tolerance)
+        ignore = self.listed("ignore", _MAX_IGNORED)
+        if not all(isinstance(one, str) and len(one) <= _MAX_NAME for one in ignore):
+            raise expected("arguments.ignore", "names of fields", ignore)
+        return Rehearsal(self.path("replay"), float(tolerance), tuple(ignore))
+
     def downgrades(self) -> tuple[Downgrade, ...]:
         """Return what the operator lets in although history speaks against it."""
         found = []
@@ -135,7 +151,7 @@ class Operations:
             "status": _Operation(self._status, ("plugin", "receipts"), long=False),
             "load": _Operation(self._load, ("path", "downgrades")),
             "unload": _Operation(self._unload, ("plugin",)),
-            "reload": _Operation(self._reload, ("plugin", "path", "downgrades")),
+            "reload": _Operation(self._reload, ("plugin", "path", "downgrades", *_REHEARSAL)),
             "configure": _Operation(self._configure),
             "enable": _Operation(self._enable, ("plugin",)),
             "disable": _Operation(self._disable, ("plugin",)),
@@ -268,7 +284,8 @@ class Operations:
         path = arguments.path("path") if arguments.get("path") is not None else None
         host = self._service.accepting()
         before = host.plugin(name).version
-        return {**_loaded(host.reload(name, path, downgrades=downgrades)), "before": before}
+        new = host.reload(name, path, downgrades=downgrades, rehearsal=arguments.rehearsal())
+        return {**_loaded(new), "before": before}
 
     def _configure(self, _arguments: Arguments, _session: Session) -> dict[str, str]:
         return {"told": self._service.reconfigure()}

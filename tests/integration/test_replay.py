@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from sandbox_host import Permissions, RecordingOptions, SandboxHost
+from sandbox_host import Permissions, RecordingOptions, Rehearsal, SandboxHost, State
 from sandbox_host.bundle.source import read_bundle
-from sandbox_host.errors import OperationError, RecordingError, UsageError
+from sandbox_host.errors import OperationError, RecordingError, ReloadError, UsageError
 from sandbox_host.observe.recording import Recording
 from sandbox_host.observe.recording_reader import read_recording
 from sandbox_host.runtime.blocking import BlockingHost
@@ -347,3 +347,27 @@ def test_run_records(workshop: Workshop, cli: LocalCommandLine) -> None:
         file = workshop.root / "recordings" / f"{name}.recording"
         recording: Recording = read_recording(file)
         assert recording.about.plugin == name
+
+
+def test_a_new_version_rehearses_before_it_serves(workshop: Workshop, recorded: Path) -> None:
+    rehearsal = Rehearsal(recorded, ignore=("at",))
+    with opened(workshop) as host:
+        plugin = host.load(version(workshop))
+        with pytest.raises(ReloadError, match="does not do what was recorded: predict #1") as told:
+            host.reload("sample", version(workshop, 2, FIRST="20.75"), rehearsal=rehearsal)
+        assert "the one before serves on" in told.value.message
+        assert (plugin.version, plugin.state) == ("1.0.0", State.READY)
+        # What it put into the store, and asked of the application, it did elsewhere.
+        assert plugin.call("remember", "key", 1) is None
+        assert plugin.call("price", "ABC") == 101.0
+        host.reload("sample", version(workshop, 3), rehearsal=rehearsal)
+        assert plugin.version == "3.0.0"
+        with pytest.raises(RecordingError):
+            host.reload("sample", rehearsal=Rehearsal(workshop.root / "none"))
+        assert plugin.version == "3.0.0"
+
+
+@pytest.mark.parametrize("tolerance", [-1.0, float("inf"), float("nan")])
+def test_a_tolerance_is_a_number_from_0_on(tolerance: float) -> None:
+    with pytest.raises(ValueError, match="tolerance"):
+        Rehearsal("file", tolerance)

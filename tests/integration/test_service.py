@@ -157,6 +157,8 @@ def test_commands_talk_to_the_running_service(
     assert "GUARANTEE" in cli("status", "one").out
     sign(other, "1.1.0")
     assert cli("reload", "other").out == "other: 1.1.0 serves, after 1.0.0\n"
+    rehearsed = cli("reload", "other", "--replay", "none.recording", "--ignore", "at")
+    assert (rehearsed.code, "none.recording" in rehearsed.err) == (6, True), rehearsed
     assert cli("unload", "other").out == "other: unloaded\n"
     missing = cli("unload", "other")
     assert (missing.code, "No plugin named 'other' is loaded" in missing.err) == (1, True)
