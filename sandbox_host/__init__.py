@@ -24,6 +24,7 @@ from sandbox_host.errors import SandboxHostError
 
 if TYPE_CHECKING:
     from sandbox_host.admission.history import Downgrade
+    from sandbox_host.admission.instances import Instance
     from sandbox_host.broker.durable import DurableEvent
     from sandbox_host.broker.policies import Policy, SubscriptionInfo
     from sandbox_host.config import HostConfig
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from sandbox_host.runtime.host import SandboxHost
     from sandbox_host.runtime.plugin import Call, Plugin
     from sandbox_host.runtime.rehearsal import Rehearsal
+    from sandbox_host.runtime.replicas import BlockingReplicas, Replicas
     from sandbox_host.runtime.streaming import BlockingStream, Stream
     from sandbox_host.supervision.lifecycle import PluginLife, PluginState
     from sandbox_host.supervision.restart import RestartPolicy
@@ -59,6 +61,7 @@ __all__ = [
     "BlockingEvents",
     "BlockingHost",
     "BlockingPlugin",
+    "BlockingReplicas",
     "BlockingStream",
     "Call",
     "CallUsage",
@@ -70,6 +73,7 @@ __all__ = [
     "EventStream",
     "Guarantee",
     "HostConfig",
+    "Instance",
     "Layer",
     "Limits",
     "Metered",
@@ -83,6 +87,7 @@ __all__ = [
     "Receipt",
     "RecordingOptions",
     "Rehearsal",
+    "Replicas",
     "RestartPolicy",
     "SandboxHost",
     "SandboxHostError",
@@ -100,6 +105,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "admission.history": ("Downgrade",),
+    "admission.instances": ("Instance",),
     "broker.durable": ("DurableEvent",),
     "broker.policies": ("Policy", "SubscriptionInfo"),
     "config": ("HostConfig",),
@@ -114,6 +120,7 @@ _HOMES = {
     "runtime.host": ("SandboxHost",),
     "runtime.plugin": ("Call", "Plugin"),
     "runtime.rehearsal": ("Rehearsal",),
+    "runtime.replicas": ("BlockingReplicas", "Replicas"),
     "runtime.streaming": ("BlockingStream", "Stream"),
     "supervision.lifecycle": ("PluginLife", "PluginState"),
     "supervision.restart": ("RestartPolicy",),

@@ -23,6 +23,16 @@ def identity_of(name: str) -> str:
     return snake.lower()
 
 
+INSTANCE_MARK: Final = "@"
+"""Between a plugin's identity and the name of one of its instances; in no name of either."""
+
+
+def plugin_of(identity: str) -> tuple[str, str]:
+    """Return the plugin of an identity, and its instance; "" for the plugin itself."""
+    plugin, _, instance = identity.partition(INSTANCE_MARK)
+    return plugin, instance
+
+
 class Layer(enum.StrEnum):
     """A layer of confinement, by the name the operator, the receipt and `doctor` use.
 

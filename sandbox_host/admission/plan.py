@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox_host.admission.confinement import confine
+from sandbox_host.admission.instances import Instance, instance_identity
 from sandbox_host.admission.policy import (
     Policy,
     effective_limits,
@@ -72,7 +73,7 @@ class SandboxPlan:
     """What one plugin gets here, and the proof that it was admitted: only `admit` makes one.
 
     Attributes:
-        identity: what the host calls the plugin.
+        identity: what the host calls the plugin, or this instance of it.
         manifest: plugin.json.
         root_digest: SHA-256 of the signed statement's files, in hex; which bytes this plan is for.
         key_id: the key that vouched for them.
@@ -84,6 +85,7 @@ class SandboxPlan:
         accepted_missing: guarantees that nothing keeps here, accepted to be missing by name.
         notes: what the operator should be told although the plugin is admitted.
         scan: that its sources were scanned, and what that found; None where no policy wants it.
+        instance: which of several it is; None for the plugin itself.
     """
 
     identity: str
@@ -98,6 +100,7 @@ class SandboxPlan:
     accepted_missing: tuple[Guarantee, ...]
     notes: tuple[str, ...]
     scan: ScanEvidence | None = None
+    instance: Instance | None = None
     token: InitVar[object]
 
     def __post_init__(self, token: object) -> None:
@@ -161,9 +164,13 @@ def check_version(manifest: Manifest) -> None:
         raise _refusal(manifest, hopeless)
 
 
-def _effective_config(manifest: Manifest, policy: Policy) -> dict[str, Any]:
+def _effective_config(
+    manifest: Manifest, policy: Policy, instance: Instance | None
+) -> dict[str, Any]:
     overrides = policy.overrides(manifest.identity)
     path = f"plugin_config.{manifest.identity}" if overrides else "config"
+    if instance is not None and instance.config:
+        overrides, path = {**overrides, **instance.config}, f"config of instance {instance.name}"
     try:
         return validate_config(manifest.config_schema, {**manifest.config, **overrides}, path)
     except BadValueError as error:
@@ -276,6 +283,7 @@ def admit(
     offered: frozenset[Layer],
     required: frozenset[Guarantee] = frozenset(Guarantee),
     scan: ScanEvidence | None = None,
+    instance: Instance | None = None,
 ) -> SandboxPlan:
     """Decide what a verified plugin gets, or refuse it.
 
@@ -286,6 +294,7 @@ def admit(
             be left out.
         required: the guarantees that have to be kept unless the operator accepted their absence.
         scan: of its sources; whoever made it refused what its findings refuse.
+        instance: which of several it is to be; None for the plugin itself.
 
     Raises:
         PluginDisabledError: it is disabled.
@@ -309,19 +318,21 @@ def admit(
     signers = [key.id for key in bundle.signers]
     _check_requests(manifest, policy, signers)
     # 4. Configuration.
-    config = _effective_config(manifest, policy)
+    config = _effective_config(manifest, policy, instance)
     # 5. Layers, and the guarantees that they keep.
     confinement = confine(manifest.identity, policy, offered, required)
     permissions = effective_permissions(manifest, policy, signers)
     limits = effective_limits(manifest, policy.ceilings)
     if not (permissions.threads or permissions.subprocess):
         limits = replace(limits, threads=1)
+    if instance is not None:
+        limits = instance.narrowed(limits)
     _check_threads(manifest, limits)
     _check_enforced(manifest, permissions, confinement.layers)
     # 6. The scan.
     check_evidence(scan, bundle.root_digest, policy.refuse_findings, manifest.identity)
     return SandboxPlan(
-        identity=manifest.identity,
+        identity=instance_identity(manifest, instance),
         manifest=manifest,
         root_digest=bundle.root_digest,
         key_id=bundle.key_id,
@@ -338,6 +349,7 @@ def admit(
             *confinement.notes,
         ),
         scan=scan,
+        instance=instance,
         token=_TOKEN,
     )
 

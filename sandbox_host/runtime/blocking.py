@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Self
 
+from sandbox_host.admission.instances import Instance
 from sandbox_host.config import HostConfig
 from sandbox_host.errors import PluginEndedError, UsageError
 from sandbox_host.ipc.calls import Pending
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from sandbox_host.runtime.process import PluginProcess
     from sandbox_host.runtime.recorded import Record
     from sandbox_host.runtime.rehearsal import Rehearsal
+    from sandbox_host.runtime.replicas import BlockingReplicas
     from sandbox_host.supervision.lifecycle import PluginLife
     from sandbox_host.supervision.restart import RestartPolicy
 
@@ -65,9 +67,28 @@ class BlockingHost:
         downgrades: Collection[Downgrade] = (),
         record: Record | None = None,
         restart: RestartPolicy | None = None,
+        instance: Instance | str | None = None,
     ) -> BlockingPlugin:
         """Verify, admit, confine, attest and start a plugin; see `SandboxHost.load`."""
-        return BlockingPlugin(self._core.slot(self._core.load(path, downgrades, record, restart)))
+        which = Instance.of(instance)
+        return BlockingPlugin(
+            self._core.slot(self._core.load(path, downgrades, record, restart, which))
+        )
+
+    def load_replicas(
+        self,
+        path: str | os.PathLike[str],
+        count: int,
+        *,
+        downgrades: Collection[Downgrade] = (),
+        restart: RestartPolicy | None = None,
+    ) -> BlockingReplicas:
+        """Load several processes of one plugin; see `SandboxHost.load_replicas`."""
+        # Here, because they are made of these handles.
+        from sandbox_host.runtime.replicas import BlockingReplicas, load_replicas
+
+        slots = load_replicas(self._core, path, count, downgrades, restart)
+        return BlockingReplicas(self._core, tuple(BlockingPlugin(slot) for slot in slots))
 
     def unload(self, name: str) -> None:
         """Let the plugin finish what it has, clean up and leave; see `SandboxHost.unload`."""

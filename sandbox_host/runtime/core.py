@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from sandbox_host.admission.history import Downgrade
+    from sandbox_host.admission.instances import Instance
     from sandbox_host.backends.base import Backend, Places
     from sandbox_host.broker.policies import SubscriptionInfo
     from sandbox_host.config import HostConfig
@@ -246,6 +247,7 @@ class HostCore(Audience):
         downgrades: Collection[Downgrade] = (),
         record: Record | None = None,
         restart: RestartPolicy | None = None,
+        instance: Instance | None = None,
     ) -> PluginProcess:
         """Verify, admit, confine, attest and start the plugin in a directory.
 
@@ -254,6 +256,7 @@ class HostCore(Audience):
             downgrades: the operator's word for versions that history speaks against.
             record: where to record what is said to it and by it; None records nothing.
             restart: when to start it again where it ends by itself; None leaves it as it is then.
+            instance: which of several it is to be; None for the plugin itself.
 
         Raises:
             RecordingError: that file cannot be made; nothing was executed.
@@ -265,10 +268,10 @@ class HostCore(Audience):
             AttestationError: it was not confined as planned; nothing was executed.
             PluginError: it was admitted, and did not become ready.
         """
-        process = self._load(path, downgrades, record)
+        process = self._load(path, downgrades, record, instance)
         self._supervisor.forget(process.identity)
         if restart is not None:
-            again = functools.partial(self._load, path, downgrades, None)
+            again = functools.partial(self._load, path, downgrades, None, instance)
             self._supervisor.watch(self.slot(process), again, restart)
         return process
 
@@ -277,11 +280,12 @@ class HostCore(Audience):
         path: str | os.PathLike[str],
         downgrades: Collection[Downgrade],
         record: Record | None,
+        instance: Instance | None,
     ) -> PluginProcess:
         self._check_open()
         self._keeper.check()
         with self.lives.arrive() as arrival:
-            plan, bundle = self._launcher.admit(Path(path), downgrades, arrival.verified)
+            plan, bundle = self._launcher.admit(Path(path), downgrades, arrival.verified, instance)
             with self._reserved(plan.identity), begun_recording(record, plan) as recorder:
                 arrival.starting()
                 process = self._launcher.start(plan, bundle, self)
@@ -456,7 +460,8 @@ class HostCore(Audience):
                 self._give_up(new, error)
                 raise
         self.lives.replace(new.identity)
-        self._supervisor.renew(new, functools.partial(self._load, source, downgrades, None))
+        again = functools.partial(self._load, source, downgrades, None, old.plan.instance)
+        self._supervisor.renew(new, again)
         self._tell("plugin_loaded", {"plugin": new.identity})
         drain(old, self.config.stop_timeout_seconds)
         update.drained()

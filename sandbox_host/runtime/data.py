@@ -48,8 +48,8 @@ MAX_MEASURED_FILES: Final = 1_000_000
 REMOVE_SECONDS: Final = 300.0
 """Behind so long the rest of a directory is left, to be swept the next time."""
 
-_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
-_IDENTITY: Final = re.compile(r"[a-z][a-z0-9_]{0,127}")
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}(@[a-z][a-z0-9_]{0,31})?")
+_IDENTITY: Final = re.compile(r"[a-z][a-z0-9_]{0,127}(@[a-z][a-z0-9_]{0,31})?")
 """Twice as long as a name may be: every letter of a name may get an underscore."""
 
 _REMOVED: Final = ".removed-"

@@ -7,6 +7,7 @@ import contextlib
 import inspect
 from typing import TYPE_CHECKING, Any, Self
 
+from sandbox_host.admission.instances import Instance
 from sandbox_host.config import HostConfig
 from sandbox_host.model import Cause
 from sandbox_host.runtime import offload
@@ -19,6 +20,7 @@ from sandbox_host.runtime.events import Reading
 from sandbox_host.runtime.finding import ASKING_SECONDS, Search, Wanted, fitting
 from sandbox_host.runtime.loop_reader import finished
 from sandbox_host.runtime.plugin import Call, Plugin
+from sandbox_host.runtime.replicas import Replicas, load_replicas
 
 if TYPE_CHECKING:
     import os
@@ -100,6 +102,7 @@ class SandboxHost:
         downgrades: Collection[Downgrade] = (),
         record: Record | None = None,
         restart: RestartPolicy | None = None,
+        instance: Instance | str | None = None,
     ) -> Plugin:
         """Verify, admit, confine, attest and start the plugin in a directory.
 
@@ -111,6 +114,9 @@ class SandboxHost:
             restart: when to start it again where its process ends by itself: what the directory
                 holds then, verified anew. Its handles stay good, and calls wait for it within
                 their deadlines. None leaves it failed.
+            instance: name, or `Instance`, of one of several instances of the plugin: ``tenant_a``
+                has the identity ``weather_model@tenant_a``, with a data directory, a store, a log
+                and budgets of its own, and nothing of another one's.
 
         Raises:
             RecordingError: the recording cannot be made; nothing was executed.
@@ -121,13 +127,43 @@ class SandboxHost:
             AttestationError: it was not confined as planned; nothing was executed.
             PluginError: it was admitted, and did not become ready.
         """
-        loading = offload.start(lambda: self._core.load(path, downgrades, record, restart))
+        which = Instance.of(instance)
+        loading = offload.start(lambda: self._core.load(path, downgrades, record, restart, which))
         try:
             return Plugin(self._core.slot(await asyncio.shield(loading)))
         except asyncio.CancelledError:
             # The thread goes on, and what it loads has nobody: it is unloaded again.
             loading.add_done_callback(self._unload_unwanted)
             raise
+
+    async def load_replicas(
+        self,
+        path: str | os.PathLike[str],
+        count: int,
+        *,
+        downgrades: Collection[Downgrade] = (),
+        restart: RestartPolicy | None = None,
+    ) -> Replicas:
+        """Load several processes of one stateless plugin, behind one handle.
+
+        Each is an instance, ``model@r1``, ``model@r2`` and so on; a call goes to the one that has
+        the least to do. With ``restart`` one that ends is started again while the others serve.
+
+        Args:
+            path: where the plugin is, or its archive.
+            count: so many, at most 64.
+            downgrades: as of `load`.
+            restart: as of `load`.
+
+        Raises:
+            UsageError: the count is out of range, or the plugin handles events or has
+                ``export_state()``: it has a state, and calls would miss it by chance.
+            SandboxHostError: as of `load`; none is loaded then.
+        """
+        slots = await offload.start(
+            lambda: load_replicas(self._core, path, count, downgrades, restart)
+        )
+        return Replicas(self._core, tuple(Plugin(slot) for slot in slots))
 
     def _unload_unwanted(self, loading: asyncio.Future[PluginProcess]) -> None:
         if not loading.cancelled() and loading.exception() is None:

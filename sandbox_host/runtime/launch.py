@@ -19,6 +19,7 @@ from plugin_sdk.wire.errors import PayloadError
 from plugin_sdk.wire.limits import REPORT
 from plugin_sdk.wire.messages import Ready
 from plugin_sdk.wire.nursery import CHILD_DESK
+from sandbox_host.admission.instances import instance_identity
 from sandbox_host.admission.plan import admit
 from sandbox_host.admission.policy import Policy
 from sandbox_host.backends.base import Places
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
     from plugin_sdk.wire.message import Message
     from sandbox_host.admission.history import Downgrade
+    from sandbox_host.admission.instances import Instance
     from sandbox_host.admission.plan import SandboxPlan
     from sandbox_host.backends.base import Backend, Child
     from sandbox_host.bundle.verify import VerifiedBundle
@@ -117,12 +119,14 @@ class Launcher:
         directory: Path,
         downgrades: Collection[Downgrade] = (),
         verified: Callable[[str, str], object] | None = None,
+        instance: Instance | None = None,
     ) -> tuple[SandboxPlan, VerifiedBundle]:
         """Read, verify and admit the plugin in a directory; nothing of it is executed.
 
         Args:
             directory: where it is, or its archive.
             downgrades: what the operator lets in although history speaks against it.
+            instance: which of several it is to be; None for the plugin itself.
             verified: is told which plugin it is, and its root digest, once that is certain.
 
         Raises:
@@ -138,9 +142,9 @@ class Launcher:
             now = datetime.now(UTC)  # once, for all that is judged by the time
             bundle = verify(contents, trust, now)
             if verified is not None:
-                verified(bundle.manifest.identity, bundle.root_digest)
+                verified(instance_identity(bundle.manifest, instance), bundle.root_digest)
             self._admissions.check(bundle, trust, now, downgrades)
-            plan = self._plan(bundle, self._scanned(bundle))
+            plan = self._plan(bundle, self._scanned(bundle), instance)
             self._admissions.admit(bundle, trust, now, downgrades)
             self._tell_admitted(plan)
             return plan, bundle
@@ -164,11 +168,15 @@ class Launcher:
             raise refusal
         return evidence
 
-    def _plan(self, bundle: VerifiedBundle, scan: ScanEvidence | None) -> SandboxPlan:
+    def _plan(
+        self, bundle: VerifiedBundle, scan: ScanEvidence | None, instance: Instance | None
+    ) -> SandboxPlan:
         offers = self._backend.offers()
         offered = {offer.layer for offer in offers if offer.status is LayerStatus.ACTIVE}
         policy = replace(self._policy, services=self._services())
-        return admit(bundle, policy, frozenset(offered | {Layer.WATCHDOG}), scan=scan)
+        return admit(
+            bundle, policy, frozenset(offered | {Layer.WATCHDOG}), scan=scan, instance=instance
+        )
 
     def _tell_admitted(self, plan: SandboxPlan) -> None:
         self._journal.append(
@@ -293,7 +301,7 @@ class Launcher:
         plan, places = process.plan, process.places
         environment = places.plugin_environment
         order = {
-            "identity": plan.identity,
+            "identity": plan.manifest.identity,  # it is imported by that name
             "package_dir": str(places.package_dir),
             "sys_path": [str(environment)] if environment else [],
             "config": dict(plan.config),

@@ -9,6 +9,7 @@ at the callee's own it is made to. Who waits for whom is known to `serving`: a c
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import time
@@ -22,6 +23,7 @@ from sandbox_host.errors import (
     PluginError,
     PluginNotFoundError,
 )
+from sandbox_host.model import INSTANCE_MARK, plugin_of
 from sandbox_host.runtime import refusal
 from sandbox_host.runtime.party import Request
 from sandbox_host.runtime.refusal import RefusalError
@@ -54,19 +56,23 @@ class NestedCalls:
     def __init__(self, find: Callable[[str], PluginProcess]) -> None:
         self._find = find
 
-    def call(self, target: str, asked: Asked) -> bytes:
+    def call(self, target: str, asked: Asked, caller: str) -> bytes:
         """Run an operation of another plugin, and return its packed value.
+
+        An instance calls the same instance of the other plugin, if there is one, and else the
+        plugin itself: tenants do not meet.
 
         Args:
             target: such as ``weather_source.read``; that the caller may has been checked.
             asked: its arguments, and until when it waits.
+            caller: identity of the plugin that asks.
 
         Raises:
             RefusalError: it came to nothing.
         """
         name, _, operation = target.partition(".")
         try:
-            callee = self._find(name)
+            callee = self._callee(name, plugin_of(caller)[1])
         except PluginNotFoundError as error:
             text = f"no plugin {name} is loaded"
             raise RefusalError(text, refusal.CALL, code=error.code) from None
@@ -81,6 +87,12 @@ class NestedCalls:
         except PluginError as error:
             kind = error.type_name if isinstance(error, OperationError) else ""
             raise RefusalError(error.message, refusal.CALL, code=error.code, type=kind) from None
+
+    def _callee(self, name: str, instance: str) -> PluginProcess:
+        if instance:
+            with contextlib.suppress(PluginNotFoundError):
+                return self._find(f"{name}{INSTANCE_MARK}{instance}")
+        return self._find(name)
 
     def _made(self, callee: PluginProcess, operation: str, asked: Asked) -> bytes:
         allowed = callee.limits.wall_seconds

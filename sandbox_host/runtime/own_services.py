@@ -71,7 +71,9 @@ class OwnServices:
             if asked.payload[:1] != _LIST:
                 text = "what it calls with is no list of arguments and keywords"
                 raise PayloadError(text)
-            return self._calls.call(asked.service.removeprefix(CALL_PREFIX), asked)
+            return self._calls.call(
+                asked.service.removeprefix(CALL_PREFIX), asked, process.identity
+            )
         arguments = read_arguments(asked.payload)
         try:
             return codec.pack(self._stored(process, arguments))

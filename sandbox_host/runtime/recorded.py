@@ -44,7 +44,7 @@ def _about(plan: SandboxPlan, redacted: Iterable[str]) -> About:
     import sandbox_host
 
     return About(
-        plugin=plan.identity,
+        plugin=plan.manifest.identity,
         version=plan.manifest.version,
         digest=plan.root_digest,
         config_digest=config_digest(plan, redacted),

@@ -74,7 +74,9 @@ class Candidate:
         """
         if self._old.state is not State.READY:
             raise self._old.life.refusal()
-        plan, bundle = self._launcher.admit(self._source, downgrades)
+        plan, bundle = self._launcher.admit(
+            self._source, downgrades, instance=self._old.plan.instance
+        )
         if plan.identity != self._old.identity:
             text = f"{self._source} is {plan.identity}, and no version of {self._old.identity}."
             raise UsageError(text, remedy="Load it beside, under its own name.")

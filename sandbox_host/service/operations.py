@@ -48,7 +48,7 @@ _REHEARSAL: Final = ("replay", "tolerance", "ignore")
 _MAX_REPLAY: Final = 1_000
 _LOOK_SECONDS: Final = 0.25
 _EVENT_QUEUE: Final = 1_024
-_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}(@[a-z][a-z0-9_]{0,31})?")
 
 
 class Arguments:

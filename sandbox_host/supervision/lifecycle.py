@@ -10,8 +10,7 @@ this, and a test walks them side by side:
   STARTING here; its ready is RUNNING or DEGRADED.
 * The process's step READY is READY here, DRAIN is STOP, ENDED is END and FAILED is FAIL. How its
   process ended (`Cause`) is the reason of the transition, not a state.
-* A plugin with several processes (replicas, or two versions during a `rollout`) has one life: READY
-  when the first one is ready, FAIL or END when none is left.
+* A new version beside the old one (`rollout`) has no life of its own; each instance has.
 
 Whatever starts again is DISCOVERED first: it is verified and admitted anew, because its key may
 have been revoked meanwhile. There is no other way to STARTING.

@@ -22,7 +22,7 @@ PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 DEFAULT_WEIGHT: Final = 100
 """The CPU weight of what nobody gave one, in both versions."""
 
-_NAME: Final = re.compile(r"[a-z0-9_-]{1,128}")
+_NAME: Final = re.compile(r"[a-z0-9_@-]{1,192}")
 
 
 def directory_name(name: str) -> str:

@@ -1,0 +1,78 @@
+"""One plugin loaded several times: the name of each instance, and what it has of its own.
+
+An instance is a plugin like any other to whoever calls, watches and accounts for it: by its
+identity, ``weather_model@tenant_a``, it has a data directory, a store, a log, budgets and a place
+in the journal. Its *admission* is the plugin's: signature, history, approvals and grants know no
+instances, so that one more of them is no way to more rights.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from sandbox_host.errors import ConfigError, UsageError
+from sandbox_host.model import INSTANCE_MARK
+from sandbox_host.reading import BadValueError, quoted, sentence
+from sandbox_host.terms import read_limits
+
+if TYPE_CHECKING:
+    from sandbox_host.model import Limits, Manifest
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
+"""Small letters only: two names never differ by case alone, which some file systems do not see."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One of several instances of a plugin.
+
+    Attributes:
+        name: small ASCII letters, digits and "_", a letter first, at most 32.
+        config: laid over the plugin's configuration, and over the operator's for it.
+        limits: as in plugin.json, such as ``{"memory": "64 MiB"}``; never above what the plugin
+            has without. Those that are not named are the plugin's.
+
+    Raises:
+        UsageError: the name is no such name.
+        ConfigError: a limit has no such name, or is out of range.
+    """
+
+    name: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    limits: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            text = f"{quoted(self.name)} is no name of an instance."
+            remedy = 'Use up to 32 of a-z, 0-9 and "_", a letter first.'
+            raise UsageError(text, remedy=remedy)
+        # Nobody changes what was decided by.
+        object.__setattr__(self, "config", MappingProxyType(dict(self.config)))
+        object.__setattr__(self, "limits", MappingProxyType(dict(self.limits)))
+        self._own()
+
+    @classmethod
+    def of(cls, value: Instance | str | None) -> Instance | None:
+        """Return what a caller means who may say no more than a name."""
+        return cls(value) if isinstance(value, str) else value
+
+    def narrowed(self, limits: Limits) -> Limits:
+        """Return a plugin's budgets, less where the instance names less."""
+        own = self._own()
+        return replace(limits, **{name: min(getattr(limits, name), own[name]) for name in own})
+
+    def _own(self) -> dict[str, Any]:
+        try:
+            return dict(read_limits(dict(self.limits), f"limits of instance {self.name}"))
+        except BadValueError as error:
+            raise ConfigError(sentence(str(error))) from None
+
+
+def instance_identity(manifest: Manifest, instance: Instance | None) -> str:
+    """Return what the host calls a plugin, or one instance of it."""
+    plugin = manifest.identity
+    return plugin if instance is None else f"{plugin}{INSTANCE_MARK}{instance.name}"
