@@ -351,7 +351,7 @@ class Conversation:
                 self.cancel(pending)  # who asked for a value is told by `result`
                 pending.yields = True
                 return
-            if not pending.started_at:
+            if not self._turns.has_come(pending, self.channel):
                 # Else it could yield a window for each of a thousand calls that wait.
                 self._party.violated(f"it yields for {pending.id}, whose turn has not come")
                 return

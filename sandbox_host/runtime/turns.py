@@ -11,6 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
+from sandbox_host.ipc.channel import SESSION_ID
 from sandbox_host.model import CallUsage
 
 if TYPE_CHECKING:
@@ -101,6 +102,19 @@ class Turns:
         for pending in self.at_work(queue):
             if not pending.started_at:
                 self._start(pending)
+
+    def has_come(self, pending: Pending, queue: Queue) -> bool:
+        """Tell whether the plugin works on what was not seen to begin; start its clocks if so.
+
+        Its own answer, and those that it waited for, may have come with what it says now: then it
+        is in the queue no more, and nobody has seen its turn come.
+        """
+        if not pending.started_at:
+            older = [one for one in queue.outstanding() if SESSION_ID < one.id < pending.id]
+            if pending not in at_work([*older, pending], self._concurrency):
+                return False
+            self._start(pending)
+        return True
 
     def _start(self, pending: Pending) -> None:
         pending.held_at_start = self._held_seconds()

@@ -46,6 +46,10 @@ async def count_later(until):
         yield number
 
 @operation
+def touch(name):
+    open(os.path.join(context().data_dir, name), "w").close()
+
+@operation
 def lines():
     return iter(["a", "b"])
 
@@ -148,6 +152,21 @@ def test_a_generator_is_an_iterator_here(plugin: BlockingPlugin) -> None:
     assert list(plugin.stream("lines")) == ["a", "b"]
     assert list(plugin.stream("count", 0)) == []
     assert plugin.call("plain") == 7
+
+
+def test_items_and_answers_that_come_together(plugin: BlockingPlugin) -> None:
+    """Nobody saw the stream's turn come: its answer is read with that of the call before it."""
+    lead = plugin._process.channel._lead
+    assert lead.take()  # so that nobody else reads
+    before = plugin.start("plain")
+    streams = [plugin.stream("count", number) for number in (3, 0, 2)]
+    behind = plugin.start("touch", "answered")
+    mark = plugin._process.data_dir / "answered"
+    assert eventually(mark.exists)
+    assert lead.leave()
+    assert [list(stream) for stream in streams] == [[0, 1, 2], [], [0, 1]]
+    assert before.result(20) == 7
+    assert behind.result(20) is None
 
 
 def test_an_iterator_here_is_one_there(plugin: BlockingPlugin) -> None:

@@ -121,3 +121,19 @@ def test_one_that_was_cancelled_before_its_turn_is_to_end_at_once() -> None:
     plugin.answer(first)
     assert second.interrupted_at > 0
     assert second.deadline == second.interrupted_at
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=12), st.integers(1, 4), st.data())
+def test_a_turn_has_come_when_only_so_many_are_before_it(
+    kinds: list[bool], concurrency: int, data: st.DataObject
+) -> None:
+    """Whether it is in the row still, or was answered with what it says."""
+    plugin = Plugin(concurrency)
+    row = [pending(number, is_delivery=kind) for number, kind in enumerate(kinds, 1)]
+    one = data.draw(st.sampled_from(row))
+    plugin.row = [other for other in row if other is not one or data.draw(st.booleans())]
+    has_come = plugin.turns.has_come(one, plugin)
+    assert has_come is (one in at_work(row, concurrency))
+    assert bool(one.started_at) is has_come
+    plugin.row = [one]
+    assert plugin.turns.has_come(one, plugin)
