@@ -172,6 +172,21 @@ class Admissions:
         """
         _check(self._known(self._store.read()), bundle, trust, now, downgrades)
 
+    def consider(
+        self,
+        bundle: VerifiedBundle,
+        trust: TrustStore,
+        now: datetime,
+        downgrades: Collection[Downgrade] = (),
+    ) -> None:
+        """Refuse or hold a bundle as `admit` does; changes nothing.
+
+        Raises:
+            HeldError, RollbackError, TrustStoreError, HistoryError: as `admit`.
+        """
+        before = _with_store(self._known(self._store.read()), trust)
+        decisions.admitted(Candidate.of(bundle), before, now, downgrades, bundle.origin)
+
     def admit(
         self,
         bundle: VerifiedBundle,

@@ -454,6 +454,7 @@ class HostCore(Audience):
                 candidate.prove(new, probe)
                 self._chronicle.started(new, again=True)
                 with handed_over(old, new, self.slot(old), update):
+                    candidate.remember()
                     self._swap(old, new)
                     update.swapped()
             except BaseException as error:

@@ -51,7 +51,7 @@ from sandbox_host.runtime.workspace import remove_tree
 from sandbox_host.scan.verdict import ScanEvidence, findings_refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator
 
     from plugin_sdk.wire.message import Message
     from sandbox_host.admission.history import Downgrade
@@ -136,21 +136,54 @@ class Launcher:
             ConfinementError: a guarantee is missing, or a layer switched off, and nobody accepted
                 that.
         """
-        try:
-            contents = read_bundle(directory)
-            trust = TrustStore.load(self._config.trust_store)
-            now = datetime.now(UTC)  # once, for all that is judged by the time
-            bundle = verify(contents, trust, now)
-            if verified is not None:
-                verified(instance_identity(bundle.manifest, instance), bundle.root_digest)
-            self._admissions.check(bundle, trust, now, downgrades)
-            plan = self._plan(bundle, self._scanned(bundle), instance)
-            self._admissions.admit(bundle, trust, now, downgrades)
+        with self._refusals_told(directory):
+            plan, bundle, remember = self._judged(directory, downgrades, instance, verified)
+            remember()
             self._tell_admitted(plan)
             return plan, bundle
+
+    def consider(
+        self, directory: Path, downgrades: Collection[Downgrade], instance: Instance | None
+    ) -> tuple[SandboxPlan, VerifiedBundle, Callable[[], None]]:
+        """Admit as `admit` does what may prove to be no good, and is remembered only then.
+
+        Until the last of what is returned is called, the version before it is none that came back:
+        it may be loaded again, and is where the new one is not taken.
+
+        Raises:
+            RefusedError, TrustStoreError, HistoryError, ConfinementError: as `admit`; and so does
+                what is returned last, where something else was admitted meanwhile.
+        """
+        with self._refusals_told(directory):
+            plan, bundle, remember = self._judged(directory, downgrades, instance)
+            self._tell_admitted(plan)
+            return plan, bundle, remember
+
+    @contextlib.contextmanager
+    def _refusals_told(self, directory: Path) -> Iterator[None]:
+        try:
+            yield
         except (RefusedError, ConfinementError, TrustStoreError, HistoryError) as error:
             self._journal.append("refused", detail=f"{directory}: [{error.code}] {error.message}")
             raise
+
+    def _judged(
+        self,
+        directory: Path,
+        downgrades: Collection[Downgrade],
+        instance: Instance | None,
+        verified: Callable[[str, str], object] | None = None,
+    ) -> tuple[SandboxPlan, VerifiedBundle, Callable[[], None]]:
+        contents = read_bundle(directory)
+        trust = TrustStore.load(self._config.trust_store)
+        now = datetime.now(UTC)  # once, for all that is judged by the time
+        bundle = verify(contents, trust, now)
+        if verified is not None:
+            verified(instance_identity(bundle.manifest, instance), bundle.root_digest)
+        self._admissions.check(bundle, trust, now, downgrades)
+        plan = self._plan(bundle, self._scanned(bundle), instance)
+        self._admissions.consider(bundle, trust, now, downgrades)
+        return plan, bundle, lambda: self._admissions.admit(bundle, trust, now, downgrades)
 
     def _scanned(self, bundle: VerifiedBundle) -> ScanEvidence | None:
         """Have the sources scanned where findings may refuse the plugin, and refuse it if so."""

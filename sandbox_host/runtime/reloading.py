@@ -58,7 +58,13 @@ class Candidate:
         old: the process that runs.
         launcher: admits and starts.
         source: directory or archive of the new version.
+
+    Attributes:
+        remember: writes down that it was admitted, which is done when it takes the place: a
+            version that was not taken must not keep the one before from being started again.
     """
+
+    remember: Callable[[], None]
 
     def __init__(self, old: PluginProcess, launcher: Launcher, source: Path) -> None:
         self._old = old
@@ -74,8 +80,8 @@ class Candidate:
         """
         if self._old.state is not State.READY:
             raise self._old.life.refusal()
-        plan, bundle = self._launcher.admit(
-            self._source, downgrades, instance=self._old.plan.instance
+        plan, bundle, self.remember = self._launcher.consider(
+            self._source, downgrades, self._old.plan.instance
         )
         if plan.identity != self._old.identity:
             text = f"{self._source} is {plan.identity}, and no version of {self._old.identity}."

@@ -13,10 +13,13 @@ import pytest
 from sandbox_host import BlockingHost, BlockingPlugin, Permissions, RestartPolicy, SandboxHost
 from sandbox_host.errors import (
     AdmissionError,
+    HeldError,
     OperationError,
     PluginEndedError,
+    PluginError,
     PluginNotFoundError,
     ReloadError,
+    RollbackError,
     StartError,
     UsageError,
     VerificationError,
@@ -107,6 +110,39 @@ def _tampered(path: Path) -> Path:
     main = path / "main.py"
     main.write_text(main.read_text() + "\n# more\n")
     return path
+
+
+@pytest.mark.parametrize("what", ["raise RuntimeError('broken')", SICK], ids=["broken", "sick"])
+def test_what_was_not_taken_does_not_keep_the_old_one_from_starting_again(
+    tmp_path: Path, what: str
+) -> None:
+    """A publisher's versions are remembered: one that came back would be a rollback."""
+    workshop = Workshop(tmp_path, role="publisher")
+    policy = RestartPolicy(first_delay_seconds=0.0)
+    die = "@operation\ndef die():\n    os._exit(1)\n"
+    with SandboxHost.blocking(workshop.config()) as host:
+        plugin = host.load(version(workshop, "1", die), restart=policy)
+        with pytest.raises(PluginError):
+            host.reload("model", version(workshop, "2", what))
+        with pytest.raises(PluginEndedError):
+            plugin.call("die")
+        assert plugin.call("version", deadline=20.0) == "1"
+        host.reload("model", version(workshop, "3"))
+        host.unload("model")
+        with pytest.raises(RollbackError):
+            host.load(version(workshop, "1", die))
+
+
+def test_a_version_that_asks_for_more_is_held(tmp_path: Path) -> None:
+    workshop = Workshop(tmp_path, role="publisher")
+    grants = {"*": Permissions(publish=("weather.*",))}
+    with SandboxHost.blocking(workshop.config(grants=grants)) as host:
+        plugin = host.load(version(workshop, "1"))
+        more = version(workshop, "2", permissions={"publish": ["weather.rain"]})
+        for _ in range(2):  # to have tried is no approval
+            with pytest.raises(HeldError, match=r"weather\.rain"):
+                host.reload("model", more)
+        serves_on(plugin)
 
 
 def test_a_probe_of_the_applications(host: BlockingHost, workshop: Workshop) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox_host import BlockingHost, BlockingPlugin, HostConfig
+from sandbox_host.bundle.trust import Role
 from sandbox_host.runtime.workspace import remove_tree
 from tests.support.bundles import make_key, signed_plugin, trust_store
 
@@ -53,13 +54,14 @@ class Workshop:
 
     Args:
         root: a directory of the test's own.
+        role: of the key that signs. Tests change plugins and leave their version as it is, as
+            developers do; a publisher's versions are remembered.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, role: Role = "developer") -> None:
         self.root = root
         self.key = make_key()
-        # A developer's: tests change plugins and leave their version as it is, as authors do.
-        self.trust_store = trust_store(root, self.key, roles=("developer",))
+        self.trust_store = trust_store(root, self.key, roles=(role,))
         self.state_dir = root / "state"
         self._numbers = itertools.count(1)
 
