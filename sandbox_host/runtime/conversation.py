@@ -174,16 +174,25 @@ class Conversation:
         Raises:
             PluginError: it was ended meanwhile, or too late.
         """
-        pending = Pending(SESSION_ID, what, deadline, time.monotonic())
-        pending.bytes_out = len(getattr(message, "payload", b""))
-        with self._sending:
-            if not self._send(message, pending):
-                raise self._party.unanswered(pending)
+        pending = self.begin_asking(what, message, deadline)
         self.channel.wait(pending)
         if isinstance(pending.answer, Exception):
             raise pending.answer
         assert pending.answer is not None  # noqa: S101 - wait returns when it is finished
         return pending.answer
+
+    def begin_asking(self, what: str, message: Message, deadline: float) -> Pending:
+        """Send a message of the session's as `ask` does, and do not wait for its answer.
+
+        Raises:
+            PluginError: it was ended meanwhile.
+        """
+        pending = Pending(SESSION_ID, what, deadline, time.monotonic())
+        pending.bytes_out = len(getattr(message, "payload", b""))
+        with self._sending:
+            if not self._send(message, pending):
+                raise self._party.unanswered(pending)
+        return pending
 
     def answer(self, number: int, *, ok: bool, payload: bytes) -> None:
         """Send what became of a service that the plugin asked for, unless it has ended."""

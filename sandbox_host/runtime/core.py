@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox_host.backends.select import select_backend
-from sandbox_host.backends.worker import Worker, each
+from sandbox_host.backends.worker import Worker
 from sandbox_host.bundle import stage
 from sandbox_host.catalog.environment import environment_fault
 from sandbox_host.errors import (
@@ -46,6 +46,7 @@ from sandbox_host.runtime.recorded import begun_recording
 from sandbox_host.runtime.reloading import Candidate, drain, handed_over
 from sandbox_host.runtime.services import Services
 from sandbox_host.runtime.slot import Slot
+from sandbox_host.runtime.stopping import stop_together
 from sandbox_host.runtime.supervisor import Supervisor
 from sandbox_host.runtime.updates import Update
 from sandbox_host.runtime.workspace import Workspace, remove_tree
@@ -67,7 +68,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("sandbox_host")
 
-_STOPPERS: Final = 16
 _PAUSE_SECONDS: Final = 0.01
 _DYING_SECONDS: Final = 2.0
 
@@ -218,7 +218,7 @@ class HostCore(Audience):
             for process in alive:
                 self.lives.step(process.identity, Trigger.STOP)
             if alive:
-                each(lambda p: p.stop(timeout, Cause.HOST_SHUTDOWN), alive, _STOPPERS)
+                stop_together(alive, timeout, Cause.HOST_SHUTDOWN)
             else:
                 time.sleep(_PAUSE_SECONDS)  # a load is between verification and its process
 

@@ -229,9 +229,27 @@ class PluginProcess:
                 answer = self.talk.ask(answers.CLEAN_UP, Stop(), deadline)
         if mine or self.state is State.DRAINING:
             self.ended.wait(max(0.0, deadline - time.monotonic()))
-        self.end(Ending(cause, f"{self.identity} was ended by the host ({cause})."), at_once=True)
+        self.end_now(cause)
         self.ended.wait(timeout + 1.0)
         return answer
+
+    def end_now(self, cause: Cause) -> None:
+        """End it, because it should have left; does not wait for that."""
+        self.end(Ending(cause, f"{self.identity} was ended by the host ({cause})."), at_once=True)
+
+    def ask_to_leave(self, deadline: float, cause: Cause) -> None:
+        """Have it finish what it has, clean up and leave, as `stop`; does not wait for that.
+
+        Args:
+            deadline: reading of the monotonic clock by which it is ended if it has not cleaned up.
+            cause: of its end, where it is not ready to be asked: then it is ended now.
+        """
+        if self.life.drain():
+            with contextlib.suppress(PluginError):
+                self.talk.begin_asking(answers.CLEAN_UP, Stop(), deadline)
+                self.channel.attend()
+        elif self.state is not State.DRAINING:
+            self.end_now(cause)
 
     def usage(self) -> Usage:
         """Return what it has cost so far, looking at the process once more if it lives."""
