@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,8 @@ from sandbox_host.errors import (
     StartError,
 )
 from sandbox_host.model import Cause, State
+from sandbox_host.observe.dossiers import DossierStore
+from sandbox_host.observe.journal import last_entries
 from tests.support.host import Workshop
 from tests.support.traces import eventually
 
@@ -112,6 +115,47 @@ def test_who_does_not_start_again_is_quarantined(host: BlockingHost, workshop: W
     assert eventually(lambda: "3 times" in host.quarantined("lazy"))
     with pytest.raises(PluginEndedError):
         plugin.call("die", deadline=5.0)
+
+
+CRASHES_AGAIN = ONLY_ONCE.replace('raise RuntimeError("only once")', "os.abort()")
+
+
+def test_a_crash_at_each_start_backs_off_up_to_a_cap_and_leaves_dossiers(
+    host: BlockingHost, workshop: Workshop
+) -> None:
+    policy = RestartPolicy(
+        first_delay_seconds=0.01, longest_delay_seconds=0.03, jitter=0.0, most_ends=6
+    )
+    plugin = host.load(workshop.write(CRASHES_AGAIN, name="brittle"), restart=policy)
+    dies(plugin)
+    with pytest.raises(PluginEndedError):  # whoever waits is told when nobody comes any more
+        plugin.call("echo", 1, deadline=20.0)
+    assert host.quarantined("brittle") == "it ended 6 times within 60 s."
+    config = workshop.config()
+    due = [line.detail for line in last_entries(config.journal_path, "restart_due")]
+    assert [detail.partition(":")[0] for detail in due] == [
+        "in 0.01 s",
+        *["in 0.02 s"],
+        *["in 0.03 s"] * 3,
+    ]
+    (quarantined,) = last_entries(config.journal_path, "quarantined")
+    assert quarantined.plugin == "brittle"
+    assert "brittle crashed" in quarantined.detail
+    store = DossierStore.of(config)
+    assert eventually(lambda: len(store.ids()) == 6)
+    dossiers = [store.read(one) for one in store.ids()]
+    assert {dossier.plugin for dossier in dossiers} == {"brittle"}
+    assert [dossier.cause for dossier in dossiers] == [Cause.CRASHED] * 5 + [Cause.EXITED]
+
+
+def test_ends_far_apart_are_no_quarantine(host: BlockingHost, workshop: Workshop) -> None:
+    policy = RestartPolicy(first_delay_seconds=0.0, most_ends=2, window_seconds=0.3)
+    plugin = host.load(workshop.write(SOURCE, name="rarely"), restart=policy)
+    for _ in range(3):
+        dies(plugin)
+        time.sleep(0.4)  # more than the window: that time passes is what this is about
+        assert plugin.call("echo", 1, deadline=20.0) == 1
+    assert host.quarantined("rarely") == ""
 
 
 def test_who_is_unloaded_stays_away(host: BlockingHost, workshop: Workshop) -> None:
