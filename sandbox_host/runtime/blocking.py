@@ -18,6 +18,7 @@ from sandbox_host.runtime.chains import BlockingChain
 from sandbox_host.runtime.core import HostCore
 from sandbox_host.runtime.event_streams import BlockingEvents
 from sandbox_host.runtime.events import Reading
+from sandbox_host.runtime.feeding import let_go
 from sandbox_host.runtime.finding import ASKING_SECONDS, Search, Wanted, fitting
 from sandbox_host.runtime.handle import PluginView, StartedCall
 from sandbox_host.runtime.healthcheck import ask, judge_health
@@ -251,11 +252,12 @@ class BlockingPlugin(PluginView):
                 deadline = max(0.0, until - time.monotonic())
             tried = slot.process
             try:
-                return self._begin(operation, arguments, keywords, deadline, limits, many=many)
+                return self._try(operation, arguments, keywords, deadline, limits, many=many)
             except PluginEndedError:
                 # It was not sent. A new version may have taken the place at this moment.
                 gone = slot.process is tried and not slot.empty
                 if gone or (until and time.monotonic() >= until):
+                    let_go(arguments, keywords)
                     raise
 
     def stream(

@@ -99,7 +99,7 @@ class HostCore(Audience):
         self._trial = trial
         self._backend = backend
         self._lock = threading.RLock()
-        self._services = Services(OwnServices(config.state_dir, NestedCalls(self.get)))
+        self._services = Services(OwnServices(config.state_dir, NestedCalls(self.place)))
         self._events = EventDesk(config)
         self._broker = self._events.broker
         self._plugins: dict[str, PluginProcess] = {}
@@ -394,6 +394,14 @@ class HostCore(Audience):
             if slot is None:
                 slot = self._slots[process.identity] = Slot(process)
             return slot
+
+    def place(self, name: str) -> Slot:
+        """Return the place of the plugin of that name.
+
+        Raises:
+            PluginNotFoundError: none of that name is loaded.
+        """
+        return self.slot(self.get(name))
 
     def plugins(self) -> list[PluginProcess]:
         """Return all loaded plugins, those that failed included, by name."""

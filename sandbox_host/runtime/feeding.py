@@ -80,6 +80,12 @@ def dismiss(stream: Any) -> None:
             close()
 
 
+def let_go(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+    """Close the streams among the arguments of a call that is not made after all."""
+    for stream in take_streams(arguments, keywords)[3]:
+        dismiss(stream)
+
+
 def _is_stream(value: object) -> bool:
     return type(value) not in _VALUES and isinstance(value, _STREAMS)
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from plugin_sdk.wire.message import is_name
 from sandbox_host.budget.enforce import tightened
-from sandbox_host.errors import UsageError
-from sandbox_host.runtime.feeding import Feeder, dismiss, take_streams
+from sandbox_host.errors import PluginEndedError, UsageError
+from sandbox_host.runtime.feeding import Feeder, dismiss, let_go, take_streams
 from sandbox_host.runtime.party import Request
 from sandbox_host.runtime.slot import Slot
 
@@ -109,8 +109,30 @@ class PluginView:
         limits: OperationLimits | None,
         *,
         streams: bool = False,
+    ) -> tuple[PluginProcess, Pending]:
+        """Begin a call with who stands there now, and wait for nobody."""
+        while True:
+            tried = self._slot.process
+            try:
+                return self._try(operation, arguments, keywords, deadline, limits, streams=streams)
+            except PluginEndedError:
+                # It was not sent. A new version may have taken the place at this moment.
+                if self._slot.process is tried:
+                    let_go(arguments, keywords)
+                    raise
+
+    def _try(
+        self,
+        operation: str,
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        deadline: float | None,
+        limits: OperationLimits | None,
+        *,
+        streams: bool = False,
         many: bool = False,
     ) -> tuple[PluginProcess, Pending]:
+        """Begin a call; after a `PluginEndedError` its streams are as they were, to try again."""
         process = self._slot.process
         allowed = math.inf if streams else process.plan.limits.wall_seconds
         seconds = allowed if deadline is None else min(deadline, allowed)
@@ -140,6 +162,8 @@ class PluginView:
         talk = process.talk
         try:
             pending = talk.begin(request)
+        except PluginEndedError:
+            raise
         except BaseException:
             for feed in feeds:
                 dismiss(feed)

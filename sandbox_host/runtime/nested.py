@@ -20,6 +20,7 @@ from plugin_sdk.wire.messages import Failure, Result
 from sandbox_host.errors import (
     DeadlineExceededError,
     OperationError,
+    PluginEndedError,
     PluginError,
     PluginNotFoundError,
 )
@@ -31,10 +32,15 @@ from sandbox_host.runtime.refusal import RefusalError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from sandbox_host.ipc.calls import Pending
     from sandbox_host.runtime.asked import Asked
     from sandbox_host.runtime.process import PluginProcess
+    from sandbox_host.runtime.slot import Slot
 
 _TARGET: Final = re.compile(r"([a-z][a-z0-9_]{0,127})\.([A-Za-z_][A-Za-z0-9_]{0,63})")
+_LOOK_SECONDS: Final = 0.1
+"""How often whoever waits for a plugin to start again looks whether its caller still does."""
+
 _MAX_FAILURE_BYTES: Final = 128 * 1024
 """A failure's text is bounded by the SDK; whoever says more has gone around it, and is not read."""
 
@@ -50,10 +56,10 @@ class NestedCalls:
     """Makes them. Thread-safe; holds no lock while it waits.
 
     Args:
-        find: returns a loaded plugin by its identity, or raises PluginNotFoundError.
+        find: returns a loaded plugin's place by its identity, or raises PluginNotFoundError.
     """
 
-    def __init__(self, find: Callable[[str], PluginProcess]) -> None:
+    def __init__(self, find: Callable[[str], Slot]) -> None:
         self._find = find
 
     def call(self, target: str, asked: Asked, caller: str) -> bytes:
@@ -72,35 +78,54 @@ class NestedCalls:
         """
         name, _, operation = target.partition(".")
         try:
-            callee = self._callee(name, plugin_of(caller)[1])
+            slot = self._callee(name, plugin_of(caller)[1])
         except PluginNotFoundError as error:
             text = f"no plugin {name} is loaded"
             raise RefusalError(text, refusal.CALL, code=error.code) from None
-        if operation not in callee.plan.manifest.exports:
-            text = (
-                f"{name} does not export it. Its plugin.json would have to list it "
-                f'("exports": ["{operation}"]), and be signed again'
-            )
-            raise RefusalError(text, refusal.PERMISSION, rule="exports")
         try:
-            return self._made(callee, operation, asked)
+            return self._made(slot, operation, asked)
         except PluginError as error:
             kind = error.type_name if isinstance(error, OperationError) else ""
             raise RefusalError(error.message, refusal.CALL, code=error.code, type=kind) from None
 
-    def _callee(self, name: str, instance: str) -> PluginProcess:
+    def _callee(self, name: str, instance: str) -> Slot:
         if instance:
             with contextlib.suppress(PluginNotFoundError):
                 return self._find(f"{name}{INSTANCE_MARK}{instance}")
         return self._find(name)
 
-    def _made(self, callee: PluginProcess, operation: str, asked: Asked) -> bytes:
+    def _begun(self, slot: Slot, operation: str, asked: Asked) -> tuple[PluginProcess, Pending]:
+        """Send the call to who stands there, or will before its caller's deadline."""
+        patience = time.monotonic() + asked.seconds_left(slot.process.limits.wall_seconds)
+        while True:
+            while slot.empty and asked.is_wanted() and (now := time.monotonic()) < patience:
+                slot.wait(min(patience, now + _LOOK_SECONDS))
+            callee = slot.process
+            if operation not in callee.plan.manifest.exports:
+                text = (
+                    f"{slot.identity} does not export it. Its plugin.json would have to list it "
+                    f'("exports": ["{operation}"]), and be signed again'
+                )
+                raise RefusalError(text, refusal.PERMISSION, rule="exports")
+            allowed = callee.limits.wall_seconds
+            seconds = asked.seconds_left(allowed)
+            # Its caller is a plugin, and has no say in the life of another: what it waits for no
+            # more is asked to end, and made to at the callee's own deadline.
+            request = Request(
+                operation, (), {}, allowed, packed=asked.payload, asked_seconds=seconds
+            )
+            try:
+                return callee, callee.talk.begin(request)
+            except PluginEndedError:
+                # It was not sent. Another may have taken the place at this moment, or will.
+                gone = slot.process is callee and not slot.empty
+                if gone or not asked.is_wanted() or time.monotonic() >= patience:
+                    raise
+
+    def _made(self, slot: Slot, operation: str, asked: Asked) -> bytes:
+        callee, pending = self._begun(slot, operation, asked)
         allowed = callee.limits.wall_seconds
         seconds = asked.seconds_left(allowed)
-        # Its caller is a plugin, and has no say in the life of another: what it waits for no more
-        # is asked to end, and made to at the callee's own deadline.
-        request = Request(operation, (), {}, allowed, packed=asked.payload, asked_seconds=seconds)
-        pending = callee.talk.begin(request)
         asked.on_withdrawn(lambda: callee.talk.cancel(pending, hard=False))
         until = time.monotonic() + seconds if seconds < allowed else math.inf
         callee.channel.wait(pending, until=until)

@@ -13,6 +13,7 @@ from sandbox_host.errors import PluginEndedError
 from sandbox_host.ipc.calls import Pending
 from sandbox_host.runtime import offload
 from sandbox_host.runtime.batches import AHEAD, batches_of, pairs_of, settled
+from sandbox_host.runtime.feeding import let_go
 from sandbox_host.runtime.handle import PluginView, StartedCall
 from sandbox_host.runtime.healthcheck import ask, judge_health
 from sandbox_host.runtime.loop_reader import finished
@@ -204,11 +205,12 @@ class Plugin(PluginView):
                 deadline = max(0.0, until - time.monotonic())
             tried = slot.process
             try:
-                return self._begin(operation, arguments, keywords, deadline, limits, many=many)
+                return self._try(operation, arguments, keywords, deadline, limits, many=many)
             except PluginEndedError:
                 # It was not sent. A new version may have taken the place at this moment.
                 gone = slot.process is tried and not slot.empty
                 if gone or (until and time.monotonic() >= until):
+                    let_go(arguments, keywords)
                     raise
 
     async def health(self) -> Verdict:

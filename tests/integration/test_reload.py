@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,7 @@ from sandbox_host.errors import (
     UsageError,
     VerificationError,
 )
-from sandbox_host.model import State
+from sandbox_host.model import Cause, State
 from tests.support.host import HOLD, Workshop
 from tests.support.traces import eventually
 
@@ -225,6 +228,152 @@ def _in_a_loop(workshop: Workshop, versions: list[Path]) -> list[str]:
 
     asyncio.run(main())
     return answers
+
+
+RATE = 500
+"""Calls a second, begun when their time has come, whatever became of those before."""
+
+
+def test_500_calls_a_second_with_good_and_bad_versions(tmp_path: Path) -> None:
+    workshop = Workshop(tmp_path, role="publisher")
+    answers: list[str] = []
+
+    async def begun(plugin: Any, over: asyncio.Event) -> list[asyncio.Task[str]]:
+        tasks, start = [], time.monotonic()
+        while not over.is_set():
+            tasks.append(asyncio.ensure_future(plugin.call("version")))
+            due = start + len(tasks) / RATE
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+        return tasks
+
+    async def main() -> None:
+        grants = {"*": Permissions(publish=("weather.*",))}
+        more = version(workshop, "4", permissions={"publish": ["weather.rain"]})
+        async with SandboxHost(workshop.config(grants=grants)) as host:
+            plugin, over = await host.load(version(workshop, "1")), asyncio.Event()
+            driver = asyncio.ensure_future(begun(plugin, over))
+            await host.reload("model", version(workshop, "2"))
+            with pytest.raises(StartError):
+                await host.reload("model", version(workshop, "3", "raise RuntimeError"))
+            with pytest.raises(HeldError):
+                await host.reload("model", more)
+            assert plugin.version == "2.0.0"
+            await host.reload("model", version(workshop, "5"))
+            while "5" not in answers[-1:]:
+                answers.append(await plugin.call("version"))
+            over.set()
+            answers.extend(await asyncio.gather(*await driver))
+
+    asyncio.run(main())
+    assert set(answers) == {"1", "2", "5"}
+
+
+def test_streams_and_started_calls_are_not_lost_either(
+    host: BlockingHost, workshop: Workshop
+) -> None:
+    source = """
+@operation
+def several():
+    yield from [1, 2]
+
+@operation
+def total(values):
+    return sum(values)
+"""
+    plugin = host.load(version(workshop, "0", source))
+    done = threading.Event()
+    lost: list[object] = []
+
+    def ask(one: Any, expected: object) -> None:
+        while not done.is_set():
+            try:
+                if (got := one()) != expected:
+                    lost.append(got)
+            except PluginError as error:
+                lost.append(error)
+
+    asked = [
+        (lambda: list(plugin.stream("several")), [1, 2]),
+        (lambda: plugin.start("echo", 1).result(20), 1),
+        (lambda: plugin.call("total", (number for number in (1, 2))), 3),
+    ]
+    threads = [threading.Thread(target=ask, args=one) for one in asked]
+    for thread in threads:
+        thread.start()
+    for number in range(1, 9):
+        host.reload("model", version(workshop, str(number), source))
+    done.set()
+    for thread in threads:
+        thread.join(20)
+    assert lost == []
+
+
+def test_a_plugin_that_others_call(workshop: Workshop) -> None:
+    caller = """
+        @operation
+        def ask():
+            return context().call("model.version")
+    """
+    state = """
+def export_state():
+    return 1
+
+def import_state(state):
+    pass
+"""
+    keys = {"exports": ["version"]}
+    grants = {"caller": Permissions(calls=("model.*",))}
+    answers: list[str] = []
+    with SandboxHost.blocking(workshop.config(grants=grants)) as host:
+        host.load(version(workshop, "1", state, **keys))
+        permissions = {"calls": ["model.version"]}
+        plugin = host.load(workshop.write(caller, name="caller", permissions=permissions))
+        done = threading.Event()
+
+        def ask() -> None:
+            while not done.is_set():
+                answers.append(plugin.call("ask"))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        for number in range(2, 6):
+            host.reload("model", version(workshop, str(number), state, **keys))
+            assert eventually(lambda now=str(number): now in answers)  # type: ignore[misc]
+        done.set()
+        asking.join(20)
+    assert answers == sorted(answers)
+    assert set(answers) == {"1", "2", "3", "4", "5"}
+
+
+def test_the_old_one_is_killed_in_the_middle(host: BlockingHost, workshop: Workshop) -> None:
+    policy = RestartPolicy(first_delay_seconds=0.0)
+    plugin = host.load(version(workshop, "1"), restart=policy)
+    outcomes: list[str] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            try:
+                outcomes.append(plugin.call("version", deadline=20.0))
+            except PluginEndedError as error:
+                outcomes.append(error.cause)
+
+    callers = [threading.Thread(target=ask) for _ in range(3)]
+    slow = "open(context().data_dir + '/begun', 'w').close()\ntime.sleep(0.3)\n"
+    reloading = threading.Thread(target=host.reload, args=("model", version(workshop, "2", slow)))
+    for thread in (*callers, reloading):
+        thread.start()
+    assert eventually((workshop.data_dir("model") / "begun").exists)
+    assert plugin.version == "1.0.0"
+    os.kill(plugin.receipt.pid, signal.SIGKILL)
+    reloading.join(20)
+    assert eventually(lambda: outcomes[-1] == "2")
+    done.set()
+    for caller in callers:
+        caller.join(20)
+    assert set(outcomes) <= {"1", "2", Cause.KILLED}
+    assert outcomes.count(Cause.KILLED) <= len(callers)  # what was under way, and nothing else
+    serves_on(plugin, "2")
 
 
 def test_no_event_comes_twice_or_to_nobody(host: BlockingHost, workshop: Workshop) -> None:

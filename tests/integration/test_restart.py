@@ -117,6 +117,32 @@ def test_who_does_not_start_again_is_quarantined(host: BlockingHost, workshop: W
         plugin.call("die", deadline=5.0)
 
 
+TOTAL = """
+@operation
+def total(values):
+    return sum(values)
+"""
+
+
+def test_a_stream_that_is_passed_on_waits_as_its_call_does(
+    host: BlockingHost, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plugin ends after it was looked at, and before the call is sent."""
+    plugin = host.load(workshop.write(SOURCE + TOTAL), restart=AT_ONCE)
+    talk = plugin._process.talk
+
+    def begin(request: Any) -> Any:
+        dies(host.plugin("sample"))
+        return type(talk).begin(talk, request)
+
+    def begin_once(request: Any) -> Any:
+        monkeypatch.undo()
+        return begin(request)
+
+    monkeypatch.setattr(talk, "begin", begin_once)
+    assert plugin.call("total", (number for number in range(4)), deadline=20.0) == 6
+
+
 CRASHES_AGAIN = ONLY_ONCE.replace('raise RuntimeError("only once")', "os.abort()")
 
 

@@ -264,7 +264,7 @@ class Caller:
         return Act(
             "feed",
             f"{name}.total({count})",
-            lambda: plugin.call("total", iter(range(count)), deadline=WALL_SECONDS),
+            lambda: plugin.call("total", (n for n in range(count)), deadline=WALL_SECONDS),
             lambda value: value == sum(range(count)),
             _UNLUCKY,
             WALL_SECONDS + SLACK_SECONDS,
