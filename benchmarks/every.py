@@ -24,7 +24,7 @@ from report import page, plots_of
 HERE = Path(__file__).resolve().parent
 FILES = (
     *("roundtrip", "batch", "fanout", "payload", "start", "density"),
-    *("growth", "noise", "verify", "lockdown", "sweep", "cpu_budget"),
+    *("growth", "noise", "reload", "verify", "lockdown", "sweep", "cpu_budget"),
 )
 MACHINE = "machine"
 MOST_SECONDS = 900
