@@ -107,7 +107,7 @@ class Stage:
     def excused(self, error: SandboxHostError) -> bool:
         """Tell whether a plugin could not be started because the nursery was killed."""
         struck = time.monotonic() - self._struck_at < _STRUCK_SECONDS
-        return struck and error.code == "confinement"
+        return struck and error.code in {"confinement", "attestation"}
 
     def config(self, **options: Any) -> Any:
         """Return a configuration for this host."""
