@@ -52,8 +52,10 @@ UIDS = (61_184, PLUGINS)
 """An id for each, and no more."""
 
 GROWTH_BYTES = 48 * MIB
-"""What the host may take more, in all the time after the first quarter of it: arenas of plugins, and
-what is under way at one moment and not at the other, are half of that."""
+"""What the host may take more, in all the time after the first quarter of it.
+
+Arenas of plugins, and what is under way at one moment and not at the other, are half of that.
+"""
 
 _HARM = 0.04
 _CALLERS_PAUSE, _OPERATORS_PAUSE, _MEDDLERS_PAUSE = 0.015, 0.1, 0.5
