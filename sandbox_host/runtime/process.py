@@ -278,6 +278,11 @@ class PluginProcess:
         facts = self._watch.sample()
         return facts.resident_bytes if facts else 0
 
+    @property
+    def is_ending(self) -> bool:
+        """It has ended or is being ended, whether that has been told already or not."""
+        return self.life.over or self.life.ending is not None or not self.resident_bytes()
+
     def end(
         self, ending: Ending, *, at_once: bool = False, offender: Pending | None = None
     ) -> None:

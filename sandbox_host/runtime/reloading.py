@@ -105,8 +105,8 @@ class Candidate:
                 probe(new)
             except PluginError as error:
                 raise self._abandoned(f"its probe failed: {error.message}") from error
-        if new.life.over:
-            raise self._abandoned(f"it ended at once: {new.cause_text}")
+        if new.is_ending:
+            raise self._abandoned(f"it ended at once: {new.life.why()[1]}")
 
     def rehearse(self, rehearsal: Rehearsal, bundle: VerifiedBundle, config: HostConfig) -> None:
         """Have the new version do what was recorded, in a sandbox of its own.

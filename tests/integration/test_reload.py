@@ -28,6 +28,7 @@ from sandbox_host.errors import (
     VerificationError,
 )
 from sandbox_host.model import Cause, State
+from sandbox_host.runtime.causes import Ending
 from tests.support.host import HOLD, Workshop
 from tests.support.traces import eventually
 
@@ -159,6 +160,19 @@ def test_a_probe_of_the_applications(host: BlockingHost, workshop: Workshop) -> 
     with pytest.raises(ReloadError, match="its probe failed"):
         host.reload("model", version(workshop, "2"), probe=probe)
     assert seen == [("2", "1")]
+    serves_on(plugin)
+
+
+def test_who_is_about_to_be_ended_is_not_taken(host: BlockingHost, workshop: Workshop) -> None:
+    """It used too much at its start, say: it may show where it stands before it is killed."""
+    plugin = host.load(version(workshop, "1"))
+
+    def probe(new: BlockingPlugin) -> None:
+        new._process.end(Ending(Cause.MEMORY, "it took too much."))
+        assert new.state is State.READY
+
+    with pytest.raises(ReloadError, match="it took too much"):
+        host.reload("model", version(workshop, "2"), probe=probe)
     serves_on(plugin)
 
 
