@@ -140,6 +140,10 @@ class Child(Protocol):
     exit_fd: int
     desk: socket.socket | None
 
+    @property
+    def clock(self) -> int | None:
+        """The clock of all CPU time that it uses, for `time.clock_gettime`; None: there is none."""
+
     def cpu_seconds(self) -> float:
         """Return the CPU time that it has used, with all processes that it may start."""
 

@@ -40,7 +40,7 @@ from sandbox_host.ipc.lead import Lead
 from sandbox_host.ipc.outbox import Outbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sized
 
     from plugin_sdk.wire.connection import Connection
     from sandbox_host.ipc.calls import Pending
@@ -159,6 +159,11 @@ class Channel:
     def idle(self) -> bool:
         """Nothing is unanswered."""
         return not self._pending
+
+    @property
+    def unanswered(self) -> Sized:
+        """What `idle` goes by, as it is at any time until the channel is closed."""
+        return self._pending
 
     @property
     def clogged(self) -> bool:

@@ -51,6 +51,9 @@ PAUSE_SECONDS: Final = 1.0
 MAX_PAUSE_SECONDS: Final = 5.0
 """At most so long, besides what looking at others takes."""
 
+TOGETHER_SECONDS: Final = 0.05
+"""Those whose turns come within so long are looked at in a row: waking up costs more than most."""
+
 _PAUSE_FACTOR: Final = 50.0
 _JITTER: Final = 1.6
 _DOUBTS: Final = 2
@@ -177,7 +180,7 @@ class DiskWatch:
                 now = time.monotonic()
                 due, _, plugin = self._order[0] if self._order else (None, 0, None)
                 if due is not None and due > now:
-                    self._changed.wait(due - now)
+                    self._changed.wait(max(due - now, TOGETHER_SECONDS))
                 elif plugin is None:
                     self._changed.wait()
                 else:

@@ -1,9 +1,13 @@
 """The one thread that looks after all plugins: output, ends, budgets, and answers nobody awaits.
 
 It waits on one epoll for everything that may arrive unasked, and looks at each plugin when that
-plugin says: often while it works, less often while it does not. Pipes are armed for one event at a
-time: that of the protocol, so that a thread that leads a call is not raced for every answer, until
-the next look; that of the output until it was read, or for as long as it is not to be read.
+plugin says: often while it works, less often while it does not. One that was asked nothing and has
+not run since it was looked at rests: of those only the CPU clocks are read, all in one loop, and
+who has stirred is looked at.
+
+Pipes are armed for one event at a time: that of the protocol, so that a thread that leads a call is
+not raced for every answer, until the next look; that of the output until it was read, or for as
+long as it is not to be read.
 
 Without this thread nothing is bounded. A fault that meets one plugin ends that plugin, whatever
 raises; a fault of the thread's own ends all of them, and nothing is looked after any more.
@@ -18,13 +22,13 @@ import select
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from sandbox_host.errors import ConfinementError
 from sandbox_host.model import Layer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sized
 
 _log = logging.getLogger("sandbox_host")
 
@@ -45,6 +49,22 @@ _SOONEST_SECONDS: Final = 0.001
 _TOGETHER_SECONDS: Final = 0.002
 
 
+class Rest(NamedTuple):
+    """What shows that a plugin still rests, at the price of one clock.
+
+    Attributes:
+        clock: of its process, for `time.clock_gettime`.
+        cpu_seconds: what that showed before the last look.
+        asked: what it has not answered, as it is at any time: nothing.
+        until: reading of the monotonic clock at which it is looked at all the same.
+    """
+
+    clock: int
+    cpu_seconds: float
+    asked: Sized
+    until: float
+
+
 class Kept(Protocol):
     """What the keeper looks after."""
 
@@ -63,8 +83,11 @@ class Kept(Protocol):
     def pump(self) -> None:
         """Read and write the protocol as far as possible now."""
 
-    def rests(self, now: float) -> bool:
-        """Tell, at the price of one clock, that a `tick` now would find nothing new."""
+    def rests(self, now: float) -> Rest | None:
+        """Return what shows that a `tick` would find nothing new; None where one might.
+
+        Whatever changes that, and is not in there, is followed by `Keeper.wake`.
+        """
 
     def tick(self, now: float) -> float:
         """Check budgets and deadlines; return in how many seconds to look again."""
@@ -84,6 +107,7 @@ class Keeper:
         self._lock = threading.Lock()
         self._roles: dict[int, tuple[Kept, str]] = {}
         self._due: dict[Kept, float] = {}
+        self._resting: dict[Kept, Rest] = {}
         self._receives: dict[Kept, int] = {}
         self._armed: set[int] = set()
         self._held: dict[int, tuple[Kept, str]] = {}
@@ -92,7 +116,7 @@ class Keeper:
         self._stopping = False
         self._fatal = ""
         self._faulty: set[Kept] = set()
-        self._next_sweep = 0.0
+        self._next_sweep = self._next_pulse = 0.0
         self._looked = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="sandbox-host-keeper", daemon=True)
         self._thread.start()
@@ -149,6 +173,7 @@ class Keeper:
         """Forget a plugin; its descriptors may be closed afterwards."""
         with self._lock:
             self._due.pop(kept, None)
+            self._resting.pop(kept, None)
             self._receives.pop(kept, None)
             self._faulty.discard(kept)
             for descriptor in [d for d, (k, _) in self._roles.items() if k is kept]:
@@ -247,6 +272,8 @@ class Keeper:
         with self._lock:
             self._armed.discard(descriptor)
             found = self._roles.get(descriptor)
+            if found is not None and self._resting.pop(found[0], None) is not None:
+                self._due[found[0]] = 0.0  # it is armed again by a look
         if found is None:
             return
         kept, role = found
@@ -274,12 +301,15 @@ class Keeper:
 
         What is called for each may itself ask to be looked at sooner, or be dismissed.
         """
+        self._pulse_if_due(now)
         with self._lock:
             # Those that are due soon are taken along: from then on their times are the same.
             due = [kept for kept, at in self._due.items() if at <= now + _TOGETHER_SECONDS]
             self._due.update(dict.fromkeys(due, now + _LONGEST_SECONDS))
+            for kept in due:
+                self._resting.pop(kept, None)
         for kept in due:
-            if self._rests(kept, now):
+            if self._lay_to_rest(kept, now):
                 continue
             try:
                 pause = kept.tick(now)
@@ -296,12 +326,35 @@ class Keeper:
             first = min(self._due.values(), default=now + _LONGEST_SECONDS)
         return min(_LONGEST_SECONDS, max(_SOONEST_SECONDS, first - time.monotonic()))
 
-    def _rests(self, kept: Kept, now: float) -> bool:
-        """Tell whether the next sweep is soon enough: of a thousand plugins nearly all are idle."""
+    def _lay_to_rest(self, kept: Kept, now: float) -> bool:
+        """Have only its clock read from now on, where that is enough; tell whether it is."""
         try:
-            return self._receives.get(kept) in self._armed and kept.rests(now)
+            rest = kept.rests(now)
         except Exception:  # noqa: BLE001 - its tick meets that again, and tells of it
             return False
+        with self._lock:
+            # 0.0: it was woken meanwhile.
+            if rest is None or self._receives.get(kept) not in self._armed or not self._due[kept]:
+                return False
+            self._resting[kept] = rest
+            self._due[kept] = rest.until
+        return True
+
+    def _pulse_if_due(self, now: float) -> None:
+        """Have those looked at now that rested, and have run or were asked something since.
+
+        Of a thousand plugins nearly all are idle, and this is all that they cost.
+        """
+        if now < self._next_pulse - _TOGETHER_SECONDS:
+            return
+        self._next_pulse = now + _LONGEST_SECONDS
+        with self._lock:
+            resting = list(self._resting.items())
+        stirred = [kept for kept, rest in resting if rest.asked or _reading(rest) != rest[1]]
+        with self._lock:
+            for kept in stirred:
+                if self._resting.pop(kept, None) is not None:
+                    self._due[kept] = 0.0
 
     def _resume(self, now: float) -> None:
         """Read what was held back, where its time has come."""
@@ -323,6 +376,14 @@ class Keeper:
         except Exception as another:  # noqa: BLE001 - as above
             if not told:
                 _tell("a plugin could not be ended after a fault of the host's", another)
+
+
+def _reading(rest: Rest) -> float | None:
+    """Return what its clock shows; None where it has ended."""
+    try:
+        return time.clock_gettime(rest.clock)
+    except OSError:
+        return None
 
 
 def _tell(what: str, error: BaseException) -> None:

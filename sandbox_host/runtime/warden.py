@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sandbox_host.backends.base import Child, Exit
     from sandbox_host.ipc.calls import Pending
     from sandbox_host.ipc.channel import Channel
+    from sandbox_host.runtime.keeper import Rest
     from sandbox_host.runtime.life import Life
     from sandbox_host.runtime.output import Output
     from sandbox_host.runtime.watch import Watch
@@ -127,14 +128,14 @@ class Warden:
         """It closed its end of the protocol: it has to leave soon. From any thread."""
         self._closed_pipe_at = self._closed_pipe_at or time.monotonic()
 
-    def rests(self, now: float) -> bool:
-        """Tell whether nothing is asked of it, and it has not run since it was last looked at."""
-        return (
-            self._life.ending is None
-            and not self._closed_pipe_at
-            and self._channel.idle
-            and self._watch.rests(now)
-        )
+    def rests(self, now: float) -> Rest | None:
+        """Return how to tell that nothing is asked of it, and that it has not run, or None.
+
+        Who condemns it, or sees its pipe closed, wakes the keeper.
+        """
+        if self._life.ending is not None or self._closed_pipe_at:
+            return None
+        return self._watch.rests(now, self._channel.unanswered)
 
     def tick(self, now: float) -> float:
         """Check budgets and deadlines; return in how many seconds to look again."""

@@ -25,8 +25,11 @@ from sandbox_host.budget.enforce import (
 )
 from sandbox_host.budget.window import CpuWindow
 from sandbox_host.observe.curve import Curve
+from sandbox_host.runtime.keeper import Rest
 
 if TYPE_CHECKING:
+    from collections.abc import Sized
+
     from sandbox_host.backends.base import Child
     from sandbox_host.budget.ledger import Ledger
     from sandbox_host.ipc.calls import Pending
@@ -46,8 +49,11 @@ Its parent, which tells of it, may have others to serve on a machine that is bus
 """
 
 _SOONEST_SECONDS: Final = 0.001
-_STILL_SECONDS: Final = 2.0
-"""So long a look at the CPU clock alone is enough for a process that does not run."""
+STILL_SECONDS: Final = 30.0
+"""So long a look at the CPU clock alone is enough for a process that does not run.
+
+What it holds (memory, threads, descriptors) changes by system calls and page faults of its own.
+"""
 
 
 class Watch:
@@ -72,7 +78,7 @@ class Watch:
         self._blind = 0
         self._blind_for = 0.0
         self._seen_at = time.monotonic()
-        self._sampled_at = -_STILL_SECONDS
+        self._sampled_at = -STILL_SECONDS
         self._sampled_cpu = -1.0
         self._cpu = 0.0
         self._idle: Idle | None = None
@@ -163,15 +169,19 @@ class Watch:
         excess = excess or judge_minute(self._limits, self._minute_used, operation)
         return excess or judge_total(self._limits, cpu, operation)
 
-    def rests(self, now: float) -> bool:
-        """Tell whether a look now, with nothing at work, would see what the last one saw."""
-        return (
-            not self._blind
-            and self._idle is not None
-            and now - self._sampled_at < _STILL_SECONDS
-            and self._child.cpu_seconds() == self._sampled_cpu
-            and self._cpu == self._sampled_cpu
-        )
+    def rests(self, now: float, asked: Sized) -> Rest | None:
+        """Return how to tell that a look would see what the last one saw, or None.
+
+        Args:
+            now: reading of the monotonic clock.
+            asked: what the plugin has not answered: nothing, for as long as it rests.
+        """
+        cpu, clock, until = self._sampled_cpu, self._child.clock, self._sampled_at + STILL_SECONDS
+        if clock is None or asked or self._blind or self._idle is None or now >= until:
+            return None
+        if self._cpu != cpu or self._child.cpu_seconds() != cpu:
+            return None
+        return Rest(clock, cpu, asked, until)
 
     def judge_call(self, pending: Pending, now: float) -> Excess | None:
         """Return the excess of one more call that is at work beside the oldest, or None.
@@ -203,7 +213,7 @@ class Watch:
         since = now - self._sampled_at
         # Looks that are only for the clock come sooner than a sweep; a tenth is for its own delay.
         soon = since < 0.9 * self._sweep_seconds
-        still = cpu == self._sampled_cpu and since < _STILL_SECONDS
+        still = cpu == self._sampled_cpu and since < STILL_SECONDS
         if not self._blind and (soon or still):
             return None
         self._sampled_at, self._sampled_cpu = now, cpu

@@ -152,7 +152,7 @@ class FakeChild:
         self.peer = peer
         self.receive_fd, self.send_fd = peer.host_receive, peer.host_send
         self.log_fds = (peer.host_out, peer.host_err)
-        self.desk = None
+        self.desk = self.clock = None
         self.trace_fd, self.exit_fd = peer.host_trace, peer.host_exit
         self._thread = thread
         self._closed = False

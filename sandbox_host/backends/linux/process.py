@@ -164,6 +164,11 @@ class LinuxChild:
         self._next_peak = 0.0
         self._closed = False
 
+    @property
+    def clock(self) -> int | None:
+        """Its process's; None where it may have several, or it has ended."""
+        return None if self.starts_processes or self._exit is not None else self._clock
+
     def cpu_seconds(self) -> float:
         """Return the CPU time used so far, in seconds."""
         last = self._last_cpu

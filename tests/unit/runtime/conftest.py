@@ -34,7 +34,7 @@ def workshop(tmp_path: Path) -> Workshop:
 def open_host(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenHost]:
     """Open a host whose children run a script; keywords are fields of its configuration."""
     # A script grows without running: its CPU clock stands, and says nothing of what it holds.
-    monkeypatch.setattr(watch, "_STILL_SECONDS", 0.1)
+    monkeypatch.setattr(watch, "STILL_SECONDS", 0.1)
     with ExitStack() as stack:
 
         def opened(script: Script, **options: Any) -> BlockingHost:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from sandbox_host.errors import ConfinementError
-from sandbox_host.runtime.keeper import EXIT, Keeper
+from sandbox_host.runtime.keeper import EXIT, Keeper, Rest
+from tests.support.traces import eventually
 
 
 class Kept:
@@ -26,6 +28,22 @@ class Kept:
         self.pause = 0.01
         self.holding = False
         self.resting = False
+        self.asked: list[str] = []
+        self._work = threading.Semaphore(0)
+        self._thread: threading.Thread | None = None
+
+    def clock(self) -> int:
+        """Return a CPU clock that stands, but for `stir`: a thread's that waits."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work.acquire)
+            self._thread.start()
+        return time.pthread_getcpuclockid(self._thread.ident or 0)
+
+    def stir(self) -> None:
+        """Let that run for a moment, and end."""
+        self._work.release()
+        if self._thread is not None:
+            self._thread.join()
 
     def steady_fds(self) -> dict[int, str]:
         return {self.log: "stdout"}
@@ -55,8 +73,11 @@ class Kept:
     def pump(self) -> None:
         self._note("pump")
 
-    def rests(self, now: float) -> bool:
-        return self.resting
+    def rests(self, now: float) -> Rest | None:
+        if not self.resting:
+            return None
+        clock = self.clock()
+        return Rest(clock, time.clock_gettime(clock), self.asked, now + 30.0)
 
     def tick(self, now: float) -> float:
         self._note("tick")
@@ -74,6 +95,7 @@ class Kept:
             assert self.changed.wait_for(lambda: self.seen.count(what) >= times, 10), self.seen
 
     def close(self) -> None:
+        self.stir()
         for end in {self.log, self.log_write, self.receive, self.receive_write, self.send}:
             os.close(end)
         os.close(self.send_read)
@@ -299,9 +321,43 @@ def test_who_rests_is_not_looked_at(keeper: Keeper, kept: Kept) -> None:
     other.wait_for("tick", other.seen.count("tick") + 20)
     assert kept.seen.count("tick") == ticks
     kept.resting = False
+    keeper.wake(kept)
     kept.wait_for("tick", ticks + 2)
     keeper.dismiss(other)
     other.close()
+
+
+@pytest.mark.parametrize("what", ["it runs", "it is asked something"])
+def test_who_stirs_is_looked_at(keeper: Keeper, kept: Kept, what: str) -> None:
+    kept.resting = True
+    assert eventually(lambda: kept in keeper._resting)
+    ticks = kept.seen.count("tick")
+    kept.resting = False
+    if what == "it runs":
+        kept.stir()
+    else:
+        kept.asked.append("a call")
+    kept.wait_for("tick", ticks + 2)
+    assert kept not in keeper._resting
+
+
+def test_who_rests_is_looked_at_in_the_end(keeper: Keeper, kept: Kept) -> None:
+    kept.resting = True
+    assert eventually(lambda: kept in keeper._resting)
+    kept.resting = False
+    with keeper._lock:
+        keeper._due[kept] = time.monotonic() + 0.01
+    kept.wait_for("tick", kept.seen.count("tick") + 2)
+
+
+def test_who_rested_is_forgotten(keeper: Keeper) -> None:
+    former = Kept()
+    keeper.adopt(former)
+    former.resting = True
+    assert eventually(lambda: former in keeper._resting)
+    keeper.dismiss(former)
+    assert former not in keeper._resting
+    former.close()
 
 
 def test_who_rests_is_read_from_all_the_same(keeper: Keeper, kept: Kept) -> None:

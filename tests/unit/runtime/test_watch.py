@@ -12,11 +12,13 @@ from sandbox_host.budget.enforce import Step
 from sandbox_host.budget.ledger import Ledger
 from sandbox_host.ipc.calls import Pending
 from sandbox_host.model import CallUsage, Cause, Limits
+from sandbox_host.runtime.keeper import Rest
 from sandbox_host.runtime.watch import (
     CORES,
     IDLE_SECONDS,
     MAX_BLIND_LOOKS,
     MAX_BLIND_SECONDS,
+    STILL_SECONDS,
     Watch,
 )
 
@@ -30,6 +32,7 @@ class Child:
     def __init__(self) -> None:
         self.now: Sample | None = FINE
         self.cpu = 1.0
+        self.clock: int | None = 7
         self.samples = 0
 
     def sample(self) -> Sample | None:
@@ -191,7 +194,7 @@ def test_a_process_that_does_not_run_is_not_sampled(watch: Watch, child: Child) 
     child.cpu += 0.001
     watch.look(None, 101.5)
     assert child.samples == 2
-    watch.look(None, 104.0)
+    watch.look(None, 101.5 + STILL_SECONDS)
     assert child.samples == 3, "once in a while it is sampled all the same"
 
 
@@ -271,26 +274,33 @@ def test_cpu_time_in_a_minute(child: Child, ledger: Ledger) -> None:
     assert (excess.cause, excess.budget) == (Cause.CPU, "cpu_per_minute")
 
 
-def test_it_rests_while_its_clock_stands(
-    watch: Watch, child: Child, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_rests_while_its_clock_stands(watch: Watch, child: Child) -> None:
     now = time.monotonic()
-    assert not watch.rests(now)  # nobody has looked at it
+    assert watch.rests(now, ()) is None  # nobody has looked at it
     watch.look(None, now)
-    assert watch.rests(now + 0.05)
+    assert watch.rests(now + 0.05, ()) == Rest(7, 1.0, (), now + STILL_SECONDS)
     assert child.samples == 1
     child.cpu += 1e-9
-    assert not watch.rests(now + 0.05)
+    assert watch.rests(now + 0.05, ()) is None
     watch.look(None, now + 0.05)
-    assert watch.rests(now + 0.1)
-    assert not watch.rests(now + 10.0)  # now and then all of it is looked at
+    assert watch.rests(now + 0.1, ()) is not None
+    # Now and then all of it is looked at.
+    assert watch.rests(now + 0.05 + STILL_SECONDS, ()) is None
 
 
 def test_an_operation_ends_its_rest(watch: Watch) -> None:
     now = time.monotonic()
     watch.look(None, now)
+    assert watch.rests(now, [pending()]) is None
     watch.start(pending())
-    assert not watch.rests(now)
+    assert watch.rests(now, ()) is None
+
+
+def test_who_has_no_clock_of_its_own_does_not_rest(watch: Watch, child: Child) -> None:
+    now = time.monotonic()
+    watch.look(None, now)
+    child.clock = None
+    assert watch.rests(now, ()) is None
 
 
 def test_who_cannot_be_seen_does_not_rest(watch: Watch, child: Child) -> None:
@@ -299,4 +309,4 @@ def test_who_cannot_be_seen_does_not_rest(watch: Watch, child: Child) -> None:
     child.now, child.cpu = None, child.cpu + 1.0
     watch.look(None, now + 0.1)
     assert watch.blind
-    assert not watch.rests(now + 0.1)
+    assert watch.rests(now + 0.1, ()) is None
