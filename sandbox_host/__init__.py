@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sandbox_host.broker.durable import DurableEvent
     from sandbox_host.broker.policies import Policy, SubscriptionInfo
     from sandbox_host.config import HostConfig
+    from sandbox_host.health.record import PluginHealth
     from sandbox_host.model import (
         CallUsage,
         Cause,
@@ -81,6 +82,7 @@ __all__ = [
     "OperationUsage",
     "Permissions",
     "Plugin",
+    "PluginHealth",
     "PluginLife",
     "PluginState",
     "Policy",
@@ -109,6 +111,7 @@ _HOMES = {
     "broker.durable": ("DurableEvent",),
     "broker.policies": ("Policy", "SubscriptionInfo"),
     "config": ("HostConfig",),
+    "health.record": ("PluginHealth",),
     "model": (
         *("CallUsage", "Cause", "Event", "Guarantee", "Layer", "Limits", "Metered"),
         *("OperationLimits", "OperationUsage", "Permissions", "Receipt", "State", "Usage"),

@@ -32,6 +32,7 @@ from plugin_sdk.wire.limits import MAX_OUTSTANDING
 from sandbox_host.confinement_terms import read_accepted, read_disabled, read_uids
 from sandbox_host.errors import ConfigError
 from sandbox_host.model import MIB, Grant, Guarantee, Layer, Limits, Permissions
+from sandbox_host.monitoring_terms import AlertSettings
 from sandbox_host.reading import (
     BadValueError,
     at,
@@ -161,24 +162,32 @@ def _seconds(field: str) -> BeforeValidator:
     return BeforeValidator(lambda value: parse_seconds(value, field))
 
 
-def _bytes(field: str) -> BeforeValidator:
-    return BeforeValidator(lambda value: parse_bytes(value, field))
+def _bytes(field: str, *, optional: bool = False) -> BeforeValidator:
+    def read(value: object) -> object:
+        return None if optional and value is None else parse_bytes(value, field)
+
+    return BeforeValidator(read)
 
 
 class PerformanceThresholds(BaseModel):
     """Document A's thresholds: above one of them a plugin counts as degraded.
 
+    None is looked at that is not set: how much memory a plugin may use is told by its own budget,
+    and how long an operation may take by its deadline.
+
     Attributes:
-        max_operation_time: milliseconds of one operation.
+        max_operation_time: milliseconds that nearly all (p99) of its operations take.
         max_memory_usage: bytes, or text with a unit.
         max_cpu_usage: per cent of one core.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    max_operation_time: float = Field(default=1_000.0, gt=0, le=86_400_000)
-    max_memory_usage: Annotated[int, _bytes("performance_thresholds.max_memory_usage")] = 100 * MIB
-    max_cpu_usage: float = Field(default=80.0, gt=0, le=100_000)
+    max_operation_time: float | None = Field(default=None, gt=0, le=86_400_000)
+    max_memory_usage: Annotated[
+        int | None, _bytes("performance_thresholds.max_memory_usage", optional=True)
+    ] = None
+    max_cpu_usage: float | None = Field(default=None, gt=0, le=100_000)
 
 
 class HostConfig(BaseModel):  # noqa: PLW1641 - frozen, but what it holds has no hash
@@ -227,13 +236,18 @@ class HostConfig(BaseModel):  # noqa: PLW1641 - frozen, but what it holds has no
         durable_age_seconds: of the oldest of them.
         require_event_store: open only with the store of durable events, which one host at a time
             has; without it, the store is taken where it is there and free, and when it is used.
-        health_check_interval: milliseconds between health checks (document A's unit).
+        health_check_interval: milliseconds between two looks at a plugin's health (document A's
+            unit); in doubt it is looked at three times as often.
+        health_check_timeout: milliseconds that a plugin may take to answer its health check.
         plugin_directory: where ``sandbox-host run`` discovers plugins, or None.
-        performance_thresholds: document A's.
+        performance_thresholds: document A's; those that are set make a plugin degraded.
+        alerts: who is told of trouble, and how often; the table ``[alerts]`` in TOML.
         auto_discovery: whether ``sandbox-host run`` watches the plugin directory.
         load_on_startup: whether it loads what lies there when it starts.
-        enable_profiling, enable_monitoring, metrics_collection: document A's; read and kept,
-            nothing in this version acts on them yet.
+        enable_monitoring: whether plugins are looked at for their health at all.
+        metrics_collection: whether the host's own measurements count there (memory, CPU, failing
+            and waiting calls); else only what a plugin answers.
+        enable_profiling: whether the time that operations take is among those measurements.
         enable_sandboxing, require_signatures, restrict_permissions: document A's; only true.
 
     Raises:
@@ -293,8 +307,10 @@ class HostConfig(BaseModel):  # noqa: PLW1641 - frozen, but what it holds has no
     )
     require_event_store: bool = False
     health_check_interval: float = Field(default=30_000.0, ge=10, le=86_400_000)
+    health_check_timeout: float = Field(default=10_000.0, ge=10, le=3_600_000)
     plugin_directory: Path | None = None
     performance_thresholds: PerformanceThresholds = PerformanceThresholds()
+    alerts: AlertSettings = AlertSettings()
     auto_discovery: bool = True
     load_on_startup: bool = True
     enable_profiling: bool = True
@@ -469,7 +485,8 @@ def _told(error: ValidationError) -> str:
 def _unknown(loc: tuple[int | str, ...], path: str) -> str:
     if path in {"limits", "resource_limits"}:
         return f"{path}: is the name of the table in TOML; here it is `ceilings`"
-    model = PerformanceThresholds if len(loc) > 1 else HostConfig
+    tables: Mapping[object, type[BaseModel]] = {"alerts": AlertSettings}
+    model = tables.get(loc[0], PerformanceThresholds) if len(loc) > 1 else HostConfig
     try:
         check_keys({str(loc[-1]): None}, "", model.model_fields)
     except BadValueError as error:

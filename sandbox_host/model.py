@@ -327,6 +327,7 @@ class Cause(enum.StrEnum):
     CPU = "cpu"
     DEADLINE = "deadline"
     CANCELLED = "cancelled"
+    UNRESPONSIVE = "unresponsive"
     THREADS = "threads"
     DISK = "disk"
     NETWORK = "network"

@@ -115,7 +115,7 @@ def _operation(dossier: Dossier) -> str:
     return f"{dossier.operation}, which it had answered" if answered else dossier.operation
 
 
-_BY_HOST: Final = frozenset({Cause.PROTOCOL_VIOLATION, Cause.START_FAILED})
+_BY_HOST: Final = frozenset({Cause.PROTOCOL_VIOLATION, Cause.START_FAILED, Cause.UNRESPONSIVE})
 """Causes of which no other sends SIGKILL; nor where a budget was exceeded."""
 
 

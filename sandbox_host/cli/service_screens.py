@@ -50,7 +50,10 @@ def milliseconds(seconds: float) -> str:
 def is_well(document: Document) -> bool:
     """Tell whether everything runs that should, and is looked after."""
     plugins = document["plugins"]
-    broken = any(one["state"] == "failed" or one["quarantine"] for one in plugins)
+    broken = any(
+        one["state"] == "failed" or one["quarantine"] or _health(one) == "unhealthy"
+        for one in plugins
+    )
     return bool(document["service"]["watchdog"]) and not broken and not document["problems"]
 
 
@@ -80,6 +83,10 @@ def print_status(document: Document) -> None:
         if one["quarantine"]:
             note(f"note: {one['plugin']} is in quarantine: {one['quarantine']}")
             note(f"note: `sandbox-host release {one['plugin']}` starts it again.")
+        elif _health(one) not in {"", "healthy"} and one["state"] != "failed":
+            told = one["health"]
+            note(f"note: {one['plugin']} is {told['status']} since {told['since']}:")
+            note(f"note: {told['message']}")
         if one["dossier"] and one["state"] == "failed":
             note(f"note: why {one['plugin']} ended: sandbox-host dossier show")
     for problem in document["problems"]:
@@ -104,7 +111,23 @@ def state(one: Document) -> str:
     """Return a plugin's state in a word or two."""
     if one["quarantine"]:
         return "quarantined"
-    return f"{one['state']} ({one['cause']})" if one["cause"] else str(one["state"])
+    if one["cause"]:
+        return f"{one['state']} ({one['cause']})"
+    health = _health(one)
+    return str(one["state"]) if health in {"", "healthy"} else f"{one['state']}, {health}"
+
+
+def _health(one: Document) -> str:
+    """Return how a plugin is doing, in a word; "" where nobody knows yet."""
+    health = one.get("health")
+    return str(health["status"]) if health else ""
+
+
+def _health_told(one: Document) -> str:
+    told = one.get("health")
+    if not told:
+        return "not known yet"
+    return f"{told['status']} since {told['since']}: {told['message']}"
 
 
 def print_one(one: Document) -> None:
@@ -119,6 +142,7 @@ def print_one(one: Document) -> None:
         ("CPU time", f"{usage['cpu_seconds']:.2f} s"),
         ("calls", f"{usage['calls']}, of which {usage['failures']} failed"),
         ("p50, p99", f"{milliseconds(usage['p50_seconds'])}, {milliseconds(usage['p99_seconds'])}"),
+        ("health", _health_told(one)),
         ("quarantine", one["quarantine"] or "no"),
         ("dossier", one["dossier"] or "none"),
     ]

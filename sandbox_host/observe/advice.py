@@ -47,6 +47,11 @@ _ADVICE: Final[Mapping[Cause, tuple[str, ...]]] = {
         "If it waited in C code, which no exception ends: let it wait for short times, in a loop.",
         _RELOAD,
     ),
+    Cause.UNRESPONSIVE: (
+        "The stacks show where it stood when it was ended: look there for what it waits for.",
+        "Let health_check() answer at once: it reports what is known, and asks nobody.",
+        "If it needs longer for good reasons, raise health_check_timeout.",
+    ),
     Cause.THREADS: (
         "Look at the stacks for who starts threads, and use one pool of a fixed size.",
         "{raise_}",

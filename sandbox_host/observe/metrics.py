@@ -51,6 +51,14 @@ class LatencyHistogram:
         self.minimum = min(self.minimum, other.minimum)
         self.maximum = max(self.maximum, other.maximum)
 
+    def since(self, earlier: LatencyHistogram) -> LatencyHistogram:
+        """Return what was counted since an earlier state of the same one; its ends are rough."""
+        later = LatencyHistogram()
+        later._buckets = list(map(operator.sub, self._buckets, earlier._buckets))
+        later.count = self.count - earlier.count
+        later.minimum, later.maximum = self.minimum, self.maximum
+        return later
+
     def quantile(self, q: float) -> float:
         """Return the duration in seconds that a share `q` of all does not exceed; 0.0 if empty.
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sandbox_host.admission.history import Downgrade
     from sandbox_host.backends.base import Backend
     from sandbox_host.broker.policies import SubscriptionInfo
+    from sandbox_host.health.record import PluginHealth
     from sandbox_host.health.verdict import Verdict
     from sandbox_host.model import Event, Metered, OperationLimits, Usage
     from sandbox_host.runtime.data import DataDirectory, RemovedData
@@ -163,6 +164,10 @@ class BlockingHost:
     def chain(self, *stages: str) -> BlockingChain:
         """Put operations one behind the other; see `SandboxHost.chain`."""
         return BlockingChain(self._core.get, stages)
+
+    def health(self, name: str) -> PluginHealth:
+        """Return how a plugin was doing when it was last looked at; see `SandboxHost.health`."""
+        return self._core.health(name)
 
     def usage(self) -> dict[str, Usage]:
         """Return what each loaded plugin has cost so far; see `SandboxHost.usage`."""

@@ -16,12 +16,18 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from sandbox_host.errors import SandboxHostError
+from sandbox_host.health.verdict import HealthStatus
 from sandbox_host.model import Cause, State
 from sandbox_host.observe.journal import Journal
 from sandbox_host.observe.journal_forward import SystemJournal
+from sandbox_host.supervision.lifecycle import JOURNAL, Trigger
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sandbox_host.config import HostConfig
+    from sandbox_host.health.hysteresis import StatusChange
+    from sandbox_host.observe.journal import JournalEntry
     from sandbox_host.runtime.process import PluginProcess
 
 _log = logging.getLogger("sandbox_host")
@@ -40,6 +46,7 @@ class Chronicle:
 
     Args:
         config: where it is, and whether it is forwarded.
+        heard: is given every line that this host has written; must not wait.
 
     Attributes:
         journal: for whoever has more to write.
@@ -48,14 +55,22 @@ class Chronicle:
         JournalError: it cannot be written, or is not what hosts wrote.
     """
 
-    def __init__(self, config: HostConfig) -> None:
+    def __init__(
+        self, config: HostConfig, heard: Callable[[JournalEntry], object] | None = None
+    ) -> None:
         self._system = SystemJournal() if config.forward_journal else None
-        forward = self._system.send if self._system else None
-        self.journal = Journal(config.journal_path, forward=forward)
+        self._heard = heard
+        self.journal = Journal(config.journal_path, forward=self._forward)
         self._lock = threading.Lock()
         self._uses: dict[str, set[str]] = {}
         if self.journal.repaired:
             _log.warning("%s was repaired: %s", config.journal_path, self.journal.repaired)
+
+    def _forward(self, entry: JournalEntry) -> None:
+        if self._system is not None:
+            self._system.send(entry)
+        if self._heard is not None:
+            self._heard(entry)
 
     def host_started(self) -> None:
         """Write down that the host runs.
@@ -94,6 +109,13 @@ class Chronicle:
         with self._lock:
             self._uses.pop(process.identity, None)
         self.tell(event, process.identity, f"{process.cause}: {process.cause_text}")
+
+    def turned(self, process: PluginProcess, change: StatusChange) -> None:
+        """Write down that a plugin's health is another, as far as that can be written."""
+        well = change.after is HealthStatus.HEALTHY
+        trigger = Trigger.RECOVER if well else Trigger.WORSEN
+        detail = f"{change.after}, was {change.before}: {change.message}"
+        self._tell(JOURNAL[trigger], process.identity, detail)
 
     def used(self, process: PluginProcess, permission: str, what: str) -> None:
         """Write down that a plugin used a permission, if for the first time since it was loaded.

@@ -9,6 +9,7 @@ import os
 import threading
 import time
 import weakref
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,15 +26,22 @@ from sandbox_host.errors import (
     SandboxHostError,
     UsageError,
 )
+from sandbox_host.health.alerts import Severity
+from sandbox_host.health.record import NOT_YET, PluginHealth
+from sandbox_host.health.sources import HEALTH
+from sandbox_host.health.verdict import HealthStatus
 from sandbox_host.model import Cause, State, identity_of
 from sandbox_host.observe.dossiers import DossierStore
 from sandbox_host.runtime.admissions import Admissions
+from sandbox_host.runtime.alert_sinks import sinks_of
+from sandbox_host.runtime.alerting import AlertDesk
 from sandbox_host.runtime.audience import Audience
 from sandbox_host.runtime.causes import Ending
 from sandbox_host.runtime.chronicle import Chronicle
 from sandbox_host.runtime.data import DataDirectories
 from sandbox_host.runtime.disk import DiskWatch
 from sandbox_host.runtime.events import EventDesk
+from sandbox_host.runtime.health_rounds import HealthRounds
 from sandbox_host.runtime.keeper import Keeper
 from sandbox_host.runtime.launch import Launcher, base_python
 from sandbox_host.runtime.lifecycle import ENDED
@@ -60,6 +68,7 @@ if TYPE_CHECKING:
     from sandbox_host.backends.base import Backend, Places
     from sandbox_host.broker.policies import SubscriptionInfo
     from sandbox_host.config import HostConfig
+    from sandbox_host.health.hysteresis import StatusChange
     from sandbox_host.runtime.recorded import Record
     from sandbox_host.runtime.rehearsal import Rehearsal
     from sandbox_host.runtime.reloading import Probe
@@ -138,10 +147,7 @@ class HostCore(Audience):
             )
             made.callback(backend.close)
             self._begin_work(made)
-            self._chronicle = Chronicle(self.config)
-            made.callback(self._chronicle.close)
-            self._journal = self._chronicle.journal
-            self._chronicle.host_started()
+            self._begin_telling(made)
             self._admissions = Admissions(self.config.state_dir, self._journal)
             self._admissions.start(self.config)
             made.callback(self._events.close)
@@ -170,9 +176,23 @@ class HostCore(Audience):
             self.lives = Lives(self._chronicle.tell, functools.partial(self._tell, "plugin_state"))
             self._supervisor = Supervisor(self.lives)
             made.callback(self._supervisor.close)
+            self._health = HealthRounds(
+                self.config, self._turned, self._unresponsive, self._services.waits
+            )
+            made.callback(self._health.close)
             self._closing_steps = made.pop_all()
         self._opened = self._accepting = True
         _open_hosts.add(self)
+
+    def _begin_telling(self, made: contextlib.ExitStack) -> None:
+        """Open the journal, and what tells of trouble that it hears of there."""
+        settings = self.config.alerts
+        self._alerts = AlertDesk(settings, sinks_of(settings, self._append, self._tell))
+        self._chronicle = Chronicle(self.config, self._alerts.heard)
+        made.callback(self._chronicle.close)
+        made.callback(self._alerts.close)
+        self._journal = self._chronicle.journal
+        self._chronicle.host_started()
 
     def _begin_work(self, made: contextlib.ExitStack) -> None:
         """Start the threads that do what others need not wait for."""
@@ -198,6 +218,7 @@ class HostCore(Audience):
             return
         try:
             with self._closing_steps:
+                self._health.close()
                 self._supervisor.stop()
                 self._stop_all()
                 self._chronicle.host_stopped()
@@ -285,7 +306,10 @@ class HostCore(Audience):
         self._check_open()
         self._keeper.check()
         with self.lives.arrive() as arrival:
-            plan, bundle = self._launcher.admit(Path(path), downgrades, arrival.verified, instance)
+            with self._alerts.telling_held():
+                plan, bundle = self._launcher.admit(
+                    Path(path), downgrades, arrival.verified, instance
+                )
             with self._reserved(plan.identity), begun_recording(record, plan) as recorder:
                 arrival.starting()
                 process = self._launcher.start(plan, bundle, self)
@@ -355,8 +379,10 @@ class HostCore(Audience):
         old = instead_of.talk if instead_of is not None else None
         before = (old.events.deliver, old.leave) if old is not None else None
         self._broker.register(process.handles, talk.events.deliver, talk.relieve, before)
+        self._health.add(process)
         if process.ended.is_set():  # it unregistered before it was registered
             self._broker.unregister(process.talk.events.deliver)
+            self._health.ended(process)
 
     def _give_up(self, process: PluginProcess, error: BaseException) -> None:
         """End a plugin that did not become ready, and forget it."""
@@ -450,7 +476,8 @@ class HostCore(Audience):
         candidate = Candidate(old, self._launcher, source)
         update = Update(old.identity, self._chronicle.tell)
         with self._reserved(old.identity, beside=old), update:
-            plan, bundle = candidate.admit(downgrades)
+            with self._alerts.telling_held():
+                plan, bundle = candidate.admit(downgrades)
             if rehearsal is not None:
                 candidate.rehearse(rehearsal, bundle, self.config)
             update.starting(plan.manifest.version)
@@ -510,6 +537,37 @@ class HostCore(Audience):
         self._check_open()
         self._supervisor.release(name)
 
+    # -- health -----------------------------------------------------------------------------
+
+    def health(self, name: str) -> PluginHealth:
+        """Return how a plugin is doing, as of the last look; see `SandboxHost.health`."""
+        process = self.get(name)
+        health = process.health
+        if health is None:  # it is starting, or did not
+            status = HealthStatus.UNHEALTHY if process.life.over else HealthStatus.HEALTHY
+            text = process.cause_text or NOT_YET
+            return PluginHealth(process.identity, status, text, datetime.now(UTC))
+        return health
+
+    def _turned(self, process: PluginProcess, change: StatusChange) -> None:
+        """A plugin's health is another: write it down, and tell whoever is to know."""
+        identity, text = process.identity, f"{change.after}: {change.message}"
+        self._chronicle.turned(process, change)
+        if change.after is HealthStatus.HEALTHY:
+            self._alerts.well(identity, HEALTH, text)
+        else:
+            grave = change.after is HealthStatus.UNHEALTHY
+            severity = Severity.ERROR if grave else Severity.WARNING
+            self._alerts.trouble(identity, HEALTH, severity, text)
+
+    def _unresponsive(self, process: PluginProcess, why: str) -> None:
+        """End what does not answer, where another process takes its place; else it is told only."""
+        if self._supervisor.watches(process.identity):
+            process.end(Ending(Cause.UNRESPONSIVE, why))
+
+    def _append(self, event: str, plugin: str, detail: str) -> None:
+        self._journal.append(event, plugin, detail)
+
     def works(self, within: float) -> bool:
         """Tell whether the watchdog looked after the plugins less than so many seconds ago."""
         return self._opened and self._keeper.works(within)
@@ -524,6 +582,7 @@ class HostCore(Audience):
         self._check_open()
         self._admissions.start(config)
         self._launcher.reconfigure(config)
+        self._health.reconfigure(config, self.plugins())
         self.config = config
 
     @property
@@ -576,6 +635,7 @@ class HostCore(Audience):
             _log.warning("%s", process.cause_text)
         if process.interface is not None:
             self._tell("plugin_unloaded", {"plugin": identity, "cause": str(process.cause)})
+        self._health.ended(process)
         self._chronicle.ended(process)
         self._live_on_without(process)
         self._supervisor.ended(process)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sandbox_host.admission.plan import SandboxPlan
+    from sandbox_host.health.record import PluginHealth
     from sandbox_host.ipc.calls import Pending
     from sandbox_host.model import Cause, OperationLimits, Receipt, State, Usage
     from sandbox_host.runtime.process import PluginProcess
@@ -69,6 +70,11 @@ class PluginView:
     def cause(self) -> Cause | None:
         """Why it ended, or None while it runs."""
         return self._process.cause
+
+    @property
+    def last_health(self) -> PluginHealth | None:
+        """How it was doing when it was last looked at; None before it is ready."""
+        return self._process.health
 
     @property
     def dossier(self) -> Path | None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sandbox_host.admission.history import Downgrade
     from sandbox_host.backends.base import Backend
     from sandbox_host.broker.policies import SubscriptionInfo
+    from sandbox_host.health.record import PluginHealth
     from sandbox_host.model import Event, Usage
     from sandbox_host.runtime.data import DataDirectory, RemovedData
     from sandbox_host.runtime.process import PluginProcess
@@ -318,6 +319,16 @@ class SandboxHost:
             UsageError: a stage is malformed, or there are too many.
         """
         return Chain(self._core.get, stages, Call)
+
+    def health(self, name: str) -> PluginHealth:
+        """Return how a plugin was doing when it was last looked at, and since when that holds.
+
+        Asks nobody; `Plugin.health` asks the plugin itself. One that has ended is unhealthy.
+
+        Raises:
+            PluginNotFoundError: none of that name is loaded.
+        """
+        return self._core.health(name)
 
     def usage(self) -> dict[str, Usage]:
         """Return what each loaded plugin has cost so far, those that failed included."""

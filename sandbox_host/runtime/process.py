@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from sandbox_host.backends.base import Child, Exit, Places
     from sandbox_host.budget.enforce import Excess
     from sandbox_host.config import HostConfig
+    from sandbox_host.health.record import PluginHealth
     from sandbox_host.ipc.calls import Pending
     from sandbox_host.model import Denial, Limits, Receipt
     from sandbox_host.observe.dossier import Dossier
@@ -79,6 +80,8 @@ class PluginProcess:
         reports: the same of what it says itself that it was.
         copied: this object is in a forked copy of the host's process.
         dossier_path: where it was written what is known of its end, once it was; None before.
+        health: how it was doing when it was last looked at; None before it is ready.
+        max_outstanding: so many calls and deliveries it may have unanswered.
         recorder: writes down what is said to it and by it; None where nobody wants that.
 
     Args:
@@ -119,6 +122,8 @@ class PluginProcess:
         self.gone = False
         self.copied = self.resting = False
         self.dossier_path: Path | None = None
+        self.health: PluginHealth | None = None
+        self.max_outstanding = config.max_outstanding_calls
         self.recorder: Recorder | None = None
         self.log = PluginLog(log_path, config.log_bytes)
         self.ledger = Ledger()
@@ -143,7 +148,7 @@ class PluginProcess:
             ledger=self.ledger,
             watch=self._watch,
             rate=self._rate,
-            max_outstanding=config.max_outstanding_calls,
+            max_outstanding=self.max_outstanding,
         )
         self.channel = self.talk.channel
         self._warden = Warden(self, child, self.life, self.channel, self._output, self._watch)

@@ -145,6 +145,12 @@ class Services:
             reason = _reason("too much that the plugin asked for waits already")
             process.answer(asked.number, ok=False, payload=codec.pack(reason))
 
+    def waits(self, process: PluginProcess) -> bool:
+        """Tell whether something that a plugin asked for is not done yet."""
+        with self._lock:
+            turns = self._turns.get(process)
+            return turns is not None and bool(turns.waiting or turns.begun)
+
     def withdraw(self, process: PluginProcess, number: int) -> None:
         """A plugin waits no more for what it asked for: drop it, or have it end. Does not block.
 

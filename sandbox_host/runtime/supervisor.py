@@ -110,6 +110,11 @@ class Supervisor:
         if entry is not None:
             entry.slot.expect(None)
 
+    def watches(self, identity: str) -> bool:
+        """Tell whether it would be started again, were it to end."""
+        entry = self._entries.get(identity)
+        return entry is not None and not entry.quarantine
+
     def quarantined(self, name: str) -> str:
         """Return why a plugin is not started any more; "" where it is."""
         entry = self._entries.get(identity_of(name))

@@ -20,6 +20,7 @@ from sandbox_host.reading import escaped
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from sandbox_host.health.record import PluginHealth
     from sandbox_host.model import Usage
     from sandbox_host.runtime.blocking import BlockingPlugin
 
@@ -45,6 +46,7 @@ def plugin_document(
         "version": plugin.version,
         "state": str(plugin.state),
         "cause": str(plugin.cause) if plugin.cause is not None else None,
+        "health": health_document(plugin.last_health),
         "quarantine": escaped(quarantine, _MAX_TEXT) or None,
         "pid": plugin.receipt.pid,
         "digest": plugin.plan.root_digest,
@@ -58,6 +60,21 @@ def plugin_document(
     if receipts:
         document["receipt"] = receipt_document(plugin.receipt)
     return document
+
+
+def health_document(health: PluginHealth | None) -> dict[str, Any] | None:
+    """Return how a plugin was doing when it was last looked at; None before it is ready."""
+    if health is None:
+        return None
+    looked_at = health.looked_at
+    return {
+        "status": str(health.status),
+        "message": escaped(health.message, _MAX_TEXT),
+        "since": health.since.isoformat(timespec="seconds"),
+        "looked_at": looked_at.isoformat(timespec="seconds") if looked_at is not None else None,
+        "busy": health.busy,
+        "metrics": dict(health.metrics),
+    }
 
 
 def usage_document(usage: Usage) -> dict[str, Any]:

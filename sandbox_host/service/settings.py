@@ -15,6 +15,9 @@ LIVE: Final = frozenset(
         *("accept_missing", "refuse_findings"),
         *("start_timeout_seconds", "stop_timeout_seconds", "sweep_seconds"),
         *("log_bytes", "max_outstanding_calls"),
+        # Looks at health go by it from the next one on.
+        *("health_check_interval", "health_check_timeout", "performance_thresholds"),
+        *("enable_monitoring", "metrics_collection", "enable_profiling"),
         # The watch is begun anew.
         *("plugin_directory", "auto_discovery", "load_on_startup"),
     }

@@ -39,10 +39,12 @@ from sandbox_host.cli.exits import Exit
 from sandbox_host.config import PerformanceThresholds, default_config_dir
 from sandbox_host.guarantees import PROMISES, WAYS, Way
 from sandbox_host.model import FIXED_LAYERS, STANDARD_EVENTS, LayerStatus
+from sandbox_host.monitoring_terms import AlertSettings
 from sandbox_host.observe import verify_journal
 from sandbox_host.observe.journal_lines import NEW, REPAIRED, ROTATED
 from sandbox_host.reading import parse_bytes
 from sandbox_host.runtime.admissions import STARTED
+from sandbox_host.runtime.alert_sinks import ALERT
 from sandbox_host.runtime.audience import DENIAL_REPORTED, DENIED
 from sandbox_host.runtime.lifecycle import TABLE
 from sandbox_host.scan.rules import RULES
@@ -223,7 +225,7 @@ _APPENDED = re.compile(r"(?:_journal\.append|self\._?tell)\(\s*\"([a-z_]+)\"")
 
 
 def test_every_journal_event() -> None:
-    written = {STARTED, DENIED, DENIAL_REPORTED, REPAIRED, ROTATED, NEW}
+    written = {STARTED, ALERT, DENIED, DENIAL_REPORTED, REPAIRED, ROTATED, NEW}
     for source in (ROOT / "sandbox_host").rglob("*.py"):
         written |= set(_APPENDED.findall(source.read_text(encoding="utf-8")))
     # Where the code chooses among several; what goes to subscribers is no line of the journal.
@@ -235,6 +237,8 @@ def test_every_journal_event() -> None:
         "ended",
         "killed",
         "unloaded",
+        "degraded",
+        "recovered",
     }
     # Those two have several names, or come from another process, whichever the journal has.
     written |= {*lifecycle.JOURNAL.values(), *rollout.JOURNAL.values()}
@@ -336,6 +340,7 @@ def test_defaults_of_the_configuration(tmp_path: Path, monkeypatch: pytest.Monke
     _at_home(tmp_path, monkeypatch)
     said = {key.strip("`"): value.strip("`") for key, value, _ in _rows(OPERATIONS, "defaults")}
     tables = {"ceilings", "grants", "signer_grants", "plugin_config", "performance_thresholds"}
+    tables.add("alerts")
     assert set(said) == set(HostConfig.model_fields) - tables
     file = tmp_path / "config.toml"
     file.write_text("".join(f"{k} = {v}\n" for k, v in said.items() if v != "unset"))
@@ -344,8 +349,8 @@ def test_defaults_of_the_configuration(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_every_configuration_key_is_in_both_pages() -> None:
     assert set(HostConfig.model_fields) <= _quoted(_section(API, "HostConfig"))
-    thresholds = set(PerformanceThresholds.model_fields)
-    assert thresholds | {key.key for key in LIMIT_KEYS} <= _quoted(OPERATIONS)
+    tables = {*PerformanceThresholds.model_fields, *AlertSettings.model_fields}
+    assert tables | {key.key for key in LIMIT_KEYS} <= _quoted(OPERATIONS)
 
 
 def test_every_key_of_plugin_json() -> None:

@@ -21,6 +21,7 @@ from sandbox_host.model import MIB, Cause
 from sandbox_host.observe.dossier import Dossier
 from sandbox_host.observe.dossiers import DossierStore
 from sandbox_host.runtime import disk, process, warden
+from sandbox_host.runtime.causes import Ending
 from tests.support.host import Workshop
 from tests.support.traces import PATIENCE_SECONDS, eventually
 
@@ -90,6 +91,13 @@ def call_x32():
     ctypes.CDLL(None).syscall(0x4000_0000 + 39)
 
 @operation
+def health_check():
+    print("how am I?")
+    context().progress(1, 2)
+    while True:
+        time.sleep(600)
+
+@operation
 def crash():
     ctypes.string_at(8)
 
@@ -120,7 +128,7 @@ CALLED = {
 }
 """Causes that the plugin can bring about by itself, and its operation that does."""
 
-CAUSES = (*CALLED, Cause.KILLED, Cause.START_FAILED, Cause.UNKNOWN)
+CAUSES = (*CALLED, Cause.UNRESPONSIVE, Cause.KILLED, Cause.START_FAILED, Cause.UNKNOWN)
 """All that leave a dossier, in the order of the documentation."""
 
 X32 = platform.machine() == "x86_64"
@@ -159,6 +167,13 @@ def produce(root: Path) -> dict[Cause, Dossier]:
             for cause in CALLED
             if cause is not Cause.SYSCALL or X32
         }
+        plugin = _loaded(host, bundle)
+        asked = plugin.start("health_check")
+        assert eventually(lambda: asked.progress[0] > 0)
+        # After a minute of silence, which nobody waits for here.
+        text = f"{NAME} did not answer 3 health checks in a row, and works on nothing else."
+        plugin._process.end(Ending(Cause.UNRESPONSIVE, text))
+        made[Cause.UNRESPONSIVE] = _dossier(workshop, plugin)
         plugin = _loaded(host, bundle)
         os.kill(plugin.receipt.pid, signal.SIGKILL)
         made[Cause.KILLED] = _dossier(workshop, plugin)

@@ -83,6 +83,11 @@ def plugin(name: str, pid: int, **more: Any) -> dict[str, Any]:
         "version": "1.4.0",
         "state": "ready",
         "cause": None,
+        "health": {
+            "status": "healthy",
+            "message": "nothing is wrong with it",
+            "since": "2026-01-31T12:00:00+00:00",
+        },
         "quarantine": None,
         "pid": pid,
         "digest": "ab" * 32,
@@ -212,3 +217,24 @@ def test_durations(seconds: float, text: str) -> None:
 )
 def test_milliseconds(seconds: float, text: str) -> None:
     assert milliseconds(seconds) == text
+
+
+def test_who_is_not_well_is_told_with_the_reason(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    told = document()
+    told["problems"], told["plugins"] = [], told["plugins"][:1]
+    told["plugins"][0]["health"] |= {"status": "degraded", "message": "90% of its \x1b[2Jmemory"}
+    print_status(told)
+    out, err = capsys.readouterr()
+    assert "ready, degraded" in out
+    assert "weather_model is degraded since" in out + err
+    assert "90% of its" in out + err
+    assert "\x1b" not in out + err
+    assert is_well(told)
+    told["plugins"][0]["health"]["status"] = "unhealthy"
+    assert not is_well(told)
+    told["plugins"][0]["health"] = None
+    print_one(told["plugins"][0])
+    assert "not known yet" in capsys.readouterr().out

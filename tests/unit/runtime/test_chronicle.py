@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from sandbox_host.config import HostConfig
+from sandbox_host.health.hysteresis import StatusChange
+from sandbox_host.health.verdict import HealthStatus
 from sandbox_host.model import Cause, State
 from sandbox_host.observe.journal_forward import SystemJournal
 from sandbox_host.runtime import chronicle
@@ -56,7 +58,7 @@ def test_lives(config, book):
 KILLED = {
     *(Cause.MEMORY, Cause.CPU, Cause.DEADLINE, Cause.THREADS, Cause.DISK, Cause.NETWORK),
     *(Cause.PROTOCOL_VIOLATION, Cause.SYSCALL, Cause.UNLOADED, Cause.HOST_SHUTDOWN),
-    Cause.CANCELLED,
+    *(Cause.CANCELLED, Cause.UNRESPONSIVE),
 }
 
 
@@ -69,6 +71,25 @@ def test_who_ended_it(config, book, cause):
 def test_one_that_left_was_unloaded(config, book):
     book.ended(process(Cause.UNLOADED, State.STOPPED))
     assert told(config) == [("unloaded", "weather", "unloaded: why")]
+
+
+def test_health_that_turns(config, book):
+    book.turned(process(), StatusChange(HealthStatus.HEALTHY, HealthStatus.DEGRADED, "slow"))
+    book.turned(process(), StatusChange(HealthStatus.DEGRADED, HealthStatus.UNHEALTHY, "dead"))
+    book.turned(process(), StatusChange(HealthStatus.UNHEALTHY, HealthStatus.HEALTHY, "fine"))
+    assert told(config) == [
+        ("degraded", "weather", "degraded, was healthy: slow"),
+        ("degraded", "weather", "unhealthy, was degraded: dead"),
+        ("recovered", "weather", "healthy, was unhealthy: fine"),
+    ]
+
+
+def test_every_line_is_heard(config):
+    heard = []
+    chronicle = Chronicle(config, heard.append)
+    chronicle.started(process(), again=False)
+    chronicle.close()
+    assert [(entry.event, entry.plugin) for entry in heard] == [("started", "weather")]
 
 
 def test_the_first_use_of_each_permission(config, book):
