@@ -77,8 +77,8 @@ class AlertSettings(BaseModel):
         pause_seconds: two messages of one alert are at least so far apart.
         repeat_seconds: trouble that lasts is told again after this; at least the pause.
 
-    Raises:
-        ConfigError: for anything unknown, of a wrong type or out of range.
+    As a part of `HostConfig`, whatever is unknown, of a wrong type or out of range is a
+    `ConfigError`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

@@ -7,6 +7,7 @@ asks for them gets what fits in form, not what is trusted for it.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -236,8 +237,11 @@ class Search:
         # One that has not answered the last time is not asked again: questions would pile up.
         waiting = process.channel.outstanding()
         earlier = next((one for one in waiting if one.operation == HEALTH_CHECK), None)
-        self._asked = earlier or ask(process)
-        return self._asked if earlier is None and isinstance(self._asked, Pending) else None
+        self._asked = asked = earlier or ask(process)
+        if not isinstance(asked, Pending):
+            return None
+        # The host asks now and then as well: what it has just asked is waited for.
+        return asked if time.monotonic() - asked.sent_at < ASKING_SECONDS else None
 
     def accepts(self, process: PluginProcess) -> bool:
         """Tell whether the plugin that was asked last is the one."""

@@ -169,6 +169,31 @@ def test_who_sleeps_in_a_call_is_not_ended_within_its_deadline(
     assert "killed" not in [event for event, _, _ in events(workshop)]
 
 
+def test_who_waits_for_the_application_is_busy(
+    opened: Callable[..., BlockingHost], workshop: Workshop
+) -> None:
+    go = threading.Event()
+
+    def slow() -> int:
+        go.wait(20)
+        return 5
+
+    host = opened(grants={"sample": {"services": ["slow.answer"]}})
+    host.offer("slow.answer", slow)
+    source = "@operation\ndef wait():\n    return context().ask('slow.answer')\n"
+    permissions = {"services": ["slow.answer"]}
+    plugin = host.load(workshop.write(SWITCHED + source, permissions=permissions))
+    call = plugin.start("wait")
+    try:
+        assert eventually(lambda: host.health("sample").busy)
+        seen = host.health("sample").looked_at
+        assert eventually(lambda: host.health("sample").looked_at != seen)
+        assert host.health("sample").status == "healthy"
+    finally:
+        go.set()
+    assert call.result(20) == 5
+
+
 def test_failing_calls_make_it_worse(
     opened: Callable[..., BlockingHost], workshop: Workshop
 ) -> None:

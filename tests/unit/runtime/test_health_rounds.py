@@ -14,6 +14,7 @@ from sandbox_host.errors import BackpressureError
 from sandbox_host.health.verdict import HealthStatus
 from sandbox_host.ipc.calls import Pending
 from sandbox_host.model import Limits
+from sandbox_host.observe.metrics import OperationMetrics
 from sandbox_host.runtime.health_facts import Observer, thresholds_of
 from sandbox_host.runtime.health_rounds import POLICY, HealthRounds
 from sandbox_host.runtime.healthcheck import Work, work_of
@@ -344,3 +345,15 @@ def test_thresholds_are_those_that_are_set():
 
 def test_three_in_a_row_are_silence():
     assert POLICY.bad == 3  # as docs/lifecycle.md says
+
+
+def test_only_the_operations_since_the_last_look_are_timed():
+    process = Fake(FINE)
+    observer = Observer(process, 0.0)
+    timed = OperationMetrics()
+    process.ledger = SimpleNamespace(operations=lambda: {"work": timed})
+    timed.record(2.0)
+    assert look(observer, 1.0, timed=True).operation_seconds == pytest.approx(2.0, rel=0.1)
+    timed.record(0.1)
+    assert look(observer, 2.0, timed=True).operation_seconds == pytest.approx(0.1, rel=0.1)
+    assert look(observer, 3.0, timed=True).operation_seconds == 0.0
