@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from sandbox_host.health.alerts import Severity
+from sandbox_host.model import Cause
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +41,6 @@ SOURCES: Final[Mapping[str, Raises]] = MappingProxyType(
     {
         "ended": Raises(ENDED, Severity.ERROR),  # by itself
         "killed": Raises(ENDED, Severity.ERROR),  # by the host: a budget, a breach of protocol
-        "start_failed": Raises(ENDED, Severity.ERROR),
         "quarantined": Raises(QUARANTINE, Severity.ERROR),
         "held": Raises(HELD, Severity.WARNING),
         "update_held": Raises(HELD, Severity.WARNING),
@@ -60,6 +60,21 @@ ENDS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     }
 )
 """By the event in the journal, the rules that nothing is wrong by any more."""
+
+
+def trouble_in(event: str, detail: str) -> Raises | None:
+    """Return the trouble that a line of the journal tells of; None where it tells of none.
+
+    Who loads a plugin that does not start gets the error; that is no news to an operator.
+
+    Args:
+        event: the line's.
+        detail: the same; begins with the cause, where a process ended.
+    """
+    if detail.startswith(f"{Cause.START_FAILED}: "):
+        return None
+    return SOURCES.get(event)
+
 
 FORGETS: Final = frozenset({"unloaded", "disabled"})
 """Events after which nothing of the plugin's is trouble any more."""

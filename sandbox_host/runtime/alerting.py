@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sandbox_host.errors import HeldError
 from sandbox_host.health.alerts import AlertPolicy, Alerts, Severity
-from sandbox_host.health.sources import ENDS, FORGETS, HELD, SINK, SOURCES
+from sandbox_host.health.sources import ENDS, FORGETS, HELD, SINK, trouble_in
 from sandbox_host.reading import escaped
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ class AlertDesk:
         event, plugin = entry.event, entry.plugin
         if not plugin:
             return
-        if (raises := SOURCES.get(event)) is not None:
+        if (raises := trouble_in(event, entry.detail)) is not None:
             self.trouble(plugin, raises.rule, raises.severity, entry.detail)
         for rule in ENDS.get(event, ()):
             self.well(plugin, rule, _over(event))
