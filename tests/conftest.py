@@ -6,6 +6,7 @@ import compileall
 import functools
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -125,3 +126,12 @@ def shared_load(shared_workshop: Workshop, shared_host: BlockingHost) -> Iterato
     """As `load`, in the shared host; a test leaves no plugin and no data there."""
     with nothing_left_in(shared_host, shared_workshop):
         yield shared_workshop.loader(shared_host)
+
+
+@pytest.fixture
+def own_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have the host put what is temporary where no other test leaves anything."""
+    directory = tmp_path / "temporary"
+    directory.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))
+    return directory

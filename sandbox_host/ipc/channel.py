@@ -175,11 +175,6 @@ class Channel:
         """Tell whether the plugin has not answered it, whoever has given up on that meanwhile."""
         return self._pending.get(pending.id) is pending
 
-    @property
-    def unanswered(self) -> int:
-        """How much is unanswered, as far as can be told without waiting."""
-        return len(self._pending)
-
     def outstanding(self) -> list[Pending]:
         """Return everything unanswered, oldest first."""
         with self._state:

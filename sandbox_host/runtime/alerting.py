@@ -7,7 +7,6 @@ told of to the others, as an alert of the host's own.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -16,13 +15,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from sandbox_host.errors import HeldError
 from sandbox_host.health.alerts import AlertPolicy, Alerts, Severity
-from sandbox_host.health.sources import ENDS, FORGETS, HELD, SINK, trouble_in
+from sandbox_host.health.sources import ENDS, FORGETS, SINK, trouble_in
 from sandbox_host.reading import escaped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from sandbox_host.health.alerts import Alert
     from sandbox_host.monitoring_terms import AlertSettings
@@ -225,20 +223,6 @@ class AlertDesk:
             with self._changed:
                 now = time.monotonic()
                 self._send(self._alerts.forget(plugin, _over(event), now), now)
-
-    @contextlib.contextmanager
-    def telling_held(self) -> Iterator[None]:
-        """Tell of what an operator has to approve before it runs, where that is met inside.
-
-        Raises:
-            HeldError: as inside.
-        """
-        try:
-            yield
-        except HeldError as error:
-            if error.plugin:
-                self.trouble(error.plugin, HELD, Severity.WARNING, error.message)
-            raise
 
     @property
     def open(self) -> list[tuple[str, str]]:

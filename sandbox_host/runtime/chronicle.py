@@ -115,7 +115,7 @@ class Chronicle:
         well = change.after is HealthStatus.HEALTHY
         trigger = Trigger.RECOVER if well else Trigger.WORSEN
         detail = f"{change.after}, was {change.before}: {change.message}"
-        self._tell(JOURNAL[trigger], process.identity, detail)
+        self.tell(JOURNAL[trigger], process.identity, detail)
 
     def used(self, process: PluginProcess, permission: str, what: str) -> None:
         """Write down that a plugin used a permission, if for the first time since it was loaded.

@@ -306,10 +306,7 @@ class HostCore(Audience):
         self._check_open()
         self._keeper.check()
         with self.lives.arrive() as arrival:
-            with self._alerts.telling_held():
-                plan, bundle = self._launcher.admit(
-                    Path(path), downgrades, arrival.verified, instance
-                )
+            plan, bundle = self._launcher.admit(Path(path), downgrades, arrival.verified, instance)
             with self._reserved(plan.identity), begun_recording(record, plan) as recorder:
                 arrival.starting()
                 process = self._launcher.start(plan, bundle, self)
@@ -476,8 +473,7 @@ class HostCore(Audience):
         candidate = Candidate(old, self._launcher, source)
         update = Update(old.identity, self._chronicle.tell)
         with self._reserved(old.identity, beside=old), update:
-            with self._alerts.telling_held():
-                plan, bundle = candidate.admit(downgrades)
+            plan, bundle = candidate.admit(downgrades)
             if rehearsal is not None:
                 candidate.rehearse(rehearsal, bundle, self.config)
             update.starting(plan.manifest.version)
@@ -553,7 +549,10 @@ class HostCore(Audience):
         """A plugin's health is another: write it down, and tell whoever is to know."""
         identity, text = process.identity, f"{change.after}: {change.message}"
         self._chronicle.turned(process, change)
-        if change.after is HealthStatus.HEALTHY:
+        better = change.after is HealthStatus.HEALTHY
+        step = Trigger.RECOVER if better else Trigger.WORSEN
+        self.lives.step(identity, step, text, journalled=True)
+        if better:
             self._alerts.well(identity, HEALTH, text)
         else:
             grave = change.after is HealthStatus.UNHEALTHY

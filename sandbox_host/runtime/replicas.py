@@ -257,4 +257,4 @@ def _load(plugin: PluginView) -> int | None:
     process = slot.process
     if process.state is not State.READY or slot.empty:
         return None
-    return process.channel.unanswered
+    return len(process.channel.unanswered)

@@ -13,7 +13,10 @@ from sandbox_host.model import State
 from tests.support.host import Workshop
 from tests.support.traces import eventually, left_since, traces
 
-pytestmark = pytest.mark.needs("landlock", "seccomp")
+pytestmark = [
+    pytest.mark.needs("landlock", "seccomp"),
+    pytest.mark.usefixtures("own_temporary"),
+]
 
 GRACE_SECONDS = 3.0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,17 +11,12 @@ import pytest
 from tests.support.crashes import check_that_crashes_leave_nothing
 from tests.support.host import Workshop
 
-pytestmark = pytest.mark.needs("landlock", "seccomp", "pid-namespace", "own-root")
+pytestmark = [
+    pytest.mark.needs("landlock", "seccomp", "pid-namespace", "own-root"),
+    pytest.mark.usefixtures("own_temporary"),
+]
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def _own_temporary_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look for leftovers where no other test leaves any."""
-    directory = tmp_path / "temporary"
-    directory.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(directory))
 
 
 @pytest.mark.parametrize(("start", "count"), [("nursery", 30), ("exec", 6)])

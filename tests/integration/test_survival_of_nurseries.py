@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 import threading
 from pathlib import Path
 
@@ -17,21 +16,16 @@ from sandbox_host.errors import ConfinementError, PluginEndedError
 from tests.support.host import Workshop
 from tests.support.traces import is_running, left_since, traces
 
-pytestmark = pytest.mark.needs("landlock", "seccomp", "pid-namespace", "own-root")
+pytestmark = [
+    pytest.mark.needs("landlock", "seccomp", "pid-namespace", "own-root"),
+    pytest.mark.usefixtures("own_temporary"),
+]
 
 REPOSITORY = Path(__file__).parents[2]
 FIRST_STAGE_DIES = (
     "import os; import plugin_sdk.nursery.__main__ as stages; fork = stages.fork_sibling\n"
     "stages.fork_sibling = lambda flags: fork(flags) and os.kill(os.getpid(), 9); "
 )
-
-
-@pytest.fixture(autouse=True)
-def _own_temporary_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look for leftovers where no other test leaves any."""
-    directory = tmp_path / "temporary"
-    directory.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(directory))
 
 
 def test_first_stage_that_dies_before_it_tells_of_the_second(

@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,19 +29,17 @@ from tests.support.strikes import (
 from tests.support.survival import run_directories, struck, why_not_taken
 from tests.support.traces import groups_of, still_there
 
-pytestmark = pytest.mark.needs("landlock", "seccomp", "pid-namespace", "own-root")
+pytestmark = [
+    pytest.mark.needs("landlock", "seccomp", "pid-namespace", "own-root"),
+    pytest.mark.usefixtures("own_temporary"),
+]
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
-def _own_temporary_directory(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Look for leftovers where no other test leaves any; skip the steps that are not taken."""
-    directory = tmp_path / "temporary"
-    directory.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(directory))
+def _taken(request: pytest.FixtureRequest) -> None:
+    """Skip the steps that are not taken."""
     reason = why_not_taken(request.node.callspec.params.get("step", ""))
     if reason:
         pytest.skip(reason)

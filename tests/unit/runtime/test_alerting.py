@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from sandbox_host.errors import HeldError
 from sandbox_host.health.alerts import Severity
 from sandbox_host.monitoring_terms import AlertSettings
 from sandbox_host.runtime.alerting import MAX_WAITING, AlertDesk
@@ -124,10 +123,11 @@ def test_lines_of_the_journal(desk_of):
 
 def test_held_updates(desk_of):
     sink = Kept()
-    desk = desk_of(sink)
-    with pytest.raises(HeldError), desk.telling_held():
-        raise HeldError("It asks for more.", plugin="sample", changes=())
+    desk = desk_of(sink, pause_seconds=0)
+    desk.heard(entry("update_held"))
     assert eventually(lambda: sink.short == [("sample", "held", "raised")])
+    desk.heard(entry("approved"))
+    assert eventually(lambda: sink.short[1:] == [("sample", "held", "recovered")])
 
 
 def test_a_broken_sink_is_told_of_to_the_others(desk_of):
