@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from sandbox_host.runtime.blocking import BlockingCall, BlockingHost, BlockingPlugin
     from sandbox_host.runtime.chains import BlockingChain, Chain
     from sandbox_host.runtime.event_streams import BlockingEvents, EventStream
+    from sandbox_host.runtime.group import LoadedAll
     from sandbox_host.runtime.host import SandboxHost
     from sandbox_host.runtime.plugin import Call, Plugin
     from sandbox_host.runtime.rehearsal import Rehearsal
@@ -77,6 +78,7 @@ __all__ = [
     "Instance",
     "Layer",
     "Limits",
+    "LoadedAll",
     "Metered",
     "OperationLimits",
     "OperationUsage",
@@ -120,6 +122,7 @@ _HOMES = {
     "runtime.blocking": ("BlockingCall", "BlockingHost", "BlockingPlugin"),
     "runtime.chains": ("BlockingChain", "Chain"),
     "runtime.event_streams": ("BlockingEvents", "EventStream"),
+    "runtime.group": ("LoadedAll",),
     "runtime.host": ("SandboxHost",),
     "runtime.plugin": ("Call", "Plugin"),
     "runtime.rehearsal": ("Rehearsal",),

@@ -372,9 +372,63 @@ class PluginEndedError(PluginError):
 
 
 class ReloadError(PluginError):
-    """A new version was started and not taken: the one before serves on."""
+    """A new version was not taken: the one before serves on.
+
+    Attributes:
+        dependants: loaded plugins for which it would not do; empty where it is something else.
+    """
 
     code = "reload"
+
+    def __init__(
+        self, message: str, *, plugin: str, remedy: str = "", dependants: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(message, plugin=plugin, remedy=remedy)
+        self.dependants = dependants
+
+
+class DependencyError(PluginError):
+    """A plugin was not started, because something that it needs cannot be had; none of it ran.
+
+    Attributes:
+        chains: for each dependency that cannot be had, from the plugin to what is at fault.
+    """
+
+    code = "dependency"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        plugin: str,
+        chains: tuple[tuple[str, ...], ...] = (),
+        remedy: str = "",
+    ) -> None:
+        super().__init__(message, plugin=plugin, remedy=remedy)
+        self.chains = chains
+
+
+class NeededError(DependencyError):
+    """A plugin was not unloaded, because others that are loaded need it.
+
+    Attributes:
+        dependants: those others, the nearest first.
+        chains: from each of them to the plugin.
+    """
+
+    code = "needed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        plugin: str,
+        dependants: tuple[str, ...],
+        chains: tuple[tuple[str, ...], ...],
+        remedy: str = "",
+    ) -> None:
+        super().__init__(message, plugin=plugin, chains=chains, remedy=remedy)
+        self.dependants = dependants
 
 
 class PassphraseError(TrustStoreError):

@@ -182,14 +182,6 @@ def _effective_config(
         ) from None
 
 
-def _dependency_notes(manifest: Manifest) -> tuple[str, ...]:
-    return tuple(
-        f"dependency {quoted(text)} is not resolved by this version of the host"
-        for text in manifest.dependencies
-        if split_dependency(text)[0] != CORE_FRAMEWORK
-    )
-
-
 def _check_enforced(
     manifest: Manifest, permissions: Permissions, layers: tuple[Layer, ...]
 ) -> None:
@@ -344,7 +336,6 @@ def admit(
         accepted_missing=confinement.accepted_missing,
         notes=(
             *manifest.notes,
-            *_dependency_notes(manifest),
             *_permission_notes(manifest, permissions, limits),
             *confinement.notes,
         ),

@@ -20,6 +20,7 @@ from sandbox_host.runtime.event_streams import BlockingEvents
 from sandbox_host.runtime.events import Reading
 from sandbox_host.runtime.feeding import let_go
 from sandbox_host.runtime.finding import ASKING_SECONDS, Search, Wanted, fitting
+from sandbox_host.runtime.group import LoadedAll
 from sandbox_host.runtime.handle import PluginView, StartedCall
 from sandbox_host.runtime.healthcheck import ask, judge_health
 from sandbox_host.runtime.streaming import BlockingStream
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from sandbox_host.health.verdict import Verdict
     from sandbox_host.model import Event, Metered, OperationLimits, Usage
     from sandbox_host.runtime.data import DataDirectory, RemovedData
+    from sandbox_host.runtime.group import Loaded
     from sandbox_host.runtime.process import PluginProcess
     from sandbox_host.runtime.recorded import Record
     from sandbox_host.runtime.rehearsal import Rehearsal
@@ -92,9 +94,29 @@ class BlockingHost:
         slots = load_replicas(self._core, path, count, downgrades, restart)
         return BlockingReplicas(self._core, tuple(BlockingPlugin(slot) for slot in slots))
 
-    def unload(self, name: str) -> None:
+    def load_all(
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        *,
+        downgrades: Collection[Downgrade] = (),
+        record: Record | None = None,
+        restart: RestartPolicy | None = None,
+    ) -> LoadedAll[BlockingPlugin]:
+        """Load several plugins in the order of what they need; see `SandboxHost.load_all`."""
+        return self._handed_out(self._core.load_all(paths, downgrades, record, restart))
+
+    def _handed_out(self, loaded: Loaded) -> LoadedAll[BlockingPlugin]:
+        started = loaded.started.values()
+        plugins = {p.identity: BlockingPlugin(self._core.slot(p)) for p in started}
+        return LoadedAll(plugins, loaded.failed)
+
+    def unload(self, name: str, *, dependants: bool = False) -> tuple[str, ...]:
         """Let the plugin finish what it has, clean up and leave; see `SandboxHost.unload`."""
-        self._core.unload(name)
+        return self._core.unload(name, dependants=dependants)
+
+    def lacking(self, name: str) -> tuple[str, ...]:
+        """Return what a plugin needs and does not have now; see `SandboxHost.lacking`."""
+        return self._core.dependencies.lacking(self._core.get(name).plan.manifest)
 
     def reload(
         self,

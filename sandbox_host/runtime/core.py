@@ -30,7 +30,7 @@ from sandbox_host.health.alerts import Severity
 from sandbox_host.health.record import NOT_YET, PluginHealth
 from sandbox_host.health.sources import HEALTH
 from sandbox_host.health.verdict import HealthStatus
-from sandbox_host.model import Cause, State, identity_of
+from sandbox_host.model import Cause, State, identity_of, plugin_of
 from sandbox_host.observe.dossiers import DossierStore
 from sandbox_host.runtime.admissions import Admissions
 from sandbox_host.runtime.alert_sinks import sinks_of
@@ -39,8 +39,10 @@ from sandbox_host.runtime.audience import Audience
 from sandbox_host.runtime.causes import Ending
 from sandbox_host.runtime.chronicle import Chronicle
 from sandbox_host.runtime.data import DataDirectories
+from sandbox_host.runtime.dependencies import Dependencies, stop_in_levels
 from sandbox_host.runtime.disk import DiskWatch
 from sandbox_host.runtime.events import EventDesk
+from sandbox_host.runtime.group import Group
 from sandbox_host.runtime.health_rounds import HealthRounds
 from sandbox_host.runtime.keeper import Keeper
 from sandbox_host.runtime.launch import Launcher, base_python
@@ -61,7 +63,7 @@ from sandbox_host.runtime.workspace import Workspace, remove_tree
 from sandbox_host.supervision.lifecycle import Trigger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from sandbox_host.admission.history import Downgrade
     from sandbox_host.admission.instances import Instance
@@ -69,6 +71,8 @@ if TYPE_CHECKING:
     from sandbox_host.broker.policies import SubscriptionInfo
     from sandbox_host.config import HostConfig
     from sandbox_host.health.hysteresis import StatusChange
+    from sandbox_host.model import Manifest
+    from sandbox_host.runtime.group import Heed, Loaded
     from sandbox_host.runtime.recorded import Record
     from sandbox_host.runtime.rehearsal import Rehearsal
     from sandbox_host.runtime.reloading import Probe
@@ -115,6 +119,7 @@ class HostCore(Audience):
         # Each is there as long as somebody holds a handle of it.
         self._slots: weakref.WeakValueDictionary[str, Slot] = weakref.WeakValueDictionary()
         self._starting: set[str] = set()
+        self._dependencies = Dependencies(self.plugins, lambda process: self.slot(process).empty)
         self._opened = False
         self._accepting = False
         self._copied = False
@@ -287,27 +292,95 @@ class HostCore(Audience):
             ConfinementError: a layer of confinement is missing, or the watchdog has broken down;
                 nothing was executed.
             AttestationError: it was not confined as planned; nothing was executed.
+            DependencyError: what is loaded of what it needs will not do; nothing was executed.
             PluginError: it was admitted, and did not become ready.
         """
-        process = self._load(path, downgrades, record, instance)
-        self._supervisor.forget(process.identity)
-        if restart is not None:
-            again = functools.partial(self._load, path, downgrades, None, instance)
-            self._supervisor.watch(self.slot(process), again, restart)
+        check = self._dependencies.check_one
+        process = self._load_watched(path, downgrades, record, restart, check, instance)
+        self._tell_lacking(process)
         return process
 
-    def _load(
+    def load_all(
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        downgrades: Collection[Downgrade] = (),
+        record: Record | None = None,
+        restart: RestartPolicy | None = None,
+        *,
+        others: Iterable[tuple[Manifest, str]] = (),
+        heed: Heed | None = None,
+    ) -> Loaded:
+        """Load plugins in the order of what they need; see `SandboxHost.load_all`.
+
+        Args:
+            paths: where they are.
+            downgrades: as of `load`.
+            record: likewise.
+            restart: likewise.
+            others: verified ones that are there and not to run, with the reasons.
+            heed: is told of each plugin that was or was not started; False begins no more.
+        """
+        self._check_open()
+        check = self._dependencies.check_strictly
+        group = Group(
+            lambda path: self._launcher.look(path, downgrades).manifest,
+            lambda path: self._load_watched(path, downgrades, record, restart, check),
+            self._dependencies,
+            heed,
+        )
+        return group.load([Path(path) for path in paths], others)
+
+    def load_strictly(
+        self, path: str | os.PathLike[str], restart: RestartPolicy | None = None
+    ) -> PluginProcess:
+        """Load a plugin as `load`, but only if everything that it needs runs.
+
+        Raises:
+            DependencyError: something of that does not; nothing was executed.
+        """
+        return self._load_watched(path, (), None, restart, self._dependencies.check_strictly)
+
+    def _load_watched(
         self,
         path: str | os.PathLike[str],
         downgrades: Collection[Downgrade],
         record: Record | None,
-        instance: Instance | None,
+        restart: RestartPolicy | None,
+        check: Callable[[Manifest], None],
+        instance: Instance | None = None,
     ) -> PluginProcess:
+        process = self._load(path, downgrades, record, check, instance)
+        self._supervisor.forget(process.identity)
+        if restart is not None:
+            again = functools.partial(self._load, path, downgrades, instance=instance)
+            self._supervisor.watch(self.slot(process), again, restart)
+        return process
+
+    def _tell_lacking(self, process: PluginProcess) -> None:
+        for lack in self._dependencies.lacking(process.plan.manifest):
+            _log.warning("%s runs without something that it needs: %s", process.identity, lack)
+            self._journal.append("dependency_missing", process.identity, lack[:500])
+
+    def _load(
+        self,
+        path: str | os.PathLike[str],
+        downgrades: Collection[Downgrade] = (),
+        record: Record | None = None,
+        check: Callable[[Manifest], None] | None = None,
+        instance: Instance | None = None,
+    ) -> PluginProcess:
+        """Load it; without `check`, because another process of it is to take an ended one's place.
+
+        Raises:
+            DependencyError: what it needs, or who needs it, speaks against that.
+        """
         self._check_open()
         self._keeper.check()
+        check = check or self._dependencies.check_version
         with self.lives.arrive() as arrival:
             plan, bundle = self._launcher.admit(Path(path), downgrades, arrival.verified, instance)
             with self._reserved(plan.identity), begun_recording(record, plan) as recorder:
+                self._check_needs(check, plan.manifest)
                 arrival.starting()
                 process = self._launcher.start(plan, bundle, self)
                 if recorder is not None:
@@ -316,6 +389,7 @@ class HostCore(Audience):
                     again = self._plugins.pop(plan.identity, None) is not None
                     self._plugins[plan.identity] = process  # the last one now, in load order
                 try:
+                    check(plan.manifest)  # again: whoever unloads sees it from now on
                     self._become_ready(process, again=again)
                 except BaseException as error:
                     self._give_up(process, error)
@@ -330,6 +404,13 @@ class HostCore(Audience):
         self._register(process)
         self._chronicle.started(process, again=again)
         self.slot(process).take(process)
+
+    def _check_needs(self, check: Callable[[Manifest], None], manifest: Manifest) -> None:
+        try:
+            check(manifest)
+        except PluginError as error:
+            self._journal.append("start_failed", manifest.identity, error.message[:500])
+            raise
 
     def _settled(self, process: PluginProcess) -> PluginProcess:
         """Return the plugin's process when none is being started any more: again, or beside it.
@@ -436,14 +517,32 @@ class HostCore(Audience):
         with self._lock:
             return list(self._plugins.values())
 
-    def unload(self, name: str) -> None:
+    def unload(self, name: str, *, dependants: bool = False) -> tuple[str, ...]:
         """Let the plugin finish, clean up and leave; end it at the stop timeout.
+
+        Args:
+            name: the plugin's, in whichever spelling.
+            dependants: unload those that need it before it.
+
+        Returns:
+            Who was unloaded, in that order.
 
         Raises:
             PluginNotFoundError: none of that name is loaded.
-            PluginError: its process could not be ended.
+            NeededError: others need it, and are to stay.
+            PluginError: a process could not be ended.
         """
         self._check_open()
+        identity = self.get(name).identity
+        if plugin_of(identity)[1]:
+            self.put_out(identity)  # others need the plugin, whichever process of it that is
+            return (identity,)
+        with self._dependencies.leaving(identity, dependants=dependants) as levels:
+            stop_in_levels(levels, self.put_out)
+        return tuple(one for level in levels for one in level)
+
+    def put_out(self, name: str) -> None:
+        """Unload one whatever needs it."""
         process = self.get(name)
         self._supervisor.forget(process.identity)
         process = self._settled(process)
@@ -474,6 +573,7 @@ class HostCore(Audience):
         update = Update(old.identity, self._chronicle.tell)
         with self._reserved(old.identity, beside=old), update:
             plan, bundle = candidate.admit(downgrades)
+            self._check_needs(self._dependencies.check_reload, plan.manifest)
             if rehearsal is not None:
                 candidate.rehearse(rehearsal, bundle, self.config)
             update.starting(plan.manifest.version)
@@ -485,6 +585,7 @@ class HostCore(Audience):
                 candidate.prove(new, probe)
                 self._chronicle.started(new, again=True)
                 with handed_over(old, new, self.slot(old), update):
+                    self._dependencies.check_reload(plan.manifest)  # before it is remembered
                     candidate.remember()
                     self._swap(old, new)
                     update.swapped()
@@ -492,8 +593,9 @@ class HostCore(Audience):
                 self._give_up(new, error)
                 raise
         self.lives.replace(new.identity)
-        again = functools.partial(self._load, source, downgrades, None, old.plan.instance)
+        again = functools.partial(self._load, source, downgrades, instance=old.plan.instance)
         self._supervisor.renew(new, again)
+        self._tell_lacking(new)
         self._tell("plugin_loaded", {"plugin": new.identity})
         drain(old, self.config.stop_timeout_seconds)
         update.drained()
@@ -505,6 +607,7 @@ class HostCore(Audience):
             if self._plugins.get(new.identity) is not old or old.state is State.DRAINING:
                 text = f"{old.identity} was unloaded meanwhile; its new version was not taken."
                 raise ReloadError(text, plugin=old.identity)
+            self._dependencies.check_reload(new.plan.manifest)  # others were loaded meanwhile
             self._plugins[new.identity] = new
         self._register(new, instead_of=old)
         self.slot(new).take(new)
@@ -513,6 +616,11 @@ class HostCore(Audience):
         """Return where each plugin stands; see `SandboxHost.lives`."""
         self._check_open()
         return self.lives.all()
+
+    @property
+    def dependencies(self) -> Dependencies:
+        """What the loaded plugins need of each other."""
+        return self._dependencies
 
     def quarantined(self, name: str) -> str:
         """Return why a plugin is not started again any more; "" where it is.

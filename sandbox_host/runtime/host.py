@@ -18,13 +18,14 @@ from sandbox_host.runtime.core import HostCore
 from sandbox_host.runtime.event_streams import EventStream, settle
 from sandbox_host.runtime.events import Reading
 from sandbox_host.runtime.finding import ASKING_SECONDS, Search, Wanted, fitting
+from sandbox_host.runtime.group import LoadedAll
 from sandbox_host.runtime.loop_reader import finished
 from sandbox_host.runtime.plugin import Call, Plugin
 from sandbox_host.runtime.replicas import Replicas, load_replicas
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
     from types import TracebackType
 
     from sandbox_host.admission.history import Downgrade
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from sandbox_host.health.record import PluginHealth
     from sandbox_host.model import Event, Usage
     from sandbox_host.runtime.data import DataDirectory, RemovedData
+    from sandbox_host.runtime.group import Loaded
     from sandbox_host.runtime.process import PluginProcess
     from sandbox_host.runtime.recorded import Record
     from sandbox_host.runtime.rehearsal import Rehearsal
@@ -126,6 +128,8 @@ class SandboxHost:
             HistoryError: what was admitted before cannot be used; nothing was executed.
             ConfinementError: a layer of confinement is missing; nothing was executed.
             AttestationError: it was not confined as planned; nothing was executed.
+            DependencyError: a plugin that it needs is loaded in another version, or has ended;
+                nothing was executed. That one is not loaded at all is only told: `lacking`.
             PluginError: it was admitted, and did not become ready.
         """
         which = Instance.of(instance)
@@ -166,18 +170,82 @@ class SandboxHost:
         )
         return Replicas(self._core, tuple(Plugin(slot) for slot in slots))
 
+    async def load_all(
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        *,
+        downgrades: Collection[Downgrade] = (),
+        record: Record | None = None,
+        restart: RestartPolicy | None = None,
+    ) -> LoadedAll[Plugin]:
+        """Load several plugins in the order of what they need, and in parallel where they may.
+
+        All are verified first; who needs another starts when that is ready. What fails keeps back
+        only those that need it. Unlike `load` it starts none that lacks anything.
+
+        Args:
+            paths: where they are; what they need is among them, or loaded already.
+            downgrades: as of `load`.
+            record: likewise; a directory for several plugins.
+            restart: likewise.
+
+        Returns:
+            What runs, and for each path that does not the error that `load` would raise, such as
+            a `DependencyError` with the whole chain.
+
+        Raises:
+            UsageError: the host is not open.
+        """
+        wanted = True
+        loading = offload.start(
+            lambda: self._core.load_all(
+                paths, downgrades, record, restart, heed=lambda _path, _outcome: wanted
+            )
+        )
+        try:
+            loaded = await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            wanted = False  # no more begin
+            loading.add_done_callback(self._unload_all_unwanted)
+            raise
+        started = loaded.started.values()
+        return LoadedAll({p.identity: Plugin(self._core.slot(p)) for p in started}, loaded.failed)
+
+    @staticmethod
+    def _unload_all_unwanted(loading: asyncio.Future[Loaded]) -> None:
+        if not loading.cancelled() and loading.exception() is None:
+            for process in loading.result().started.values():
+                text = f"The load of {process.identity} was cancelled."
+                process.end(Ending(Cause.UNLOADED, text))
+
     def _unload_unwanted(self, loading: asyncio.Future[PluginProcess]) -> None:
         if not loading.cancelled() and loading.exception() is None:
             process = loading.result()
             process.end(Ending(Cause.UNLOADED, f"The load of {process.identity} was cancelled."))
 
-    async def unload(self, name: str) -> None:
+    async def unload(self, name: str, *, dependants: bool = False) -> tuple[str, ...]:
         """Let the plugin finish what it has, clean up and leave.
+
+        Args:
+            name: the plugin's, in whichever spelling.
+            dependants: unload those that need it as well, before it.
+
+        Returns:
+            The names of those that were unloaded, in that order.
+
+        Raises:
+            PluginNotFoundError: none of that name is loaded.
+            NeededError: others that are loaded need it; all stay.
+        """
+        return await offload.start(lambda: self._core.unload(name, dependants=dependants))
+
+    def lacking(self, name: str) -> tuple[str, ...]:
+        """Return what a loaded plugin needs and does not have now, in a sentence each.
 
         Raises:
             PluginNotFoundError: none of that name is loaded.
         """
-        await offload.start(lambda: self._core.unload(name))
+        return self._core.dependencies.lacking(self._core.get(name).plan.manifest)
 
     async def reload(
         self,
@@ -208,9 +276,10 @@ class SandboxHost:
             The plugin, once the old version is gone.
 
         Raises:
-            ReloadError: the new version is unhealthy, does not do what was recorded, or the probe
-                failed; the old one serves on.
+            ReloadError: the new version is unhealthy, does not do what was recorded, the probe
+                failed, or it would not do for plugins that need it; the old one serves on.
             RecordingError: the recording cannot be used; the old one serves on.
+            DependencyError: it needs something that is not loaded; the old one serves on.
             RefusedError: it was not admitted, or is held; the old one serves on, as with every
                 other error of `load`.
             PluginNotFoundError: none of that name is loaded.

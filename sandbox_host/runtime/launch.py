@@ -159,6 +159,20 @@ class Launcher:
             self._tell_admitted(plan)
             return plan, bundle, remember
 
+    def look(self, directory: Path, downgrades: Collection[Downgrade] = ()) -> VerifiedBundle:
+        """Read and verify the plugin in a directory, and remember nothing of it.
+
+        Whoever admits it verifies it again.
+
+        Raises:
+            RefusedError: it cannot be verified, or history speaks against it.
+            TrustStoreError, HistoryError: as `admit`.
+        """
+        with self._refusals_told(directory):
+            bundle, trust, now = self._verified(directory)
+            self._admissions.check(bundle, trust, now, downgrades)
+            return bundle
+
     @contextlib.contextmanager
     def _refusals_told(self, directory: Path) -> Iterator[None]:
         try:
@@ -167,6 +181,12 @@ class Launcher:
             self._journal.append("refused", detail=f"{directory}: [{error.code}] {error.message}")
             raise
 
+    def _verified(self, directory: Path) -> tuple[VerifiedBundle, TrustStore, datetime]:
+        contents = read_bundle(directory)
+        trust = TrustStore.load(self._config.trust_store)
+        now = datetime.now(UTC)  # once, for all that is judged by the time
+        return verify(contents, trust, now), trust, now
+
     def _judged(
         self,
         directory: Path,
@@ -174,10 +194,7 @@ class Launcher:
         instance: Instance | None,
         verified: Callable[[str, str], object] | None = None,
     ) -> tuple[SandboxPlan, VerifiedBundle, Callable[[], None]]:
-        contents = read_bundle(directory)
-        trust = TrustStore.load(self._config.trust_store)
-        now = datetime.now(UTC)  # once, for all that is judged by the time
-        bundle = verify(contents, trust, now)
+        bundle, trust, now = self._verified(directory)
         if verified is not None:
             verified(instance_identity(bundle.manifest, instance), bundle.root_digest)
         self._admissions.check(bundle, trust, now, downgrades)

@@ -203,6 +203,26 @@ class Resolution:
             throughs |= {one: lost[one] for one in front}
         return tuple(Need(one, through, throughs) for one, through in throughs.items())
 
+    def lacking(self, plugin: str, running: Collection[str]) -> dict[Wanted, Problem]:
+        """Return what one lacks that runs, or is about to: what none of those that run meets.
+
+        Of these it does not matter what they lack themselves: they run.
+
+        Args:
+            plugin: identity of the one.
+            running: identities of all that run, it among them or not.
+
+        Raises:
+            KeyError: there is no such plugin.
+        """
+        found: dict[Wanted, Problem] = {}
+        for want in self._depends[plugin]:
+            met = want.met_by == "" or any(p in running and p != plugin for p in want.providers)
+            if not met:
+                wanted = Wanted(plugin, want.name, want.versions)
+                found[wanted] = self._lack(plugin, want, wanted)
+        return found
+
     def stop_levels(self, plugins: Collection[str]) -> tuple[tuple[str, ...], ...]:
         """Return plugins in the order to stop them: who needs another stops before that."""
         levels = (tuple(one for one in level if one in plugins) for level in reversed(self.levels))
@@ -320,6 +340,15 @@ class Resolution:
         if not there:
             return Missing(plugin, chain, wanted)
         return Conflict(plugin, chain, wanted, self._others(want, user), there)
+
+    def _lack(self, plugin: str, want: _Want, wanted: Wanted) -> Problem:
+        others = [one for one in want.providers if one != plugin]
+        if others:
+            reason = self._broken.get(others[0], "it is not loaded")
+            return Unusable(plugin, (plugin, others[0]), wanted, reason)
+        if want.providers:
+            return Cycle(plugin, (plugin, plugin), (plugin,))
+        return self._fault(plugin, (plugin,), plugin, want)
 
     def _others(self, want: _Want, user: str) -> tuple[Wanted, ...]:
         """Return who else wants something of the name, however it is written."""
