@@ -40,6 +40,8 @@ class DiscoveredState(enum.StrEnum):
     UNVERIFIED = "unverified"
     """Readable, and not what a trusted key signed; only who verifies says so, `discover` does not.
     """
+    WAITING = "waiting"
+    """Verified, and lacks what it needs; only who has seen all the others says so."""
 
 
 @dataclass(frozen=True, slots=True)

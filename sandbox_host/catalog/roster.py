@@ -93,6 +93,7 @@ class Change:
         enabled: for ADDED and CHANGED: whether it is to run.
         reason: for people, one line; "" where the kind says all.
         code: of the error, such as "unsigned".
+        manifest: plugin.json; None where nothing is verified.
     """
 
     kind: ChangeKind
@@ -103,6 +104,7 @@ class Change:
     enabled: bool = False
     reason: str = ""
     code: str = ""
+    manifest: Manifest | None = None
 
     @classmethod
     def of(cls, kind: ChangeKind, judged: Judged) -> Change:
@@ -116,6 +118,7 @@ class Change:
             enabled=judged.enabled,
             reason=judged.reason,
             code=judged.code,
+            manifest=judged.manifest if judged.digest else None,
         )
 
 

@@ -144,7 +144,7 @@ def _called(
             with working(f"loading {directory}"):
                 plugin = running.load(directory, downgrades=downgrades, record=record)
             loaded.append(plugin)
-            for text in plugin.plan.notes:
+            for text in (*plugin.plan.notes, *running.lacking(plugin.name)):
                 note(f"note: {text}")
             with working(f"calling {operation}"):
                 return plugin.call(operation, *values, deadline=deadline, **named)

@@ -138,7 +138,8 @@ def _trial(contents: Contents, config: HostConfig) -> list[str]:
             raise
         identity = process.identity
         field("trial", f"ready after {time.monotonic() - started:.2f} s")
-        warnings = [*process.plan.notes, *_show_interface(process)]
+        lacking = host.core.dependencies.lacking(process.plan.manifest)
+        warnings = [*process.plan.notes, *lacking, *_show_interface(process)]
         warnings += _show_health(process)
         say()
         print_receipt(process.receipt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,8 +19,10 @@ from sandbox_host.cli.exits import Exit, exit_for
 from sandbox_host.cli.options import memory_options, output_format
 from sandbox_host.cli.output import clean, fail, note, print_json, print_table, say, working
 from sandbox_host.cli.plugin_place import directory_of, place_option, since
-from sandbox_host.errors import TrustStoreError
+from sandbox_host.errors import DependencyError, TrustStoreError
+from sandbox_host.reading import escaped
 from sandbox_host.runtime.admissions import check_remembered
+from sandbox_host.supervision.resolve import resolve
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from sandbox_host.config import HostConfig
 
 _NOTHING: Final = "-"
+_MAX_REASON: Final = 1_000
 _UNUSABLE: Final = {DiscoveredState.UNREADABLE, DiscoveredState.UNVERIFIED}
 
 
@@ -41,7 +45,8 @@ _UNUSABLE: Final = {DiscoveredState.UNREADABLE, DiscoveredState.UNVERIFIED}
 def command(place: Path | None, host: HostOptions, as_format: str) -> int:
     """Read and verify everything in the plugin directory, and say what a host would make of it.
 
-    found: verified, and runs. disabled: verified, and does not run. unverified: not what a trusted
+    found: verified, and runs. disabled: verified, and does not run. waiting: verified, and starts
+    when what it needs is there. unverified: not what a trusted
     key signed, or older than what was admitted. unreadable: broken. SINCE is when it came to lie
     there as it does, or was disabled.
 
@@ -56,7 +61,7 @@ def command(place: Path | None, host: HostOptions, as_format: str) -> int:
     with working(f"verifying what is in {where}"):
         found = discover(where)
         try:
-            judged = _with_clashes([_judged(one, config) for one in found])
+            judged = _with_needs(_with_clashes([_judged(one, config) for one in found]))
         except TrustStoreError as error:
             fault, judged = error, [_unjudged(one) for one in found]
     rows = [(one, _since(one, disabled)) for one in judged]
@@ -85,6 +90,24 @@ def _with_clashes(judged: list[Judged]) -> list[Judged]:
     clashing = {c.path: c for c in changes if c.code == "clash"}
     return [
         _marked(one, clashing[one.path].reason) if one.path in clashing else one for one in judged
+    ]
+
+
+def _with_needs(judged: list[Judged]) -> list[Judged]:
+    """Mark those that need what is not there, or does not run."""
+    known = [one.manifest for one in judged if one.digest and one.manifest is not None]
+    broken = {one.identity: one.reason for one in judged if one.digest and not one.enabled}
+    problems = resolve(known, broken).problems
+    return [
+        replace(
+            one,
+            state=DiscoveredState.WAITING,
+            reason=escaped(" ".join(p.text for p in problems[one.identity]), _MAX_REASON),
+            code=DependencyError.code,
+        )
+        if one.enabled and one.identity in problems
+        else one
+        for one in judged
     ]
 
 

@@ -12,6 +12,7 @@ import click
 
 from sandbox_host.admission.policy import Policy
 from sandbox_host.catalog.discover import DiscoveredState, discover
+from sandbox_host.catalog.judging import Judging
 from sandbox_host.catalog.roster import OFF_BY_CONFIG, SWITCHED_OFF
 from sandbox_host.catalog.switches import Switches
 from sandbox_host.cli.describe import counted
@@ -27,6 +28,7 @@ from sandbox_host.cli.tables import print_plugins, print_receipt
 from sandbox_host.errors import (
     AttestationError,
     ConfigError,
+    DependencyError,
     PluginError,
     RefusedError,
     SandboxHostError,
@@ -47,7 +49,9 @@ if TYPE_CHECKING:
     from sandbox_host.cli.run_readme import Entries
     from sandbox_host.cli.run_signals import Asked
     from sandbox_host.config import HostConfig
+    from sandbox_host.model import Manifest
     from sandbox_host.observe.recorder import RecordingOptions
+    from sandbox_host.runtime.blocking import BlockingPlugin
 
 _LOOK_SECONDS: Final = 0.2
 _OF_ONE_PLUGIN: Final = (RefusedError, PluginError, ConfigError, AttestationError)
@@ -67,6 +71,8 @@ class _Start:
         record: where to record what is said; None records nothing.
         restart: when to start again what ends by itself; None for never.
         stay: whether to stay without any plugin.
+        others: verified plugins of the directory that are not to run, with the reasons.
+        waiting: those that lack what they need, and start when that is there.
     """
 
     directories: list[Path]
@@ -78,6 +84,8 @@ class _Start:
     record: RecordingOptions | None = None
     restart: RestartPolicy | None = None
     stay: bool = False
+    others: list[tuple[Manifest, str]] = field(default_factory=list)
+    waiting: dict[Path, DependencyError] = field(default_factory=dict)
 
     def check_record(self) -> None:
         """Refuse to record several plugins in one file.
@@ -126,12 +134,13 @@ def command(
     A PLUGIN is a directory, or an archive made with `sandbox-host pack`.
 
     Prints what confines each plugin, read back from the kernel, and what each was granted. One
-    that is refused stops the start of all. A plugin that ends by itself is started again, later
-    each time, and not for ever. At the end each may clean up and is unloaded; a second Ctrl-C does
-    not wait for that.
+    that is refused stops the start of all. Who needs others starts after them. A plugin that ends
+    by itself is started again, later each time, and not for ever. At the end each may clean up and
+    is unloaded; a second Ctrl-C does not wait for that.
 
     Without PLUGIN, the plugins in the configuration's plugin_directory: one that is refused is
-    told, the others run, and the exit code is 1 in the end. What is added there, changed, removed,
+    told, the others run, and the exit code is 1 in the end; one that lacks what it needs waits for
+    that. What is added there, changed, removed,
     enabled or disabled meanwhile is loaded, reloaded or unloaded.
 
     Meanwhile `sandbox-host status`, `top`, `load`, `reload`, `unload`, `release`, `logs`, `events`,
@@ -171,6 +180,8 @@ def command(
                 print_plugins(running.plugins.values())
             if service is not None:
                 if not asked.stop and _stay(start, service, shown, asked) is not Exit.OK:
+                    start.failed = True
+                if service.steward is not None and service.steward.waiting:
                     start.failed = True
                 service.stopping()
     except PluginError as error:
@@ -215,9 +226,17 @@ def _discovered(config: HostConfig) -> _Start:
             by = SWITCHED_OFF if one.manifest.identity in switched_off else OFF_BY_CONFIG
             note(f"note: {one.manifest.identity} is disabled: {by}.")
             start.disabled[one.manifest.identity] = {"version": one.manifest.version}
+            start.others += _verified(one.path, config, by)
         elif config.load_on_startup:
             start.directories.append(one.path)
     return start
+
+
+def _verified(path: Path, config: HostConfig, why: str) -> list[tuple[Manifest, str]]:
+    """Return a plugin that is not to run, for whoever needs it: nothing, if it is not verified."""
+    judged = Judging(config)(path)
+    manifest = judged.manifest if judged.digest else None
+    return [(manifest, f"it is disabled: {why}")] if manifest is not None else []
 
 
 def _load(
@@ -228,23 +247,40 @@ def _load(
         "record": start.record,
         "restart": start.restart,
     }
-    for directory in start.directories:
-        try:
-            with working(f"loading {directory}"):
-                plugin = running.load(directory, **options)
-        except _OF_ONE_PLUGIN as error:
-            if not start.discovered:
-                raise
-            start.tell(directory, str(error))
-            if isinstance(error, PluginError):
-                show_log(error.plugin, running.config.state_dir)
-            continue
-        if service is not None and service.steward is not None and start.discovered:
-            service.steward.loaded(plugin.name, directory)
-        print_receipt(plugin.receipt)
-        shown.update(running)
-        if asked.stop or (service is not None and service.ending.is_set()):
-            return
+    fatal: list[SandboxHostError] = []
+    started: dict[Path, BlockingPlugin] = {}
+
+    def heed(directory: Path, one: BlockingPlugin | SandboxHostError) -> bool:
+        if not isinstance(one, SandboxHostError):
+            started[directory] = one
+            if service is not None and service.steward is not None and start.discovered:
+                service.steward.loaded(one.name, directory)
+            shown.update(running)
+        elif not (start.discovered and isinstance(one, _OF_ONE_PLUGIN)):
+            fatal.append(one)
+        return not (fatal or asked.stop or (service is not None and service.ending.is_set()))
+
+    with working(f"loading {counted(len(start.directories), 'plugin')}"):
+        loaded = running.load_group(start.directories, start.others, heed, **options)
+    for directory in dict.fromkeys(start.directories):
+        if directory in started:
+            print_receipt(started[directory].receipt)
+    if fatal:
+        raise fatal[0]
+    for directory, error in loaded.failed.items():
+        _tell_failed(start, directory, error, running, waits=service is not None)
+
+
+def _tell_failed(
+    start: _Start, directory: Path, error: SandboxHostError, running: ServedHost, *, waits: bool
+) -> None:
+    if isinstance(error, DependencyError) and waits:
+        fail(f"{place(directory)}: {error}")
+        start.waiting[directory] = error
+        return
+    start.tell(directory, str(error))
+    if isinstance(error, PluginError) and not isinstance(error, DependencyError):
+        show_log(error.plugin, running.config.state_dir)
 
 
 def _stay(start: _Start, service: Service, shown: Readme, asked: Asked) -> Exit:
@@ -256,6 +292,8 @@ def _stay(start: _Start, service: Service, shown: Readme, asked: Asked) -> Exit:
     if service.steward is not None:
         for path, reason in start.problems.items():
             service.steward.failed(path, reason)
+        for path, error in start.waiting.items():
+            service.steward.waits(error.plugin, path, str(error))
     service.begin()
     note(f"{counted(len(running.plugins), 'plugin')} running. Ctrl-C unloads and ends.")
     # What ends a plugin is told by the library's own warning.

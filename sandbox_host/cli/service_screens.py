@@ -54,7 +54,8 @@ def is_well(document: Document) -> bool:
         one["state"] == "failed" or one["quarantine"] or _health(one) == "unhealthy"
         for one in plugins
     )
-    return bool(document["service"]["watchdog"]) and not broken and not document["problems"]
+    stuck = document["problems"] or document["waiting"]
+    return bool(document["service"]["watchdog"]) and not broken and not stuck
 
 
 def print_service(facts: Mapping[str, Any]) -> None:
@@ -89,6 +90,10 @@ def print_status(document: Document) -> None:
             note(f"note: {told['message']}")
         if one["dossier"] and one["state"] == "failed":
             note(f"note: why {one['plugin']} ended: sandbox-host dossier show")
+        for text in one["lacking"]:
+            note(f"note: {one['plugin']} runs without something that it needs: {text}")
+    for one in document["waiting"]:
+        note(f"note: {one['plugin']} waits: {one['reason']}")
     for problem in document["problems"]:
         note(f"note: {problem['path']}: {problem['reason']}")
 
@@ -143,6 +148,7 @@ def print_one(one: Document) -> None:
         ("calls", f"{usage['calls']}, of which {usage['failures']} failed"),
         ("p50, p99", f"{milliseconds(usage['p50_seconds'])}, {milliseconds(usage['p99_seconds'])}"),
         ("health", _health_told(one)),
+        ("lacks", " ".join(one["lacking"]) or "nothing"),
         ("quarantine", one["quarantine"] or "no"),
         ("dossier", one["dossier"] or "none"),
     ]

@@ -27,7 +27,7 @@ def command(name: str | None, receipts: bool, host: HostOptions, as_format: str)
     """Show the running service and its plugins; with NAME, all about that one.
 
     The exit code is 1 if a plugin failed, is in quarantine, or lies in the plugin directory and
-    cannot be loaded.
+    cannot be loaded, or waits for a plugin that it needs.
 
     \b
     Example:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,21 +23,30 @@ if TYPE_CHECKING:
 
     from sandbox_host.health.record import PluginHealth
     from sandbox_host.model import Usage
-    from sandbox_host.runtime.blocking import BlockingPlugin
+    from sandbox_host.runtime.blocking import BlockingHost, BlockingPlugin
 
 _MAX_TEXT: Final = 1_000
 
 
 def plugin_document(
-    plugin: BlockingPlugin, quarantined: Callable[[str], str], *, receipts: bool
+    plugin: BlockingPlugin,
+    quarantined: Callable[[str], str],
+    host: BlockingHost | None = None,
+    *,
+    receipts: bool,
 ) -> dict[str, Any]:
     """Return one plugin's standing.
 
     Args:
         plugin: a loaded one.
         quarantined: why a plugin is not started again, by name; "" where it is.
+        host: knows what it needs; None for nobody who does.
         receipts: with what confines it.
     """
+    lacking: tuple[str, ...] = ()
+    if host is not None and plugin.plan.manifest.dependencies:
+        with contextlib.suppress(SandboxHostError):  # it was unloaded meanwhile
+            lacking = host.lacking(plugin.name)
     try:
         quarantine = quarantined(plugin.name)
     except SandboxHostError:  # the host is being closed
@@ -48,6 +58,7 @@ def plugin_document(
         "cause": str(plugin.cause) if plugin.cause is not None else None,
         "health": health_document(plugin.last_health),
         "quarantine": escaped(quarantine, _MAX_TEXT) or None,
+        "lacking": [escaped(text, _MAX_TEXT) for text in lacking],
         "pid": plugin.receipt.pid,
         "digest": plugin.plan.root_digest,
         "layers": len(plugin.receipt.active),

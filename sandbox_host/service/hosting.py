@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sandbox_host.runtime.blocking import BlockingHost
+from sandbox_host.errors import SandboxHostError
+from sandbox_host.runtime.blocking import BlockingHost, BlockingPlugin
 from sandbox_host.supervision.lifecycle import Trigger
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+    from pathlib import Path
+
+    from sandbox_host.admission.history import Downgrade
     from sandbox_host.config import HostConfig
+    from sandbox_host.model import Manifest
+    from sandbox_host.runtime.group import LoadedAll
+    from sandbox_host.runtime.process import PluginProcess
+    from sandbox_host.runtime.recorded import Record
+    from sandbox_host.supervision.restart import RestartPolicy
+    from sandbox_host.supervision.standing import Standing
 
 
 class ServedHost(BlockingHost):
@@ -30,6 +41,70 @@ class ServedHost(BlockingHost):
             HistoryError, JournalError: the change cannot be written down; all stays as it was.
         """
         self._core.reconfigure(config)
+
+    # -- in the order of what they need -------------------------------------------------------
+
+    def load_group(
+        self,
+        paths: Iterable[Path],
+        others: Iterable[tuple[Manifest, str]],
+        heed: Callable[[Path, BlockingPlugin | SandboxHostError], bool],
+        *,
+        downgrades: Collection[Downgrade] = (),
+        record: Record | None = None,
+        restart: RestartPolicy | None = None,
+    ) -> LoadedAll[BlockingPlugin]:
+        """Load several plugins, as `load_all`.
+
+        Args:
+            paths: where they are.
+            others: verified ones that are there and not to run, with the reasons.
+            heed: is told of each, or why it was not started; False begins no more.
+            downgrades: as of `load`.
+            record: likewise.
+            restart: likewise.
+        """
+
+        def tell(path: Path, outcome: PluginProcess | SandboxHostError) -> bool:
+            if isinstance(outcome, SandboxHostError):
+                return heed(path, outcome)
+            return heed(path, BlockingPlugin(core.slot(outcome)))
+
+        core = self._core
+        return self._handed_out(
+            core.load_all(paths, downgrades, record, restart, others=others, heed=tell)
+        )
+
+    def load_strictly(self, path: Path, *, restart: RestartPolicy | None) -> BlockingPlugin:
+        """Load a plugin if everything that it needs runs.
+
+        Raises:
+            DependencyError: something does not; nothing was executed.
+            SandboxHostError: as of `load`.
+        """
+        return BlockingPlugin(self._core.slot(self._core.load_strictly(path, restart)))
+
+    def standing(self) -> Standing:
+        """Return what runs now, for whoever decides what may start."""
+        return self._core.dependencies.standing()
+
+    def check_reload(self, manifest: Manifest) -> None:
+        """Say beforehand whether a new version does for all that run; `reload` asks again.
+
+        Raises:
+            ReloadError: it would not do for others.
+            DependencyError: it needs what is not there.
+        """
+        self._core.dependencies.check_reload(manifest)
+
+    def put_out(self, name: str) -> None:
+        """Unload a plugin whatever needs it, because another version of it comes at once.
+
+        Raises:
+            PluginNotFoundError: none of that name is loaded.
+            PluginError: its process could not be ended.
+        """
+        self._core.put_out(name)
 
     @property
     def config(self) -> HostConfig:

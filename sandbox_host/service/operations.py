@@ -20,6 +20,7 @@ from sandbox_host.bundle.plugin_json import is_version
 from sandbox_host.catalog.switches import Switches
 from sandbox_host.errors import (
     ControlError,
+    NeededError,
     PluginEndedError,
     PluginNotFoundError,
     SandboxHostError,
@@ -150,7 +151,7 @@ class Operations:
         self._table: Mapping[str, _Operation] = {
             "status": _Operation(self._status, ("plugin", "receipts"), long=False),
             "load": _Operation(self._load, ("path", "downgrades")),
-            "unload": _Operation(self._unload, ("plugin",)),
+            "unload": _Operation(self._unload, ("plugin", "dependants")),
             "reload": _Operation(self._reload, ("plugin", "path", "downgrades", *_REHEARSAL)),
             "configure": _Operation(self._configure),
             "enable": _Operation(self._enable, ("plugin",)),
@@ -218,10 +219,11 @@ class Operations:
         return {
             "service": service.facts(),
             "plugins": [
-                plugin_document(plugin, quarantined, receipts=receipts)
+                plugin_document(plugin, quarantined, host, receipts=receipts)
                 for name, plugin in plugins.items()
                 if only in {"", name}
             ],
+            "waiting": service.steward.waiting if service.steward else [],
             "problems": [
                 {"path": path, "reason": reason}
                 for path, reason in (service.steward.problems if service.steward else {}).items()
@@ -270,14 +272,22 @@ class Operations:
     def _load(self, arguments: Arguments, _session: Session) -> dict[str, Any]:
         path, downgrades = arguments.path("path"), arguments.downgrades()
         host = self._service.accepting()
-        return _loaded(host.load(path, downgrades=downgrades, restart=self._service.orders.restart))
+        plugin = host.load(path, downgrades=downgrades, restart=self._service.orders.restart)
+        return _loaded(plugin, host.lacking(plugin.name))
 
     def _unload(self, arguments: Arguments, _session: Session) -> dict[str, Any]:
         name, host = arguments.plugin(), self._service.accepting()
-        if self._service.steward is not None:
-            self._service.steward.disowned(name)
-        host.unload(name)
-        return {"plugin": identity_of(name)}
+        gone: tuple[str, ...] = (identity_of(name),)
+        try:
+            gone = host.unload(name, dependants=arguments.flag("dependants"))
+        except NeededError:
+            gone = ()
+            raise
+        finally:
+            if self._service.steward is not None:
+                for one in gone:
+                    self._service.steward.disowned(one)
+        return {"plugin": identity_of(name), "unloaded": list(gone)}
 
     def _reload(self, arguments: Arguments, _session: Session) -> dict[str, Any]:
         name, downgrades = arguments.plugin(), arguments.downgrades()
@@ -285,7 +295,7 @@ class Operations:
         host = self._service.accepting()
         before = host.plugin(name).version
         new = host.reload(name, path, downgrades=downgrades, rehearsal=arguments.rehearsal())
-        return {**_loaded(new), "before": before}
+        return {**_loaded(new, host.lacking(new.name)), "before": before}
 
     def _configure(self, _arguments: Arguments, _session: Session) -> dict[str, str]:
         return {"told": self._service.reconfigure()}
@@ -306,7 +316,9 @@ class Operations:
         if changed:
             self._tell_journal("disabled", identity)
         with contextlib.suppress(PluginNotFoundError):
-            host.unload(identity)
+            gone = host.unload(identity, dependants=True)
+            if self._service.steward is not None:
+                self._service.steward.lost(one for one in gone if one != identity)
         self._service.hurry()
         return {"plugin": identity, "changed": changed}
 
@@ -360,11 +372,11 @@ def _awaited(call: BlockingCall, session: Session) -> Any:
                 session.cancelled.clear()  # once
 
 
-def _loaded(plugin: BlockingPlugin) -> dict[str, Any]:
+def _loaded(plugin: BlockingPlugin, lacking: tuple[str, ...]) -> dict[str, Any]:
     return {
         "plugin": plugin.name,
         "version": plugin.version,
-        "notes": list(plugin.plan.notes),
+        "notes": [*plugin.plan.notes, *lacking],
         "receipt": receipt_document(plugin.receipt),
     }
 

@@ -135,6 +135,8 @@ class Service:
         if self._notifier.sign_is_due(now) and self.running.works(KEEPER_SECONDS):
             self._notifier.alive(now)
         self._notifier.status(self._summary())
+        if self.steward is not None:
+            self.steward.tend()
 
     def stopping(self) -> None:
         """Begin nothing any more; from here to the end of the process there is one deadline."""

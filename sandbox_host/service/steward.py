@@ -2,7 +2,9 @@
 
 The last word about a plugin counts. What is done is always the way from what runs to what should
 run, so that words which came meanwhile, twice or not at all, change nothing about the end. Plugins
-are worked on at the same time, one never by two, and none waits for another's failure.
+are worked on at the same time, one never by two. One that needs another waits until that runs, and
+what waits is looked at again whenever something else runs than before. Who needs what is to go,
+goes before it, and waits.
 """
 
 from __future__ import annotations
@@ -12,14 +14,19 @@ import logging
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from sandbox_host.catalog.roster import ChangeKind
-from sandbox_host.errors import PluginNotFoundError, SandboxHostError
+from sandbox_host.errors import (
+    DependencyError,
+    PluginNotFoundError,
+    ReloadError,
+    SandboxHostError,
+)
 from sandbox_host.model import State, identity_of
 from sandbox_host.reading import escaped, sentence
 from sandbox_host.runtime.lifecycle import ENDED
+from sandbox_host.service.waiting import Target, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,23 +45,6 @@ _ENDS: Final = frozenset({ChangeKind.REMOVED, ChangeKind.DISABLED})
 _TOLD: Final = frozenset({ChangeKind.REFUSED, ChangeKind.RESTLESS, ChangeKind.WATCH})
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What should be of one plugin.
-
-    Attributes:
-        path: where it lies.
-        digest: of the files that should run; "" where it should not.
-        why: what is told when it is ended.
-        disabled: it is there, and its operator or its configuration says that it is not to run.
-    """
-
-    path: Path
-    digest: str
-    why: str = ""
-    disabled: bool = False
-
-
 class Steward:
     """Keeps what runs in step with one plugin directory.
 
@@ -70,12 +60,14 @@ class Steward:
         self._host = host
         self._restart = restart
         self._tell = tell
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._targets: dict[str, Target] = {}
         self._busy: set[str] = set()
         self._own: dict[str, Path] = {}
         self._parted: set[str] = set()
         self._problems: dict[Path, str] = {}
+        self._waiting = Waiting()
+        self._seen: object = None
         self._workers = ThreadPoolExecutor(_WORKERS, "sandbox-host-steward")
         self._idle = threading.Condition(self._lock)
         self._closing = False
@@ -90,11 +82,26 @@ class Steward:
         """Say that what lies there was tried, and why it does not run: nobody is told again."""
         self._problems[path] = escaped(reason, _MAX_REASON)
 
+    def waits(self, identity: str, path: Path, reason: str) -> None:
+        """Say that what lies there waits for what it needs: nobody is told of that again."""
+        self._waiting.wait(identity, path, reason)
+
     def disowned(self, name: str) -> None:
         """Say that an operator unloaded a plugin: its files do not bring it back until changed."""
+        identity = identity_of(name)
         with self._lock:
-            self._own.pop(identity_of(name), None)
-            self._parted.add(identity_of(name))
+            self._own.pop(identity, None)
+            self._parted.add(identity)
+            self._waiting.give_up(identity, "its operator unloaded it")
+
+    def lost(self, names: Iterable[str]) -> None:
+        """Say that plugins were unloaded because one that they need was: they wait for that."""
+        with self._lock:
+            for name in names:
+                self._own.pop(name, None)
+                if (target := self._waiting.wanted.get(name)) is not None:
+                    self._waiting.wait(name, target.path)
+        self._again()
 
     def retry(self) -> None:
         """Say that what failed may do better now: the configuration is another."""
@@ -108,6 +115,32 @@ class Steward:
             self._problems = {p: w for p, w in self._problems.items() if os.path.lexists(p)}
             return {str(path): why for path, why in sorted(self._problems.items())}
 
+    @property
+    def waiting(self) -> list[dict[str, str]]:
+        """What of the directory waits for other plugins: name, path, and for what."""
+        with self._lock:
+            return [
+                {"plugin": identity, "path": str(one.path), "reason": one.why}
+                for identity, one in sorted(self._waiting.waits.items())
+                if one.why and os.path.lexists(one.path)
+            ]
+
+    def tend(self) -> None:
+        """See whether something runs now that others wait for; to be called again and again."""
+        if not self._waiting.waits:
+            return
+        ones = self._host.plugins.values()
+        seen = frozenset((one.name, one.version, one.state is State.READY) for one in ones)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        running = {name for name, _, ready in seen if ready}
+        with self._lock:
+            for identity in self._waiting.waits.keys() - self._waiting.wanted.keys():
+                if identity in running:  # an operator loaded it
+                    self._waiting.forget(identity)
+        self._again()
+
     # -- what the watch says ----------------------------------------------------------------
 
     def take_first(self, changes: Iterable[Change], *, load: bool) -> None:
@@ -117,10 +150,19 @@ class Steward:
             changes: of `PluginWatch.look`.
             load: whether what is not loaded is to be.
         """
+        with self._lock:  # nothing begins before all is known: chains would end too soon
+            self._take_first(changes, load=load)
+
+    def _take_first(self, changes: Iterable[Change], *, load: bool) -> None:
         for change in changes:
             known = change.path in self._problems
             new = change.kind is ChangeKind.ADDED and change.identity not in self._own
-            left_out = not load or known or change.identity in self._parted
+            waits = change.identity in self._waiting.waits
+            left_out = not (load or waits) or known or change.identity in self._parted
+            if new and left_out:
+                off = "" if change.enabled else change.reason
+                why = self._problems.get(change.path) or off or "it was not loaded"
+                self._waiting.fail(change.identity, change.manifest, why)
             if not (new and left_out) and not (known and change.kind in _TOLD):
                 self.take(change)
 
@@ -147,11 +189,13 @@ class Steward:
             self._parted.discard(change.identity)
         runs = change.kind is ChangeKind.ENABLED or change.enabled
         if change.kind in _RUNS and runs:
-            self._aim(change.identity, Target(change.path, change.digest))
+            target = Target(change.path, change.digest, manifest=change.manifest)
+            self._aim(change.identity, target)
         elif change.kind in _ENDS or change.kind in _RUNS:
             why = change.reason or f"it was {change.kind}"
-            disabled = change.kind is not ChangeKind.REMOVED
-            self._aim(change.identity, Target(change.path, "", why, disabled=disabled))
+            there = change.kind is not ChangeKind.REMOVED
+            target = Target(change.path, "", why, change.manifest, disabled=there)
+            self._aim(change.identity, target, there=there)
 
     def _take_trouble(self, change: Change) -> None:
         with self._lock:
@@ -162,13 +206,28 @@ class Steward:
         reason = change.reason or "it is watched as it should be again"
         self._tell(sentence(f"{escaped(str(change.path), _MAX_REASON)}: {reason}"))
 
-    def _aim(self, identity: str, target: Target) -> None:
+    def _aim(self, identity: str, target: Target, *, there: bool = True) -> None:
         with self._lock:
-            if self._closing:
-                return
-            self._targets[identity] = target
-            if identity in self._busy:
-                return
+            before = self._waiting.waits.get(identity)
+            self._waiting.aim(identity, target, there=there)
+            if before is not None and target.digest:
+                self._waiting.wait(identity, target.path, before.why)  # was told already
+            self._begin(identity, target)
+
+    def _again(self) -> None:
+        """Try what waits once more: something else runs, or does not run any more."""
+        with self._lock:
+            for identity in list(self._waiting.waits):
+                target = self._waiting.wanted.get(identity)
+                if target is not None and identity not in self._targets:
+                    self._begin(identity, target)
+
+    def _begin(self, identity: str, target: Target) -> None:
+        """Work on a plugin, or have whoever does see that there is more; with the lock held."""
+        if self._closing:
+            return
+        self._targets[identity] = target
+        if identity not in self._busy:
             self._busy.add(identity)
             self._workers.submit(self._work, identity)
 
@@ -182,59 +241,114 @@ class Steward:
                     self._busy.discard(identity)
                     self._idle.notify_all()
                     return
+            changed = True
             try:
-                self._reach(identity, target)
+                changed = self._reach(identity, target)
             except SandboxHostError as error:
-                self._failed(target, str(error))
+                self._failed(identity, target, str(error))
             except Exception as error:  # noqa: BLE001 - a fault with one must not stop the others
                 _log.exception("%s could not be brought up to date", identity)
-                self._failed(target, f"a fault of the host's: {type(error).__name__}: {error}")
+                fault = f"a fault of the host's: {type(error).__name__}: {error}"
+                self._failed(identity, target, fault)
+            if changed:
+                self._again()
 
-    def _failed(self, target: Target, why: str) -> None:
+    def _failed(self, identity: str, target: Target, why: str) -> None:
         if self._closing:
             return
         with self._lock:
             self._problems[target.path] = escaped(why, _MAX_REASON)
+            self._waiting.fail(identity, target.manifest, why)
         self._tell(f"{escaped(str(target.path), _MAX_REASON)}: {why}")
 
-    def _reach(self, identity: str, target: Target) -> None:
-        """Go from what runs to what should run."""
+    def _waits(self, identity: str, target: Target, why: str, *, told: bool = True) -> bool:
+        """Note that it waits; tell whether that is news, also for those that need it."""
+        with self._lock:
+            if self._waiting.wanted.get(identity) is not target:
+                return False  # there is another word about it
+            self._problems.pop(target.path, None)
+            news = self._waiting.wait(identity, target.path, escaped(why, _MAX_REASON))
+        if news and told:
+            self._tell(f"{escaped(str(target.path), _MAX_REASON)}: {why}")
+        return news
+
+    def _reach(self, identity: str, target: Target) -> bool:
+        """Go from what runs to what should run; tell whether anything was done.
+
+        Raises:
+            SandboxHostError: it could not be done, and trying again will not help.
+        """
         running = self._host.plugins.get(identity)
         if not target.digest:
-            if running is not None and identity in self._own:
-                self._unload(identity, target.why)
-            if target.disabled:
-                self._host.disabled(identity, target.why)
-            return
+            self._end(identity, target, runs=running is not None)
+            return True  # who waits for it may have another reason now
         if self._host.quarantined(identity):
             # Not even other files lead out of there: whoever writes the plugin makes those.
             text = f"{identity} is in quarantine; `sandbox-host release {identity}` starts it."
-            self._failed(target, text)
-            return
+            self._failed(identity, target, text)
+            return True
         ended = running is None or running.state in ENDED
         if running is not None and not ended and running.plan.root_digest == target.digest:
             self._own[identity] = target.path
-            return
-        if running is not None and running.state is State.READY:
-            self._host.reload(identity, target.path)
-            what = "reloaded"
-        else:
-            if running is not None and not ended:
-                self._unload(identity, "another version is there")
-            elif running is not None:
-                # Waits for its restart, perhaps: with the files as they are now.
-                with contextlib.suppress(PluginNotFoundError):
-                    self._host.unload(identity)
-            self._host.load(target.path, restart=self._restart)
-            what = "loaded"
+            with self._lock:
+                self._waiting.runs(identity)
+            return False
+        try:
+            if running is not None and running.state is State.READY:
+                if target.manifest is not None:
+                    self._host.check_reload(target.manifest)
+                self._host.reload(identity, target.path)
+                what = "reloaded"
+            else:
+                why, told = self._obstacle(identity, target)
+                if why:
+                    return self._waits(identity, target, why, told=told)
+                if running is not None:
+                    self._make_room(identity, ended=ended)
+                self._host.load_strictly(target.path, restart=self._restart)
+                what = "loaded"
+        except (DependencyError, ReloadError) as error:
+            if isinstance(error, ReloadError) and not error.dependants:
+                raise
+            return self._waits(identity, target, str(error))
         self._own[identity] = target.path
+        with self._lock:
+            self._waiting.runs(identity)
         self._tell(f"{identity}: {what} {self._host.plugin(identity).version}.")
+        return True
+
+    def _end(self, identity: str, target: Target, *, runs: bool) -> None:
+        if runs and identity in self._own:
+            self._unload(identity, target.why)
+        if target.disabled:
+            self._host.disabled(identity, target.why)
+
+    def _obstacle(self, identity: str, target: Target) -> tuple[str, bool]:
+        """Return what keeps it from starting now, and whether that is worth telling."""
+        standing = self._host.standing()
+        with self._lock:
+            if self._waiting.wanted.get(identity) is not target:
+                return "there is another word about it", False
+            return self._waiting.obstacle(identity, standing)
+
+    def _make_room(self, identity: str, *, ended: bool) -> None:
+        if not ended:
+            self._unload(identity, "another version is there")
+            return
+        # Waits for its restart, perhaps: with the files as they are now.
+        with contextlib.suppress(PluginNotFoundError):
+            self._host.put_out(identity)
 
     def _unload(self, identity: str, why: str) -> None:
         self._own.pop(identity, None)
+        names: tuple[str, ...] = ()
         with contextlib.suppress(PluginNotFoundError):
-            self._host.unload(identity)
+            names = self._host.unload(identity, dependants=True)
+        lost = [name for name in names if name != identity]
+        for name in lost:
+            self._tell(f"{name}: unloaded, because {identity}, which it needs, is.")
         self._tell(f"{identity}: unloaded, because {sentence(why)}")
+        self.lost(lost)
 
     def wait(self, seconds: float) -> bool:
         """Wait until nothing is being done; tell whether that was so in time. For tests."""

@@ -110,9 +110,29 @@ def test_one_that_is_refused_stops_the_start_of_all(cli: CommandLine) -> None:
     ran = checked(process.returncode, out, err)
     assert ran.code == 3
     assert "unsigned" in ran.err
+    # All are verified before one of them starts.
+    assert "confined by" not in ran.out
+
+
+def test_one_that_fails_ends_those_that_had_started(cli: CommandLine) -> None:
+    one = plugin(cli, "one")
+    broken = plugin(cli, "broken", "raise OSError('no luck')\n", dependencies=["one"])
+    with start(cli, broken, one) as process:
+        out, err = process.communicate()
+    ran = checked(process.returncode, out, err)
+    assert ran.code == 1
+    assert "no luck" in ran.err
     (pid,) = re.findall(r"process (\d+), confined by", ran.out)
     assert not alive(int(pid))
     assert (cli.state_dir / "data" / "one" / "left").exists()
+
+
+def test_one_that_lacks_another_stops_the_start_too(cli: CommandLine) -> None:
+    with start(cli, plugin(cli, "user", dependencies=["nowhere"])) as process:
+        out, err = process.communicate()
+    ran = checked(process.returncode, out, err)
+    assert ran.code == 1
+    assert "user cannot start: user -> nowhere: user needs nowhere, and there is no" in ran.err
 
 
 def test_it_ends_when_no_plugin_is_left(cli: CommandLine) -> None:

@@ -203,6 +203,76 @@ def test_the_plugin_directory_is_watched(cli: CommandLine, start: Callable[..., 
     assert service.end() == 1
 
 
+def needs(directory: Path, *dependencies: str, **more: Any) -> Path:
+    return sign(directory, dependencies=list(dependencies), **more)
+
+
+def waiting(cli: CommandLine) -> dict[str, str]:
+    return {one["plugin"]: one["reason"] for one in ask(cli.state_dir, "status")["waiting"]}
+
+
+def test_plugins_start_in_the_order_of_what_they_need_and_wait_for_it(
+    cli: CommandLine, start: Callable[..., Running]
+) -> None:
+    plugins = cli.home / "plugins"
+    needs(plugins / "a_top", "left", "right")
+    for name in ("left", "right"):
+        needs(plugins / name, "z_base")
+    sign(plugins / "z_base")
+    needs(plugins / "far", "near")
+    needs(plugins / "near", "missing >= 1")
+    service = start()
+    assert set(plugins_of(cli)) == {"a_top", "left", "right", "z_base"}
+    chain = "far -> near -> missing: near needs missing >= 1, and there is no plugin"
+    assert chain in waiting(cli)["far"]
+    shown = cli("status")
+    assert (shown.code, f"far waits: far cannot start: {chain}" in " ".join(shown.err.split())) == (
+        1,
+        True,
+    )
+    assert service.text().count("near cannot start") == 1  # told at the start, and not again
+    rows = json.loads(cli("list", "--format", "json").out)["plugins"]
+    states = {row["plugin"]: (row["state"], row["reason"]) for row in rows}
+    assert states["a_top"] == ("found", None)
+    assert states["far"][0] == "waiting"
+    assert chain in states["far"][1]
+    # What is missing appears; where it lies does not matter.
+    assert cli("load", sign(cli.home / "elsewhere" / "missing")).code == 0
+    assert eventually(lambda: {"near", "far"} <= set(plugins_of(cli)))
+    assert waiting(cli) == {}
+    refused = cli("unload", "z_base")
+    assert refused.code == 1
+    assert "left, right and a_top would lack it" in refused.err
+    assert "sandbox-host unload --dependants" in " ".join(refused.err.split())
+    # What is removed goes, and so do those that need it: they wait, and come again with it.
+    kept = (plugins / "z_base").rename(cli.home / "made" / "z_base_kept")
+    assert eventually(lambda: set(waiting(cli)) == {"left", "right", "a_top"})
+    assert set(plugins_of(cli)) == {"missing", "near", "far"}
+    kept.rename(plugins / "z_base")
+    assert eventually(lambda: waiting(cli) == {})
+    assert cli("disable", "z_base").code == 0
+    assert eventually(lambda: "z_base does not run: disabled" in waiting(cli).get("left", ""))
+    assert cli("enable", "z_base").code == 0
+    assert eventually(lambda: waiting(cli) == {})
+    gone = cli("unload", "--dependants", "z_base")
+    assert gone.out.splitlines()[0] == "a_top: unloaded"
+    assert gone.out.splitlines()[-1] == "z_base: unloaded"
+    assert service.end() == 0
+
+
+def test_a_version_that_would_not_do_waits(cli: CommandLine, start: Callable[..., Running]) -> None:
+    plugins = cli.home / "plugins"
+    sign(plugins / "base", "1.0.0")
+    needs(plugins / "user", "base < 2")
+    start()
+    sign(plugins / "base", "2.0.0")
+    assert eventually(lambda: "user needs base < 2" in waiting(cli).get("base", ""))
+    assert plugins_of(cli)["base"] == ("1.0.0", "ready")
+    needs(plugins / "user", version="1.1.0")  # another range would have to be approved
+    assert eventually(lambda: plugins_of(cli)["base"] == ("2.0.0", "ready"))
+    assert waiting(cli) == {}
+
+
 def test_what_ends_by_itself_is_started_again(
     cli: CommandLine, start: Callable[..., Running]
 ) -> None:

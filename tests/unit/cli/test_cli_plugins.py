@@ -67,6 +67,26 @@ def test_list_says_what_a_host_would_make_of_each(cli: LocalCommandLine, plugins
     assert not cli.state_dir.exists()  # looking writes nothing
 
 
+def test_list_says_what_waits_and_for_what(cli: LocalCommandLine, plugins: Path) -> None:
+    for name, needs in (("far", "near"), ("near", "off"), ("late", "good >= 2"), ("glad", "good")):
+        signed_plugin(plugins / name, make_key(), dependencies=[needs])
+    signed_plugin(plugins / "off", make_key(), config={"enabled": False})
+    write_plugin(plugins / "unsigned", name="good_too")
+    signed_plugin(plugins / "fooled", make_key(), dependencies=["good_too"])
+    ran = cli("list")
+    assert ran.code == 0
+    told = ran.err.replace("\n", " ")
+    assert "far is waiting: far cannot start: far -> near -> off: off does not run: config" in told
+    assert "late -> good: late needs good >= 2, and there is good 1.0.0" in told
+    assert {name: state for name, (state, _) in states(cli).items()} == {
+        "good": "found",
+        "glad": "found",
+        "off": "disabled",
+        "unsigned": "unverified",
+        **dict.fromkeys(("far", "near", "late", "fooled"), "waiting"),
+    }
+
+
 def test_list_as_data(cli: LocalCommandLine, plugins: Path) -> None:
     document = json.loads(cli("list", "--format", "json").out)
     assert document["plugin_directory"] == str(plugins)

@@ -89,6 +89,7 @@ def plugin(name: str, pid: int, **more: Any) -> dict[str, Any]:
             "since": "2026-01-31T12:00:00+00:00",
         },
         "quarantine": None,
+        "lacking": [],
         "pid": pid,
         "digest": "ab" * 32,
         "layers": 15,
@@ -99,6 +100,9 @@ def plugin(name: str, pid: int, **more: Any) -> dict[str, Any]:
         "usage": usage,
         **more,
     }
+
+
+NOTHING = "and there is no plugin or capability of that name."
 
 
 def document() -> dict[str, Any]:
@@ -126,7 +130,20 @@ def document() -> dict[str, Any]:
         "plugins": [
             plugin("weather_model", 4_712, receipt=receipt_document(receipt())),
             failed,
-            plugin("a_plugin_with_a_name_that_is_long_beyond_reason", 4_801, state="draining"),
+            plugin(
+                "a_plugin_with_a_name_that_is_long_beyond_reason",
+                4_801,
+                state="draining",
+                lacking=[f"a_plugin needs tides >= 2, {NOTHING}"],
+            ),
+        ],
+        "waiting": [
+            {
+                "plugin": "report",
+                "path": "/srv/plugins/report",
+                "reason": "report cannot start: report -> harbour -> tides: harbour needs tides, "
+                f"{NOTHING} Load what it needs together with it, or before it.",
+            }
         ],
         "problems": [
             {"path": "/srv/plugins/unsigned", "reason": "the bundle carries no signature."}
@@ -198,6 +215,8 @@ def test_all_is_well_or_not() -> None:
     assert not is_well(told)
     told["problems"] = []
     assert not is_well(told)
+    told["waiting"] = []
+    assert not is_well(told)
     told["plugins"][1] |= {"state": "ready", "quarantine": None}
     assert is_well(told)
     told["service"]["watchdog"] = False
@@ -224,7 +243,7 @@ def test_who_is_not_well_is_told_with_the_reason(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     told = document()
-    told["problems"], told["plugins"] = [], told["plugins"][:1]
+    told["problems"], told["waiting"], told["plugins"] = [], [], told["plugins"][:1]
     told["plugins"][0]["health"] |= {"status": "degraded", "message": "90% of its \x1b[2Jmemory"}
     print_status(told)
     out, err = capsys.readouterr()

@@ -12,10 +12,11 @@ import pytest
 
 from sandbox_host.catalog.discover import DiscoveredState
 from sandbox_host.catalog.roster import Change, ChangeKind, Judged
-from sandbox_host.errors import ConfigError, PluginNotFoundError
-from sandbox_host.model import State
+from sandbox_host.errors import ConfigError, PluginNotFoundError, ReloadError
+from sandbox_host.model import Manifest, State
 from sandbox_host.service.hosting import ServedHost
 from sandbox_host.service.steward import Steward
+from sandbox_host.supervision.standing import Standing
 
 LATE = 20.0
 
@@ -36,6 +37,7 @@ class Host:
         self.hold.set()
         self.broken: set[str] = set()
         self.away: set[str] = set()
+        self.manifests: dict[str, Manifest] = {}
 
     def plugin(self, name: str) -> Plugin:
         return self.plugins[name]
@@ -53,16 +55,37 @@ class Host:
             raise ConfigError("no luck")
         self.plugins[path.name] = Plugin(path.name, path.read_text())
 
-    def load(self, path: Path, *, restart: object) -> None:
+    def load_strictly(self, path: Path, *, restart: object) -> None:
         self._start("load", path)
+
+    def standing(self) -> Standing:
+        return Standing(self.manifests[one] for one in self.plugins if one in self.manifests)
+
+    def check_reload(self, manifest: Manifest) -> None:
+        if spoiled := self.standing().spoils(manifest):
+            users = tuple(one.plugin for one in spoiled)
+            raise ReloadError(spoiled[0].fault, plugin=manifest.identity, dependants=users)
+
+    def put_out(self, name: str) -> None:
+        self.unload(name)
 
     def reload(self, name: str, path: Path) -> None:
         self._start("reload", path)
 
-    def unload(self, name: str) -> None:
-        self.done.append(("unload", name))
-        if self.plugins.pop(name, None) is None:
-            raise PluginNotFoundError("none", plugin=name)
+    def needs(self, name: str, *needs: str, version: str = "1.0.0") -> Manifest:
+        """Return plugin.json of what will be loaded."""
+        self.manifests[name] = Manifest(name, name, version, "d", "a", dependencies=needs)
+        return self.manifests[name]
+
+    def unload(self, name: str, *, dependants: bool = False) -> tuple[str, ...]:
+        going = {name, *(one.plugin for one in self.standing().needed_by(name))}
+        levels = self.standing().stop_levels(going & self.manifests.keys())
+        order = tuple(one for level in levels for one in level) or (name,)
+        for one in order:
+            self.done.append(("unload", one))
+            if self.plugins.pop(one, None) is None:
+                raise PluginNotFoundError("none", plugin=one)
+        return order
 
 
 @pytest.fixture
@@ -257,3 +280,122 @@ def test_other_files_do_not_lead_out_of_quarantine(
     steward.take(change(one, ChangeKind.CHANGED))
     assert steward.wait(LATE)
     assert host.done[1:] == [("unload", "one"), ("load", "one")]
+
+
+# -- in the order of what they need ---------------------------------------------------------------
+
+
+def test_who_needs_another_waits_for_it(
+    steward: Steward, host: Host, told: list[str], tmp_path: Path
+) -> None:
+    ones = {name: put(tmp_path, name, "a") for name in ("far", "user", "base")}
+    far, user = host.needs("far", "user"), host.needs("user", "base >= 1")
+    steward.take(change(ones["far"], ChangeKind.ADDED, manifest=far))
+    steward.take(change(ones["user"], ChangeKind.ADDED, manifest=user))
+    assert steward.wait(LATE)
+    assert host.done == []
+    lack = "user needs base >= 1, and there is no plugin or capability of that name."
+    reasons = {one["plugin"]: one["reason"] for one in steward.waiting}
+    assert reasons["user"].startswith(f"user cannot start: user -> base: {lack}")
+    assert reasons["far"].startswith(f"far cannot start: far -> user -> base: {lack}")
+    assert steward.problems == {}
+    assert any(text.startswith(f"{ones['user']}: user cannot start") for text in told)
+    base = host.needs("base")
+    steward.take(change(ones["base"], ChangeKind.ADDED, manifest=base))
+    assert steward.wait(LATE)
+    assert host.done == [("load", "base"), ("load", "user"), ("load", "far")]
+    assert steward.waiting == []
+
+
+def test_who_needs_what_is_to_go_goes_first_and_comes_again(
+    steward: Steward, host: Host, told: list[str], tmp_path: Path
+) -> None:
+    base, user = host.needs("base"), host.needs("user", "base")
+    ones = {"base": base, "user": user}
+    for name, manifest in ones.items():
+        steward.take(change(put(tmp_path, name, "a"), ChangeKind.ADDED, manifest=manifest))
+    assert steward.wait(LATE)
+    host.done.clear()
+    path = tmp_path / "base"
+    steward.take(
+        change(path, ChangeKind.DISABLED, enabled=False, manifest=base, reason="it is off")
+    )
+    assert steward.wait(LATE)
+    assert host.done == [("unload", "user"), ("unload", "base"), ("disabled", "base")]
+    assert "user: unloaded, because base, which it needs, is." in told
+    (waits,) = steward.waiting
+    assert "user -> base: base does not run: it is off." in waits["reason"]
+    steward.take(change(path, ChangeKind.ENABLED, manifest=base))
+    assert steward.wait(LATE)
+    assert host.done[3:] == [("load", "base"), ("load", "user")]
+
+
+def test_what_fails_is_why_others_wait(steward: Steward, host: Host, tmp_path: Path) -> None:
+    host.broken.add("base")
+    base, user = host.needs("base"), host.needs("user", "base")
+    steward.take(change(put(tmp_path, "user", "a"), ChangeKind.ADDED, manifest=user))
+    steward.take(change(put(tmp_path, "base", "a"), ChangeKind.ADDED, manifest=base))
+    assert steward.wait(LATE)
+    assert steward.problems == {str(tmp_path / "base"): "no luck"}
+    (waits,) = steward.waiting
+    assert "user -> base: base does not run: no luck." in waits["reason"]
+
+
+def test_a_version_that_would_not_do_waits_for_those_that_need_the_other(
+    steward: Steward, host: Host, tmp_path: Path
+) -> None:
+    base, user = host.needs("base"), host.needs("user", "base < 2")
+    for name, manifest in (("base", base), ("user", user)):
+        steward.take(change(put(tmp_path, name, "a"), ChangeKind.ADDED, manifest=manifest))
+        assert steward.wait(LATE)
+    newer = Manifest("base", "base", "2.0.0", "d", "a")
+    steward.take(change(put(tmp_path, "base", "b"), ChangeKind.CHANGED, manifest=newer))
+    assert steward.wait(LATE)
+    assert [one["plugin"] for one in steward.waiting] == ["base"]
+    assert host.done == [("load", "base"), ("load", "user")]
+    other = host.needs("user", "base", version="1.1.0")
+    steward.take(change(put(tmp_path, "user", "b"), ChangeKind.CHANGED, manifest=other))
+    assert steward.wait(LATE)
+    assert host.done[2:] == [("reload", "user"), ("reload", "base")]
+    assert steward.waiting == []
+
+
+def test_what_waited_at_the_start_goes_on_waiting(
+    steward: Steward, host: Host, told: list[str], tmp_path: Path
+) -> None:
+    path, user = put(tmp_path, "user", "a"), host.needs("user", "base")
+    reason = (
+        "user cannot start: user -> base: user needs base, and there is no plugin or capability "
+        "of that name. Load what it needs together with it, or before it."
+    )
+    steward.waits("user", path, reason)
+    steward.take_first([change(path, ChangeKind.ADDED, manifest=user)], load=False)
+    assert steward.wait(LATE)
+    assert (host.done, told) == ([], [])  # it was told then
+    assert [one["reason"] for one in steward.waiting] == [reason]
+    steward.tend()
+    # Whatever has loaded it: the directory need not have it.
+    host.needs("base")
+    host.plugins["base"] = Plugin("base", "z")
+    steward.tend()
+    assert steward.wait(LATE)
+    assert host.done == [("load", "user")]
+    steward.tend()
+    assert steward.waiting == []
+
+
+def test_who_waits_is_not_started_when_an_operator_unloads_it(
+    steward: Steward, host: Host, tmp_path: Path
+) -> None:
+    user, far = host.needs("user", "base"), host.needs("far", "user")
+    steward.take(change(put(tmp_path, "user", "a"), ChangeKind.ADDED, manifest=user))
+    steward.take(change(put(tmp_path, "far", "a"), ChangeKind.ADDED, manifest=far))
+    assert steward.wait(LATE)
+    steward.disowned("user")
+    host.needs("base")
+    host.plugins["base"] = Plugin("base", "z")
+    steward.tend()
+    assert steward.wait(LATE)
+    assert host.done == []
+    (waits,) = steward.waiting
+    assert "user does not run: its operator unloaded it." in waits["reason"]
