@@ -67,7 +67,7 @@ class Dependencies:
         ended: list[tuple[Manifest, str]] = []
         for process in self._processes():
             manifest, state = process.plan.manifest, process.state
-            if state is State.DRAINING or manifest.identity in self._leaving:
+            if state is State.DRAINING or process.identity in self._leaving:
                 ended.append((manifest, _BEING_UNLOADED))
             elif state in ENDED and not self._comes_back(process):
                 ended.append((manifest, process.cause_text or f"it is {state}"))

@@ -35,7 +35,9 @@ class Standing:
         self, running: Iterable[Manifest], ended: Iterable[tuple[Manifest, str]] = ()
     ) -> None:
         self.running: Mapping[str, Manifest] = {one.identity: one for one in running}
-        self._ended = {one.identity: (one, why) for one, why in ended}
+        # Of several processes of one plugin it is enough that one runs.
+        here = self.running
+        self._ended = {o.identity: (o, why) for o, why in ended if o.identity not in here}
 
     # -- one that comes ---------------------------------------------------------------------
 

@@ -34,6 +34,13 @@ def test_what_one_lacks():
     assert standing.resolve([plugin("b"), plugin("user", "b")], {}).levels[-1] == ("user",)
 
 
+def test_of_several_processes_of_one_plugin_one_that_runs_is_enough():
+    source, user = plugin("source"), plugin("user", "source")
+    standing = Standing([user, source, source], [(source, "it crashed")])
+    assert standing.lacks(user) == ()
+    assert standing.resolve([plugin("other", "source")], {}).uses("other") == ("source",)
+
+
 def test_a_new_version_is_compared_with_the_one_before():
     user = plugin("user", "source < 2", "data", "nowhere")
     source = plugin("source", "nowhere", offers=("data",))
