@@ -270,7 +270,7 @@ def test_a_version_that_would_not_do_waits(cli: CommandLine, start: Callable[...
     assert plugins_of(cli)["base"] == ("1.0.0", "ready")
     needs(plugins / "user", version="1.1.0")  # another range would have to be approved
     assert eventually(lambda: plugins_of(cli)["base"] == ("2.0.0", "ready"))
-    assert waiting(cli) == {}
+    assert eventually(lambda: waiting(cli) == {})
 
 
 def test_what_ends_by_itself_is_started_again(
