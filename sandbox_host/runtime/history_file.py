@@ -2,6 +2,10 @@
 
 The first line is the host's, then there is one for each plugin, and the last one has the SHA-256 of
 all before it: a file of which a part is missing, or that somebody edited, is told from a whole one.
+
+Of a thousand lines all but one are as they were the last time. What a line means is remembered by
+its bytes, and how a record is written by the record itself, so that the price of a load does not
+grow with the number of plugins that were ever loaded.
 """
 
 from __future__ import annotations
@@ -49,6 +53,11 @@ _DIGEST_OR_NONE: Final = re.compile(r"(?:[0-9a-f]{64})?")
 _SHORT_DIGEST: Final = re.compile(r"[0-9a-f]{16}")
 _IDENTITY: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
+_MAX_KNOWN_BYTES: Final = 4_096
+"""Of a line that is remembered: with their number, a bound on what all of them take."""
+
+_known: dict[bytes, tuple[str, Record]] = {}
+_written: dict[int, tuple[Record, str, bytes]] = {}
 _HEX: Final = "64 hexadecimal digits"
 
 
@@ -70,8 +79,8 @@ def render(history: History) -> bytes:
         },
         "config": dict(sorted(history.config.items())),
     }
-    plugins = (_plugin(name, record) for name, record in sorted(history.plugins.items()))
-    body = b"".join(map(_line, (host, *plugins)))
+    plugins = (_plugin_line(name, record) for name, record in sorted(history.plugins.items()))
+    body = b"".join((_line(host), *plugins))
     data = body + _line({"sha256": hashlib.sha256(body).hexdigest()})
     if len(data) > MAX_FILE_BYTES:
         raise BadValueError("", f"expected at most {MAX_FILE_BYTES} bytes, got {len(data)}")
@@ -80,6 +89,17 @@ def render(history: History) -> bytes:
 
 def _line(value: dict[str, Any]) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=True).encode() + b"\n"
+
+
+def _plugin_line(name: str, record: Record) -> bytes:
+    known = _written.get(id(record))
+    if known is None or known[0] is not record or known[1] != name:
+        known = record, name, _line(_plugin(name, record))
+        if len(_written) >= MAX_PLUGINS:
+            _written.clear()
+        if len(known[2]) <= _MAX_KNOWN_BYTES:
+            _written[id(record)] = known  # which keeps the record, and with it the number
+    return known[2]
 
 
 def _plugin(name: str, record: Record) -> dict[str, Any]:
@@ -179,6 +199,17 @@ def _read_short_digest(value: object, path: str) -> str:
 
 
 def _read_plugin(line: bytes, path: str) -> tuple[str, Record]:
+    found = _known.get(line)
+    if found is None:
+        found = _parse_plugin(line, path)
+        if len(_known) >= MAX_PLUGINS:
+            _known.clear()
+        if len(line) <= _MAX_KNOWN_BYTES:
+            _known[line] = found
+    return found
+
+
+def _parse_plugin(line: bytes, path: str) -> tuple[str, Record]:
     keys = ("plugin", "highest", "exception", "approval", "permissions", "limits", "dependencies")
     table = _object(line, path, keys)
     name = read_match(table["plugin"], at(path, "plugin"), _IDENTITY, "a plugin's identity")

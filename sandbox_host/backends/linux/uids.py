@@ -73,9 +73,9 @@ class UidLeases:
         """
         top = open_directory(data_dir)
         try:
-            with self._lock, _locked(data_dir.parent):
+            with self._lock, _locked(data_dir.parent) as parent:
                 status = os.fstat(top)
-                uid = self._choose(data_dir, status)
+                uid = self._choose(parent, data_dir, status)
                 whole = (status.st_uid, status.st_gid) == (uid, uid)
                 if not whole:
                     os.fchown(top, os.geteuid(), uid)
@@ -90,38 +90,34 @@ class UidLeases:
             os.close(top)
         return uid
 
-    def _choose(self, data_dir: Path, status: os.stat_result) -> int:
+    def _choose(self, parent: int, data_dir: Path, status: os.stat_result) -> int:
         # Its own may be leased still: to the process before, which is being put away.
         own = {status.st_uid, status.st_gid}
         taken = {uid for uid in self._leased if uid not in own}
-        others = {}
-        with os.scandir(data_dir.parent) as entries:
-            for entry in entries:
-                with contextlib.suppress(FileNotFoundError):
-                    if entry.name != data_dir.name:
-                        others[entry.path] = entry.stat(follow_symlinks=False)
+        others = _owners(parent, data_dir.name)
         for other in others.values():
-            taken |= {other.st_uid, other.st_gid}
+            taken.add(other.st_uid)
+            taken.add(other.st_gid)
         first, count = self._uids
         begun = first <= status.st_gid < first + count
         try:
             return choose(status.st_gid if begun else status.st_uid, taken, self._uids)
         except OSError as error:
-            raise OSError(f"{error}{self._removable(others)}") from None
+            raise OSError(f"{error}{self._removable(data_dir.parent, others)}") from None
 
-    def _removable(self, others: dict[str, os.stat_result]) -> str:
+    def _removable(self, parent: Path, others: dict[str, os.stat_result]) -> str:
         """Return which directory holds an id and may be of a plugin that is gone: the oldest."""
         first, count = self._uids
         held = [
-            (status.st_mtime, path)
-            for path, status in others.items()
+            (status.st_mtime, name)
+            for name, status in others.items()
             if first <= status.st_uid < first + count and status.st_uid not in self._leased
         ]
         if not held:
             return ""
         return (
             ", or remove the data directories, which hold them, of plugins that are not used any "
-            f"more: the one that was changed the longest ago is {min(held)[1]}"
+            f"more: the one that was changed the longest ago is {parent / min(held)[1]}"
         )
 
     def give_back(self, uid: int) -> None:
@@ -150,12 +146,30 @@ def take_back(data_dir: Path) -> None:
         os.close(top)
 
 
+def _owners(parent: int, besides: str) -> dict[str, os.stat_result]:
+    """Return what all entries of a directory are, but one, by their names.
+
+    By the directory's descriptor: of a thousand plugins each start looks at all the others, and a
+    path from the root takes the kernel longer than the look.
+    """
+    found = {}
+    with os.scandir(parent) as entries:
+        for entry in entries:
+            if entry.name != besides:
+                # Not by contextlib: this is the inside of the loop.
+                try:
+                    found[entry.name] = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+    return found
+
+
 @contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def _locked(directory: Path) -> Iterator[int]:
     descriptor = open_directory(directory)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

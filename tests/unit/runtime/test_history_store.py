@@ -194,3 +194,41 @@ def test_a_state_directory_that_is_gone(tmp_path):
     assert store.read() is None
     with pytest.raises(HistoryError, match="cannot be locked"):
         put(store)
+
+
+def test_only_what_changed_is_read_and_written_anew(store, monkeypatch):
+    """Else the price of a load would grow with the number of plugins that were ever loaded."""
+    monkeypatch.setattr(history_file, "_known", {})
+    monkeypatch.setattr(history_file, "_written", {})
+    for number in range(20):
+        put(store, f"plugin_{number}")
+    read, written = [], []
+    parse_plugin, plugin = history_file._parse_plugin, history_file._plugin
+    monkeypatch.setattr(
+        history_file,
+        "_parse_plugin",
+        lambda line, path: read.append(path) or parse_plugin(line, path),
+    )
+    monkeypatch.setattr(
+        history_file, "_plugin", lambda name, one: written.append(name) or plugin(name, one)
+    )
+    put(store, "plugin_7", "2.0")
+    assert len(read) == 1
+    assert "plugin_7" in written
+    # What was read anew the last time is written anew once: as another record than was written.
+    assert set(written) <= {"plugin_7", "plugin_19"}
+    found = store.read()
+    assert len(found.plugins) == 20
+    assert found.plugins["plugin_7"].highest.version == "2.0"
+
+
+def test_what_is_remembered_of_lines_is_bounded(store, monkeypatch):
+    monkeypatch.setattr(history_file, "_known", {})
+    monkeypatch.setattr(history_file, "_written", {})
+    monkeypatch.setattr(history_file, "MAX_PLUGINS", 3)
+    for version in ("1.0", "2.0", "3.0", "4.0", "5.0"):
+        put(store, "a", version)
+        put(store, "b", version)
+    assert len(history_file._known) <= 3
+    assert len(history_file._written) <= 3
+    assert {one.highest.version for one in store.read().plugins.values()} == {"5.0"}
