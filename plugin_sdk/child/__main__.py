@@ -189,9 +189,7 @@ def _confine(channel: ChildChannel, parent: int, fault: ConfineError | None) -> 
 
 
 def _prepare_interpreter(trace_fd: int) -> None:
-    """Make output visible in the log and stacks readable by the host."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]  # ours, both
+    """Make stacks readable by the host, and let collections happen."""
     # By a pipe of its own, which the host reads to the end: a crash in native code has a place too.
     faulthandler.enable(file=trace_fd)
     _keep_listings()
@@ -202,6 +200,12 @@ def _prepare_interpreter(trace_fd: int) -> None:
         # The host asks for the place with this signal before it ends a plugin that has exceeded a
         # budget. The handler is C: it answers even while native code holds the interpreter.
         faulthandler.register(signal.SIGUSR1, file=trace_fd, all_threads=True, chain=False)
+
+
+def prepare_streams() -> None:
+    """Make output visible in the log, once for all children of the calling process."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]  # ours, both
 
 
 def _keep_listings() -> None:

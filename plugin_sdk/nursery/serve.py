@@ -62,6 +62,7 @@ def serve(control: socket.socket, sdk_dir: str) -> NoReturn:
     # What is here now is shared with every child; a collection would copy it (gc.freeze).
     for module in _CHILDREN_NEED:
         importlib.import_module(f"plugin_sdk.child.{module}")
+    child.prepare_streams()
     # The first time, it makes the types of a syntax tree: a millisecond, and half a MiB.
     compile("", "<nursery>", "exec")
     gc.collect()

@@ -227,8 +227,8 @@ def compare_mounts(
         if path not in lines:
             return f"{path} is not mounted"
     for point, here in lines.items():
-        above = max((p for p in binds if point != p and _below(point, p)), key=len, default="")
         along = here[:-1] if point in plan else here
+        above = _bind_above(point, binds) if along else ""
         if len(along) > (brought[point] if above else 0):
             more = f", or only once of {len(here)} times" if point in plan else ""
             return f"{point} is mounted, and not in the plan{more}"
@@ -241,6 +241,13 @@ def compare_mounts(
             if lacking := wanted - line.options:
                 return f"{point} is mounted without {', '.join(sorted(lacking))}"
     return ""
+
+
+def _bind_above(point: str, binds: Collection[str]) -> str:
+    """Return the nearest bind that a mount may have come along with, or ""."""
+    return max(
+        (path for path in binds if point != path and _below(point, path)), key=len, default=""
+    )
 
 
 def _other_kind(line: MountLine, mount: Mount) -> str:

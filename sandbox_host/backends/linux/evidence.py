@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -104,7 +105,13 @@ def _source(pid: int, path: str) -> tuple[int, int] | None:
 
 
 def _mount_points(pid: int) -> tuple[str, ...]:
-    return tuple(line.point for line in procfs.parse_mounts(procfs.read(pid, "mountinfo")))
+    return _points(procfs.read(pid, "mountinfo"))
+
+
+@functools.lru_cache(maxsize=4)
+def _points(mountinfo: str) -> tuple[str, ...]:
+    """Read each time and parsed once: one nursery's hardly ever changes."""
+    return tuple(line.point for line in procfs.parse_mounts(mountinfo))
 
 
 def _look_for(canary: str, pid: int) -> str:

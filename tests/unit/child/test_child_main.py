@@ -50,7 +50,8 @@ def apply_plan(plan, parent):
     return {"parent": parent, "modules": sorted(sys.modules), "argv": sys.argv}
 fake.ConfineError, fake.apply_plan = ConfineError, apply_plan
 sys.modules["plugin_sdk.child.confine"] = fake
-from plugin_sdk.child.__main__ import main
+from plugin_sdk.child.__main__ import main, prepare_streams
+prepare_streams()  # as its nursery does
 main(*map(int, sys.argv[2:]))
 """
 
