@@ -22,13 +22,16 @@ import select
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from sandbox_host.errors import ConfinementError
 from sandbox_host.model import Layer
+from sandbox_host.runtime.rest import stirred
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sized
+    from collections.abc import Callable, Mapping
+
+    from sandbox_host.runtime.rest import Rest
 
 _log = logging.getLogger("sandbox_host")
 
@@ -47,22 +50,6 @@ _DYING_SECONDS: Final = 2.0
 _PAUSE_SECONDS: Final = 0.01
 _SOONEST_SECONDS: Final = 0.001
 _TOGETHER_SECONDS: Final = 0.002
-
-
-class Rest(NamedTuple):
-    """What shows that a plugin still rests, at the price of one clock.
-
-    Attributes:
-        clock: of its process, for `time.clock_gettime`.
-        cpu_seconds: what that showed before the last look.
-        asked: what it has not answered, as it is at any time: nothing.
-        until: reading of the monotonic clock at which it is looked at all the same.
-    """
-
-    clock: int
-    cpu_seconds: float
-    asked: Sized
-    until: float
 
 
 class Kept(Protocol):
@@ -350,9 +337,9 @@ class Keeper:
         self._next_pulse = now + _LONGEST_SECONDS
         with self._lock:
             resting = list(self._resting.items())
-        stirred = [kept for kept, rest in resting if rest.asked or _reading(rest) != rest[1]]
+        found = stirred(resting)
         with self._lock:
-            for kept in stirred:
+            for kept in found:
                 if self._resting.pop(kept, None) is not None:
                     self._due[kept] = 0.0
 
@@ -376,14 +363,6 @@ class Keeper:
         except Exception as another:  # noqa: BLE001 - as above
             if not told:
                 _tell("a plugin could not be ended after a fault of the host's", another)
-
-
-def _reading(rest: Rest) -> float | None:
-    """Return what its clock shows; None where it has ended."""
-    try:
-        return time.clock_gettime(rest.clock)
-    except OSError:
-        return None
 
 
 def _tell(what: str, error: BaseException) -> None:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from sandbox_host.backends.base import Child, Exit
     from sandbox_host.ipc.calls import Pending
     from sandbox_host.ipc.channel import Channel
-    from sandbox_host.runtime.keeper import Rest
     from sandbox_host.runtime.life import Life
     from sandbox_host.runtime.output import Output
+    from sandbox_host.runtime.rest import Rest
     from sandbox_host.runtime.watch import Watch
 
 _DUMPED_SECONDS: Final = 0.005

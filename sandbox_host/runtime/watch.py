@@ -25,7 +25,7 @@ from sandbox_host.budget.enforce import (
 )
 from sandbox_host.budget.window import CpuWindow
 from sandbox_host.observe.curve import Curve
-from sandbox_host.runtime.keeper import Rest
+from sandbox_host.runtime.rest import Rest
 
 if TYPE_CHECKING:
     from collections.abc import Sized

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from sandbox_host.errors import ConfinementError
-from sandbox_host.runtime.keeper import EXIT, Keeper, Rest
+from sandbox_host.runtime.keeper import EXIT, Keeper
+from sandbox_host.runtime.rest import Rest
 from tests.support.traces import eventually
 
 
@@ -367,3 +368,22 @@ def test_who_rests_is_read_from_all_the_same(keeper: Keeper, kept: Kept) -> None
         os.write(kept.receive_write, b"x")
         kept.wait_for("pump", times)
         os.read(kept.receive, 1)
+
+
+def test_those_behind_the_first_slice_are_looked_at_too(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandbox_host.runtime.rest._SLICE", 1)
+    several = [Kept() for _ in range(3)]
+    for one in several:
+        one.resting = True
+        keeper.adopt(one)
+    assert eventually(lambda: all(one in keeper._resting for one in several))
+    for one in several:
+        ticks = one.seen.count("tick")
+        one.resting = False
+        one.stir()
+        one.wait_for("tick", ticks + 2)
+    for one in several:
+        keeper.dismiss(one)
+        one.close()

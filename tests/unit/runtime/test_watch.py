@@ -12,7 +12,7 @@ from sandbox_host.budget.enforce import Step
 from sandbox_host.budget.ledger import Ledger
 from sandbox_host.ipc.calls import Pending
 from sandbox_host.model import CallUsage, Cause, Limits
-from sandbox_host.runtime.keeper import Rest
+from sandbox_host.runtime.rest import Rest
 from sandbox_host.runtime.watch import (
     CORES,
     IDLE_SECONDS,
