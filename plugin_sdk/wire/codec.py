@@ -18,6 +18,18 @@ from plugin_sdk.wire.limits import VALUE
 from plugin_sdk.wire.payloads import EMPTY_ARRAY, EMPTY_BYTES, INLINE_BYTES, Parts, parts_of
 from plugin_sdk.wire.pieces import LARGE_BYTES, pieces_of
 
+
+def _packer() -> Callable[[object], bytes]:
+    """Return what packs numbers, text and bytes, alone or in a list: they bring no code along."""
+    if msgpack.Packer.__module__ == "msgpack._cmsgpack":
+        # Not to be interrupted by another thread while it packs such values, so one serves all.
+        pack: Callable[[object], bytes] = msgpack.Packer(use_bin_type=True).pack
+        return pack
+    return lambda value: bytes(msgpack.packb(value, use_bin_type=True))
+
+
+pack_flat = _packer()
+
 _ATOMS = frozenset({type(None), bool, int, float})
 _CONTAINER_SHARE = 40
 """Of what a small value may have: so that it nests not deeper than any bounds allow."""
@@ -41,6 +53,9 @@ for _first, _size in {0xC0: 0, 0xC2: 0, 0xC3: 0, 0xCA: 4, 0xCB: 8}.items():
     _BODY[_first] = _size
 for _first in range(4):
     _BODY[0xCC + _first] = _BODY[0xD0 + _first] = 1 << _first
+
+# First bytes of what is neither a container nor an extension: such a payload is one element.
+_SINGLE = frozenset(range(0x100)) - frozenset(_CONTAINERS) - frozenset(_FORBIDDEN)
 
 # Beside those: first bytes of dicts that have keys. 0x80 opens an empty one.
 _NOT_PLAIN = _FORBIDDEN + bytes([*range(0x81, 0x90), 0xDE, 0xDF])
@@ -79,6 +94,13 @@ def pack_in_parts(value: Any, bounds: Bounds = VALUE) -> bytes:
     Raises:
         PayloadError, PayloadTooLargeError: as `pack`.
     """
+    kind = type(value)
+    is_text = kind is bytes or kind is str
+    if kind in _ATOMS or (is_text and len(value) + _CONTAINER_SHARE < bounds.small_bytes):
+        try:
+            return pack_flat(value)
+        except (ValueError, OverflowError):
+            return _looked_through(value, bounds)  # as below
     if _is_small(value, bounds.small_bytes) >= 0:
         # A packer for each value: a finalizer could pack another one in the middle.
         try:
@@ -88,6 +110,32 @@ def pack_in_parts(value: Any, bounds: Bounds = VALUE) -> bytes:
         else:
             return packed
     return _looked_through(value, bounds)
+
+
+def pack_call(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> bytes:
+    """Return the payload of a `Call` without streams; see `pack_in_parts`.
+
+    Raises:
+        PayloadError, PayloadTooLargeError: as `pack`.
+    """
+    if not keywords and type(arguments) is tuple:
+        left = VALUE.small_bytes - len(arguments) - 3 * _CONTAINER_SHARE
+        for item in arguments:
+            kind = type(item)
+            if kind is bytes or kind is str:
+                left -= len(item)
+            elif kind not in _ATOMS:
+                left = -1
+                break
+        if left >= 0:
+            try:
+                return pack_flat((arguments, _NO_KEYWORDS))
+            except (ValueError, OverflowError):
+                pass  # told below
+    return pack_in_parts([list(arguments), keywords])
+
+
+_NO_KEYWORDS: dict[str, Any] = {}
 
 
 def _looked_through(value: Any, bounds: Bounds) -> bytes:
@@ -136,10 +184,13 @@ def _is_small(value: Any, left: int) -> int:
 
 def _is_plain(data: bytes, bounds: Bounds) -> bool:
     """Tell whether a small payload keeps all limits, and has neither extensions nor keys."""
-    return (
-        len(data) <= bounds.small_bytes
-        and len(data.translate(None, _NOT_PLAIN)) == len(data)
-        and len(data) - len(data.translate(None, _CONTAINERS)) <= bounds.openings
+    size = len(data)
+    if not 0 < size <= bounds.small_bytes:
+        return False
+    if type(data) is bytes and data[0] in _SINGLE:
+        return True
+    return len(data.translate(None, _NOT_PLAIN)) == size and (
+        size <= bounds.openings or size - len(data.translate(None, _CONTAINERS)) <= bounds.openings
     )
 
 

@@ -92,6 +92,7 @@ class Connection:
 
     def __init__(self, role: str, max_payload_bytes: int = MAX_PAYLOAD_BYTES) -> None:
         self.role = role
+        self._ours, self._theirs = TABLE[role], TABLE[PLUGIN if role == HOST else HOST]
         self.state = NEW
         self.max_payload_bytes = max_payload_bytes
         self._reader = FrameReader(max_payload_bytes)
@@ -99,7 +100,6 @@ class Connection:
         self._received: list[Message] = []
         self._to_send: list[bytes] = []
         self._left = False
-        self._ours, self._theirs = TABLE[role], TABLE[PLUGIN if role == HOST else HOST]
         self._exchanges = {
             HOST: _Exchanges(MAX_OUTSTANDING, "calls and deliveries"),
             PLUGIN: _Exchanges(MAX_ASKED, "services asked for"),
@@ -108,6 +108,17 @@ class Connection:
         self._unhandled: dict[int, int] = {}  # events of a DeliverMany, by its id
         self._inline_bytes = min(max_payload_bytes, INLINE_BYTES)
         self._lends = False
+
+    @property
+    def state(self) -> str:
+        """Where the session is; see `state`."""
+        return self._state
+
+    @state.setter
+    def state(self, state: str) -> None:
+        self._state = state
+        self._may_send = self._ours.get(state, _NOTHING)
+        self._may_come = self._theirs.get(state, _NOTHING)
 
     @property
     def arena(self) -> Arena | None:
@@ -149,11 +160,18 @@ class Connection:
         if self._left:
             # An answer that the host sent before it could read that this side has stopped.
             return
-        if self.state == CLOSED:
+        if self._state == CLOSED:
             raise RemoteProtocolError(_AFTER_THE_END)
-        self._reader.feed(data)
+        only = self._reader.only_frame(data)
+        if only is None:
+            self._reader.feed(data)
         try:
-            while self.state != CLOSED and (frame := self._reader.next_frame()) is not None:
+            if only is not None:
+                message = parse_message(*only)
+                if self._accept(message):
+                    self._received.append(message)
+                return
+            while self._state != CLOSED and (frame := self._reader.next_frame()) is not None:
                 message = parse_message(*frame)
                 if self._accept(message):
                     self._received.append(message)
@@ -187,20 +205,22 @@ class Connection:
         Raises:
             LocalProtocolError: it is not ours to send, not now, or breaks a limit.
         """
-        after = self._ours.get(self.state, _NOTHING).get(type(message))
+        after = self._may_send.get(type(message))
         if after is None:
             if message.sender != self.role:
                 text = f"{type(message).__name__} is not sent by the {self.role}"
             else:
                 text = f"{type(message).__name__} cannot be sent while {self.state}"
             raise LocalProtocolError(text)
-        if len(message.payload) <= self._inline_bytes:
-            frame = build_frame(message.header(), message.payload, self._inline_bytes)
+        payload = message.payload
+        if len(payload) <= self._inline_bytes:
+            frame = build_frame(message.header(), payload, self._inline_bytes)
             self._track(message, LocalProtocolError)
         else:
             frame = self._send_large(message)
-        self.state = after
-        self._left = after == CLOSED
+        if after != self._state:
+            self.state = after
+            self._left = after == CLOSED
         self._to_send.append(frame)
 
     def _send_large(self, message: Message) -> bytes:
@@ -223,13 +243,12 @@ class Connection:
         """Return the bytes of all queued messages, and forget them."""
         if not self._to_send:
             return b""
-        data = self._to_send[0] if len(self._to_send) == 1 else b"".join(self._to_send)
-        self._to_send.clear()
-        return data
+        queued, self._to_send = self._to_send, []
+        return queued[0] if len(queued) == 1 else b"".join(queued)
 
     def _accept(self, message: Message) -> bool:
         """Check a message that came; False where an answer of ours has crossed it: of no use."""
-        after = self._theirs.get(self.state, _NOTHING).get(type(message))
+        after = self._may_come.get(type(message))
         if after is None:
             if message.sender == self.role:
                 text = f"{type(message).__name__} is not for the peer to send"
@@ -240,7 +259,8 @@ class Connection:
             self.crossed += 1
             return False
         self._track(message, RemoteProtocolError)
-        self.state = after
+        if after != self._state:
+            self.state = after
         return True
 
     def _has_crossed(self, message: Message) -> bool:
@@ -255,10 +275,12 @@ class Connection:
     def _track(self, message: Message, error: type[Exception]) -> None:
         """Pair answers with what they answer: no forged, repeated or unasked-for answer."""
         kind = type(message)
-        if kind in _OPENING:
-            self._open(self._exchanges[_OPENING[kind]], message, error)
+        opens = _OPENING.get(kind)
+        if opens is not None:
+            self._open(self._exchanges[opens], message, error)
             return
         opened = _CLOSING.get(kind)
+        closes = opened is not None
         if opened is None and (opened := _WITHIN.get(kind)) is None:
             return
         exchanges = self._exchanges[_OPENING[opened]]
@@ -267,11 +289,11 @@ class Connection:
             verb = "is of" if kind in _WITHIN else "answers"
             text = f"{kind.__name__} {verb} {number}, which is not outstanding"
             raise error(text)
-        if isinstance(message, HandledSome):
-            self._count_events(message, error)
-            return
-        if kind in _WITHIN:
-            self._count(message, error)
+        if not closes:
+            if isinstance(message, HandledSome):
+                self._count_events(message, error)
+            else:
+                self._count(message, error)
             return
         del exchanges.open[number]
         if opened is Call:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from plugin_sdk.wire.arena import Arena
 
 _PREFIX = struct.Struct(">II")
+_pack_prefix, _unpack_prefix = _PREFIX.pack, _PREFIX.unpack_from
 ELSEWHERE = 1 << 31
 """Added to the payload's length: it is in the arena, not in the frame. No length is so large."""
 
@@ -32,10 +33,11 @@ def build_frame(header: bytes, payload: bytes, max_payload_bytes: int) -> bytes:
     Raises:
         LocalProtocolError: header or payload exceed the limits; check before you build.
     """
-    if not 0 < len(header) <= MAX_HEADER_BYTES or len(payload) > max_payload_bytes:
-        text = f"frame of {len(header)} + {len(payload)} bytes exceeds the wire's limits"
+    header_size, payload_size = len(header), len(payload)
+    if not 0 < header_size <= MAX_HEADER_BYTES or payload_size > max_payload_bytes:
+        text = f"frame of {header_size} + {payload_size} bytes exceeds the wire's limits"
         raise LocalProtocolError(text)
-    return b"".join((_PREFIX.pack(len(header), len(payload)), header, payload))
+    return b"".join((_pack_prefix(header_size, payload_size), header, payload))
 
 
 def build_large_frame(
@@ -94,6 +96,27 @@ class FrameReader:
             self._keep(first)
         rest = self._buffer[self._start :]
         self._buffer, self._start = rest + data, 0
+
+    def only_frame(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """Return the frame that these bytes are; None where they are to be fed.
+
+        Most reads are one whole small message: that is neither kept nor looked at twice.
+        """
+        size = len(data)
+        if (
+            self._buffer
+            or self._header is not None
+            or size < PREFIX_BYTES
+            or type(data) is not bytes
+        ):
+            return None
+        header_size, payload_size = _unpack_prefix(data)
+        middle = PREFIX_BYTES + header_size
+        if middle + payload_size != size or not 0 < header_size <= MAX_HEADER_BYTES:
+            return None
+        if payload_size > self._max_payload_bytes:
+            return None
+        return data[PREFIX_BYTES:middle], data[middle:]
 
     @property
     def pending_bytes(self) -> int:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from _operator import attrgetter  # the half in C
 
-import msgpack
-
-from plugin_sdk.wire.errors import LocalProtocolError
+from plugin_sdk.wire.codec import pack_flat
+from plugin_sdk.wire.errors import LocalProtocolError, RemoteProtocolError
 from plugin_sdk.wire.limits import (
     MAX_EVENTS_AT_ONCE,
     MAX_FEEDS,
@@ -25,14 +24,14 @@ if TYPE_CHECKING:
 HOST = "host"
 PLUGIN = "plugin"
 
-_known_names: set[str] = set()
+known_names: set[str] = set()
 _MAX_KNOWN_NAMES = 1_024
 """What has passed `is_name` before: calls name the same few operations again and again."""
 
 
 def is_name(value: object) -> bool:
     """Tell whether this can name an operation or an event type on the wire."""
-    if type(value) is str and value in _known_names:
+    if type(value) is str and value in known_names:
         return True
     # Printable: it ends up in terminals and logs. That excludes lone surrogates as well, which
     # have no encoding.
@@ -42,8 +41,8 @@ def is_name(value: object) -> bool:
         and value.isprintable()
         and len(value.encode()) <= MAX_NAME_BYTES
     )
-    if is_one and type(value) is str and len(_known_names) < _MAX_KNOWN_NAMES:
-        _known_names.add(value)
+    if is_one and type(value) is str and len(known_names) < _MAX_KNOWN_NAMES:
+        known_names.add(value)
     return is_one
 
 
@@ -83,18 +82,6 @@ def is_number_of_events(value: object) -> bool:
     return type(value) is int and 0 < value <= MAX_EVENTS_AT_ONCE
 
 
-def _packer() -> Callable[[object], bytes]:
-    """Return what packs headers. They hold numbers and text, and bring no code of their own."""
-    if msgpack.Packer.__module__ == "msgpack._cmsgpack":
-        # Not to be interrupted by another thread while it packs such values, so one serves all.
-        pack: Callable[[object], bytes] = msgpack.Packer(use_bin_type=True).pack
-        return pack
-    return lambda value: bytes(msgpack.packb(value, use_bin_type=True))
-
-
-_pack = _packer()
-
-
 class Message:
     """Base of all messages: the fields in order, then the payload.
 
@@ -122,8 +109,7 @@ class Message:
     def __init__(self, *values: object, payload: bytes = b"") -> None:
         setters = self._setters
         if len(values) != len(setters):
-            text = f"{type(self).__name__} takes {len(setters)} fields, not {len(values)}"
-            raise LocalProtocolError(text)
+            raise self.wrong_number(len(values))
         for assign, value in zip(setters, values):  # noqa: B905 - looked at; this is read often
             assign(self, value)
         self.payload = payload
@@ -136,12 +122,34 @@ class Message:
         """
         checks = self.checks
         if not checks:
-            return _pack((self.number,))
+            return pack_flat((self.number,))
         values = self._values(self)
         for check, value in zip(checks, values[1:]):  # noqa: B905 - as above
             if not check(value):
                 raise LocalProtocolError(self.what_is_wrong(values[1:]))
-        return _pack(values)
+        return pack_flat(values)
+
+    @classmethod
+    def read(cls, values: list[Any], payload: bytes) -> Message:
+        """Return the message with this header, its number first, and this payload.
+
+        Raises:
+            RemoteProtocolError: there are other fields than it has.
+        """
+        del values[0]
+        if len(values) != len(cls.checks):
+            text = f"{cls.__name__} has {len(values)} fields, not {len(cls.checks)}"
+            raise RemoteProtocolError(text)
+        for check, value in zip(cls.checks, values):  # noqa: B905 - as above
+            if not check(value):
+                raise RemoteProtocolError(cls.what_is_wrong(values))
+        return cls(*values, payload=payload)
+
+    @classmethod
+    def wrong_number(cls, count: int) -> LocalProtocolError:
+        """Return the error for so many fields where a message is made here."""
+        text = f"{cls.__name__} takes {len(cls.fields)} fields, not {count}"
+        return LocalProtocolError(text)
 
     @classmethod
     def what_is_wrong(cls, values: Sequence[object]) -> str:

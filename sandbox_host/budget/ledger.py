@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sandbox_host.model import CallUsage, OperationUsage, Usage
 from sandbox_host.observe.metrics import LatencyHistogram, OperationMetrics
@@ -13,10 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+_MAX_UNSETTLED: Final = 256
+"""So many answered calls are noted before one of them waits until all are entered."""
+
+
 class Ledger:
     """One plugin's account. Methods may be called from any thread."""
 
     def __init__(self) -> None:
+        self._unsettled: deque[tuple[str, CallUsage, bool]] = deque()
         self._lock = threading.Lock()
         self._operations: dict[str, OperationMetrics] = {}
         self._cpu_seconds = 0.0
@@ -34,8 +40,21 @@ class Ledger:
             self._threads_peak = max(self._threads_peak, threads)
 
     def answered(self, operation: str, cost: CallUsage, *, failed: bool) -> None:
-        """Take an answered call, measured from sending to receiving."""
-        with self._lock:
+        """Take an answered call, measured from sending to receiving; see `settle`."""
+        self._unsettled.append((operation, cost, failed))
+        if len(self._unsettled) >= _MAX_UNSETTLED:
+            self.settle()
+
+    def settle(self) -> None:
+        """Enter what was taken; whoever reads the account has that done, and who has the time."""
+        if self._unsettled:
+            with self._lock:
+                self._settle()
+
+    def _settle(self) -> None:
+        unsettled = self._unsettled
+        while unsettled:
+            operation, cost, failed = unsettled.popleft()
             metrics = self._operations.get(operation)
             if metrics is None:
                 metrics = self._operations[operation] = OperationMetrics()
@@ -51,6 +70,7 @@ class Ledger:
     def operations(self) -> Mapping[str, OperationMetrics]:
         """Return the account by operation."""
         with self._lock:
+            self._settle()
             return dict(self._operations)
 
     def usage(
@@ -64,6 +84,7 @@ class Ledger:
     ) -> Usage:
         """Return the sums so far, with those that are counted elsewhere; ``network`` sent first."""
         with self._lock:
+            self._settle()
             latency = LatencyHistogram()
             for metrics in self._operations.values():
                 latency.add(metrics.latency)

@@ -98,27 +98,25 @@ class MessageRate:
 
     Attributes:
         pressed: `wait` may be more than 0.0; looked at before each read of the pipe.
+        held_seconds: for how long, all in all, the plugin was not read.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._messages = _bucket(limits.messages_per_second, MESSAGE_BURST_SECONDS)
         self._bytes = _bucket(limits.message_bytes_per_second, MESSAGE_BURST_SECONDS)
         self.pressed = False
+        self.held_seconds = 0.0
 
     def take(self, count: int, size: int, now: float) -> None:
         """Note that ``count`` messages of ``size`` bytes together came at ``now``."""
         self._messages.take(count, now)
         self._bytes.take(size, now)
+        self.held_seconds = max(self._messages.held_seconds, self._bytes.held_seconds)
         self.pressed = self.wait(now) > 0
 
     def wait(self, now: float) -> float:
         """Return for how many seconds the plugin should not be read; 0.0 if it may."""
         return max(self._messages.wait(now), self._bytes.wait(now))
-
-    @property
-    def held_seconds(self) -> float:
-        """For how long, all in all, the plugin was not read."""
-        return max(self._messages.held_seconds, self._bytes.held_seconds)
 
 
 def log_rate(limits: Limits) -> Bucket:

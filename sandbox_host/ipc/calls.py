@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from plugin_sdk.wire.message import Message
     from sandbox_host.ipc.flows import Inflow, Outflow
@@ -46,36 +47,26 @@ class Pending:
         answer: the plugin's answer, or the error; None before it is finished.
     """
 
-    __slots__ = (
-        "_callbacks",
-        "_event",
-        "_lock",
-        "answer",
-        "asked_to_end",
-        "bytes_out",
-        "cancelled",
-        "cost",
-        "cpu_at_start",
-        "deadline",
-        "feeds",
-        "finished_at",
-        "held_at_start",
-        "held_seconds",
-        "id",
-        "inflow",
-        "interrupted_at",
-        "is_delivery",
-        "limits",
-        "operation",
-        "progress",
-        "sent_at",
-        "started_at",
-        "uncredited",
-        "unhandled",
-        "until",
-        "waiting_since",
-        "yields",
-    )
+    # As the most are that they are made for: one is made for every call.
+    yields = False
+    asked_to_end = False
+    cancelled = False
+    inflow: Inflow | None = None
+    feeds: Mapping[int, Outflow] = MappingProxyType({})
+    uncredited = 0
+    unhandled = 0
+    progress = (0, 0)
+    started_at = 0.0
+    finished_at = 0.0
+    interrupted_at = 0.0
+    cpu_at_start = 0.0
+    held_at_start = 0.0
+    held_seconds = 0.0
+    bytes_out = 0
+    cost: CallUsage | None = None
+    answer: Message | Exception | None = None
+    _event: threading.Event | None = None
+    _callbacks: tuple[Callable[[Pending], object], ...] = ()
 
     def __init__(
         self,
@@ -90,29 +81,10 @@ class Pending:
         self.id = number
         self.operation = operation
         self.deadline = self.until = deadline
-        self.yields = False
         self.limits = limits
         self.is_delivery = is_delivery
         self.sent_at = self.waiting_since = now
-        self.asked_to_end = False
-        self.cancelled = False
-        self.inflow: Inflow | None = None
-        self.feeds: dict[int, Outflow] = {}
-        self.uncredited = 0
-        self.unhandled = 0
-        self.progress = (0, 0)
-        self.started_at = 0.0
-        self.finished_at = 0.0
-        self.interrupted_at = 0.0
-        self.cpu_at_start = 0.0
-        self.held_at_start = 0.0
-        self.held_seconds = 0.0
-        self.bytes_out = 0
-        self.cost: CallUsage | None = None
-        self.answer: Message | Exception | None = None
         self._lock = threading.Lock()
-        self._event: threading.Event | None = None
-        self._callbacks: tuple[Callable[[Pending], object], ...] = ()
 
     def done(self) -> bool:
         """Tell whether it has been finished."""
@@ -126,8 +98,9 @@ class Pending:
             self.finished_at = now
             self.answer = answer
             event, callbacks = self._event, self._callbacks
-        for feed in self.feeds.values():
-            feed.stop()
+        if self.feeds:
+            for feed in self.feeds.values():
+                feed.stop()
         wake = self.inflow.wake if self.inflow is not None else None
         if wake is not None:
             wake()

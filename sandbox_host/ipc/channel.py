@@ -96,6 +96,7 @@ class Channel:
         on_broken: takes the reason when the stream ended (None) or broke the protocol, and any
             other exception when reading was cut off in the host itself.
         rearm: asks the keeper to `pump` when there is something to read (or room to write).
+        on_wait: called before an answer is waited for: what has no hurry may be done there.
 
     Attributes:
         reader: an event loop that reads while its tasks wait, or None.
@@ -116,17 +117,20 @@ class Channel:
         on_answered: Callable[[Pending, Message], None],
         on_broken: Callable[[BaseException | None], None],
         rearm: Callable[[bool], None],
+        on_wait: Callable[[], object] = bool,
     ) -> None:
         self._connection = connection
         self._receive_fd = receive_fd
         self._send_fd = send_fd
         self._outbox = Outbox(send_fd, max_unsent_bytes)
+        self._kept = self._outbox.kept
         self._on_message = on_message
         self._on_part = on_part
         self._on_room = on_room
         self._on_answered = on_answered
         self._on_broken = on_broken
         self._rearm = rearm
+        self._on_wait = on_wait
         self._pace: Pace | None = pace
         self._pending: dict[int, Pending] = {}
         self._inbox: deque[tuple[Pending | None, Message]] = deque()
@@ -208,11 +212,10 @@ class Channel:
                 return False
             if pending is not None:
                 self._pending[pending.id] = pending
-            kept = bool(self._outbox)
+            kept = bool(self._kept)
             if not self._broken:
                 self._write(message, pending)
-            unsent = bool(self._outbox)
-        if unsent:
+        if self._kept:
             self._rearm(True)
         elif kept:
             self._on_room()
@@ -280,6 +283,7 @@ class Channel:
             self._as_leader(self._poll, pending, ready)
 
     def _poll(self, pending: Pending, ready: Callable[[], bool] | None) -> None:
+        self._on_wait()
         until = time.monotonic() + POLL_SECONDS
         while not (self._broken or _is_over(pending, ready)) and time.monotonic() < until:
             if not self._read_once():
@@ -318,6 +322,8 @@ class Channel:
                 self._pass_on()
 
     def _read_until(self, pending: Pending, ready: Callable[[], bool] | None, until: float) -> bool:
+        if pending.answer is None:
+            self._on_wait()  # while the plugin works on it
         polled = time.monotonic() + POLL_SECONDS
         while not (self._broken or _is_over(pending, ready, until)):
             if self._read_once():
@@ -389,9 +395,10 @@ class Channel:
 
     def _sort(self, read_bytes: int) -> None:
         """Find whom each message is for, and count what was not asked for."""
-        size = 0
+        size = unasked = 0
         messages = self._connection.events_received()
-        unasked, self._connection.crossed = self._connection.crossed, 0
+        if self._connection.crossed:
+            unasked, self._connection.crossed = self._connection.crossed, 0
         if not messages and read_bytes < _SMALL_BYTES:
             unasked += 1  # a frame in small pieces costs a read for each of them
         for message in messages:
@@ -510,5 +517,5 @@ def _is_over(pending: Pending, ready: Callable[[], bool] | None, until: float = 
     return (
         pending.answer is not None
         or (ready is not None and ready())
-        or (until < math.inf and time.monotonic() >= until)
+        or (until != math.inf and time.monotonic() >= until)
     )

@@ -124,6 +124,7 @@ class Conversation:
             on_answered=self._on_answered,
             on_broken=party.broken,
             rearm=party.rearm,
+            on_wait=ledger.settle,
         )
 
     # -- what is asked of the plugin --------------------------------------------------------
@@ -135,30 +136,28 @@ class Conversation:
             ReentrantCallError: the plugin waits for the service that this is called from.
             PluginError: it is not ready, too much is outstanding, or an argument cannot be sent.
         """
-        operation = request.operation
-        check_not_waiting(self._plan.identity)
-        value: list[Any] = [list(request.arguments), request.keywords]
-        if request.feeds or request.many:
-            value.append(list(request.feeds))
-        if request.many:
-            value.append(True)
-        payload = self._pack(operation, value) if request.packed is None else request.packed
-        now = time.monotonic()
-        until = now + request.deadline
+        operation, plan = request.operation, self._plan
+        check_not_waiting(plan.identity)
+        payload = request.packed
+        if payload is None:
+            payload = self._pack(request)
+        size, now = len(payload), time.monotonic()
         with self._sending:
             if not request.of_hosts_own:
                 self._party.check_ready()
-            if not self._has_room(len(payload)):
-                raise answers.too_much(self._plan.identity, self._child.connection.outstanding)
-            pending = Pending(next(self._ids), operation, until, now, limits=request.limits)
-            pending.bytes_out = len(payload)
+            outstanding = self._child.connection.outstanding
+            if outstanding >= self._max_outstanding or not self.channel.has_room(size):
+                raise answers.too_much(plan.identity, outstanding)
+            number = next(self._ids)
+            pending = Pending(number, operation, now + request.deadline, now, limits=request.limits)
+            pending.bytes_out = size
             if request.feeds:
                 pending.feeds = {number: Outflow() for number, _ in enumerate(request.feeds, 1)}
             if request.streams:
                 pending.inflow = Inflow(lambda items: self._credit(pending, items))
             told = now + min(request.deadline, request.asked_seconds)
             deadline_ns = int(told * 1e9) if told < math.inf else 0
-            call = Call(pending.id, operation, deadline_ns, payload=payload)
+            call = Call(number, operation, deadline_ns, payload=payload)
             if not self._send(call, pending):
                 raise self._party.unanswered(pending)
         return pending
@@ -245,10 +244,13 @@ class Conversation:
         if not report.ok:  # type: ignore[attr-defined]  # both have it
             self._party.handler_failed(pending.operation[1:], self._report(report))
 
-    def _pack(self, operation: str, value: Any) -> bytes:
-        identity = self._plan.identity
+    def _pack(self, request: Request) -> bytes:
+        identity, operation = self._plan.identity, request.operation
         try:
-            return codec.pack_in_parts(value)
+            if not (request.feeds or request.many):
+                return codec.pack_call(request.arguments, request.keywords)
+            value: list[Any] = [list(request.arguments), request.keywords, list(request.feeds)]
+            return codec.pack_in_parts([*value, True] if request.many else value)
         except PayloadTooLargeError as error:
             text = f"The arguments of {identity}.{operation} are too large: {error}."
             raise MessageTooLargeError(text, plugin=identity) from None
@@ -450,18 +452,19 @@ class Conversation:
         return CallUsage(max(0.0, used), wall, pending.bytes_out, 0)
 
     def _on_answered(self, pending: Pending, message: Message) -> None:
-        pending.cost = self._turns.cost(pending, message)
+        kind, cost = type(message), self._turns.cost(pending, message)
+        pending.cost = cost
         pending.held_seconds = self._party.held_seconds - pending.held_at_start
-        self._traffic.answered(pending, pending.cost, type(message))
+        self._traffic.answered(pending, cost, kind)
         if not self.channel.idle:
             self._turns.follow(self.channel)
-        if isinstance(message, Handled):
-            self._handled(pending, pending.unhandled, pending.cost, message)
+        if kind is Handled:
+            self._handled(pending, pending.unhandled, cost, message)
         elif pending.id != SESSION_ID:
-            offered = self._party.operations
-            failed = isinstance(message, Failure) and not pending.cancelled
-            name = pending.operation if pending.operation in offered else _UNKNOWN_OPERATION
-            self._ledger.answered(name, pending.cost, failed=failed)
+            name = pending.operation
+            if name not in self._party.operations:
+                name = _UNKNOWN_OPERATION
+            self._ledger.answered(name, cost, failed=kind is Failure and not pending.cancelled)
 
     def _report(self, message: Message) -> Any:
         try:

@@ -174,7 +174,10 @@ class LinuxChild:
         last = self._last_cpu
         if self._exit is None:
             try:
-                used = self._read_clock()
+                if self.starts_processes and self.group is not None:
+                    used = self.group.cpu_seconds() or 0.0
+                else:
+                    used = time.clock_gettime(self._clock)
             except OSError:
                 return last
             # A group's clock is behind by what the kernel has not added up yet. And between its end
@@ -183,11 +186,6 @@ class LinuxChild:
             if last < used and (used - last < _UNSEEN_CPU_SECONDS or not self._is_gone()):
                 self._last_cpu = last = used
         return last
-
-    def _read_clock(self) -> float:
-        if self.group is not None and self.starts_processes:
-            return self.group.cpu_seconds() or 0.0
-        return time.clock_gettime(self._clock)
 
     def sample(self) -> Sample | None:
         """Return current use, or None once the process has ended."""

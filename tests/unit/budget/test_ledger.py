@@ -38,6 +38,16 @@ def test_calls_by_operation() -> None:
     assert ledger.operations()["a"].count == 2
 
 
+def test_calls_that_nobody_asks_for_are_entered_all_the_same() -> None:
+    ledger = Ledger()
+    for _ in range(10_000):
+        ledger.answered("a", CallUsage(wall_seconds=0.010), failed=False)
+        assert len(ledger._unsettled) < 1_000
+    ledger.settle()
+    assert not ledger._unsettled
+    assert ledger.operations()["a"].count == 10_000
+
+
 def test_from_many_threads() -> None:
     ledger = Ledger()
     with ThreadPoolExecutor(8) as pool:

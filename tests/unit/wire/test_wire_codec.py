@@ -7,7 +7,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from plugin_sdk.wire.codec import pack, unpack
+from plugin_sdk.wire.codec import pack, pack_call, unpack
 from plugin_sdk.wire.errors import PayloadError, PayloadTooLargeError
 from plugin_sdk.wire.limits import (
     MAX_CONTAINERS,
@@ -32,6 +32,10 @@ class Array:
 
 def array_of(count: int) -> bytes:
     return b"\xdd" + struct.pack(">I", count)
+
+
+def repr_of(value: Any) -> str:
+    return type(value).__name__
 
 
 def nested(depth: int) -> Any:
@@ -294,3 +298,31 @@ def test_depth_behind_a_conversion_counts() -> None:
     assert unpack(pack([Array(inner)])) == [inner]
     with pytest.raises(PayloadError):
         pack([[Array(inner)]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keywords"),
+    [
+        ((), {}),
+        ((None, True, -1, 2**64 - 1, 1.5, "ä", b"x" * 500), {}),
+        ((b"x" * 5_000,), {}),
+        ((1, [2, {"a": ()}]), {}),
+        ((1,), {"rows": 2}),
+    ],
+    ids=["none", "flat", "large", "nested", "keywords"],
+)
+def test_a_call_is_packed_as_a_list_of_both(
+    arguments: tuple[Any, ...], keywords: dict[str, Any]
+) -> None:
+    assert bytes(pack_call(arguments, keywords)) == pack([list(arguments), keywords])
+
+
+@pytest.mark.parametrize("bad", ["\ud800", 2**64, -(2**63) - 1, {1: 2}, object()], ids=repr_of)
+def test_what_cannot_be_packed_leaves_nothing_behind(bad: Any) -> None:
+    for value in (bad, [1, bad]):
+        with pytest.raises(PayloadError):
+            pack(value)
+    with pytest.raises(PayloadError):
+        pack_call((b"before", bad), {})
+    assert pack_call((7,), {}) == b"\x92\x91\x07\x80"
+    assert pack("x") == b"\xa1x"

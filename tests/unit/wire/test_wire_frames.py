@@ -147,3 +147,36 @@ def test_what_is_cleared_is_gone(payload: bytes) -> None:
     assert reader.pending_bytes == 0
     reader.feed(frame)
     assert reader.next_frame() == (b"header", payload)
+
+
+def test_a_read_that_is_one_frame_is_not_kept() -> None:
+    reader = FrameReader(LIMIT)
+    assert reader.only_frame(build_frame(b"header", b"payload", LIMIT)) == (b"header", b"payload")
+    assert reader.pending_bytes == 0
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x00" * 8,
+        build_frame(b"h", b"p", LIMIT)[:-1],
+        build_frame(b"h", b"p", LIMIT) + b"\x00",
+        struct.pack(">II", 1, LIMIT + 1) + bytes(LIMIT + 2),
+        struct.pack(">II", MAX_HEADER_BYTES + 1, 0) + bytes(MAX_HEADER_BYTES + 1),
+    ],
+    ids=["nothing", "no-header", "short", "more", "large-payload", "large-header"],
+)
+def test_what_is_not_one_lawful_frame_is_to_be_fed(data: bytes) -> None:
+    assert FrameReader(LIMIT).only_frame(data) is None
+
+
+def test_the_rest_of_a_frame_is_no_frame() -> None:
+    reader = FrameReader(LIMIT)
+    inner = build_frame(b"h", b"", LIMIT)
+    frame = build_frame(b"header", inner, LIMIT)
+    reader.feed(frame[: -len(inner)])
+    assert reader.next_frame() is None
+    assert reader.only_frame(inner) is None
+    reader.feed(inner)
+    assert reader.next_frame() == (b"header", inner)
