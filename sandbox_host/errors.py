@@ -134,7 +134,7 @@ class AdmissionError(RefusedError):
 
 
 class PluginDisabledError(RefusedError):
-    """plugin.json says ``config.enabled = false``."""
+    """``config.enabled`` is false, or its operator ran `sandbox-host disable`."""
 
     code = "disabled"
 

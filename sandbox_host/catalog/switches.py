@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NoReturn
 
-from sandbox_host.errors import ConfigError, UsageError
+from sandbox_host.errors import ConfigError, PluginDisabledError, UsageError
 from sandbox_host.model import MIB
 from sandbox_host.reading import (
     BadValueError,
@@ -105,6 +105,21 @@ class Switches:
         """
         with self._changing() as disabled:
             return disabled.pop(identity, None) is not None
+
+    def check(self, identity: str) -> None:
+        """Refuse a plugin that is disabled here, whoever wants to load it.
+
+        Raises:
+            PluginDisabledError: it is.
+            ConfigError: as `disabled`.
+        """
+        since = self.disabled().get(identity)
+        if since is not None:
+            raise PluginDisabledError(
+                f"Plugin {identity} is disabled: its operator ran `sandbox-host disable` at "
+                f"{since:%Y-%m-%d %H:%M} UTC.",
+                remedy=f"To let it run again: `sandbox-host enable {identity}`.",
+            )
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[dict[str, datetime]]:

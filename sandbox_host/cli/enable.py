@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,14 +11,17 @@ from sandbox_host.admission.policy import Policy
 from sandbox_host.catalog.switches import Switches
 from sandbox_host.cli.exits import Exit
 from sandbox_host.cli.options import state_options
-from sandbox_host.cli.output import fail, say
+from sandbox_host.cli.output import fail, note, say
 from sandbox_host.cli.plugin_place import directory_of, place_option, tell_readme
-from sandbox_host.cli.switching import meant, switching
-from sandbox_host.errors import PluginNotFoundError
+from sandbox_host.cli.switching import is_loaded, meant, switching, told_service
+from sandbox_host.errors import ConfigError, PluginNotFoundError
 from sandbox_host.model import identity_of
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from sandbox_host.cli.options import HostOptions
+    from sandbox_host.config import HostConfig
     from sandbox_host.model import Manifest
 
 
@@ -29,35 +32,56 @@ if TYPE_CHECKING:
 def command(name: str, place: Path | None, host: HostOptions) -> int:
     """Let the plugin NAME run again that was disabled with `sandbox-host disable`.
 
-    A host that watches the plugin directory loads it then. One that its plugin.json or the host's
-    configuration disables stays so; it is told how to change that.
+    A service that watches the plugin directory loads it then. One that its plugin.json or the
+    host's configuration disables stays so; it is told how to change that.
 
     \b
     Example:
       sandbox-host enable weather_model
     """
     config = host.read()
-    where = directory_of(config, place)
-    switches = Switches(config.state_dir)
-    disabled, manifest = switches.disabled(), None
-    try:
-        identity, found = meant(where, name)
-        manifest = found.manifest
-    except PluginNotFoundError:
-        # One that is gone can be enabled as well: it may be installed again.
-        identity = identity_of(name)
-        if identity not in disabled:
-            raise
+    disabled = Switches(config.state_dir).disabled()
+    identity, where, manifest = _meant(config, place, name, disabled)
     if identity in disabled:
-        with switching(config) as turn:
-            turn.tell_enabled(identity)
-            switches.enable(identity)
-        tell_readme(where, config)
+        told = _enable(config, identity)
+        if where is not None:
+            tell_readme(where, config)
+        if told is not None and not told["loads"]:
+            note(f"note: the service watches no directory: `sandbox-host load` loads {identity}.")
     if manifest is not None and not Policy.from_config(config).enables(manifest):
         fail(_still_disabled(identity, manifest))
         return Exit.REFUSED
     say(f"{identity}: {'enabled' if identity in disabled else 'it is enabled already'}")
     return Exit.OK
+
+
+def _meant(
+    config: HostConfig, place: Path | None, name: str, disabled: Collection[str]
+) -> tuple[str, Path | None, Manifest | None]:
+    """Return which plugin is meant, where it was found, and what it says of itself.
+
+    One that is gone can be enabled as well: it may be installed again.
+    """
+    try:
+        where = directory_of(config, place)
+        identity, found = meant(where, name)
+    except (PluginNotFoundError, ConfigError):
+        identity = identity_of(name)
+        if identity not in disabled and not is_loaded(config, identity):
+            raise
+        return identity, None, None
+    return identity, where, found.manifest
+
+
+def _enable(config: HostConfig, identity: str) -> dict[str, Any] | None:
+    """Turn the switch, and return what a running service answers; None without one."""
+    told = told_service(config, "enable", identity)
+    switches = Switches(config.state_dir)
+    if identity in switches.disabled():
+        with switching(config) as turn:
+            turn.tell_enabled(identity)
+            switches.enable(identity)
+    return told
 
 
 def _still_disabled(identity: str, manifest: Manifest) -> str:

@@ -28,6 +28,7 @@ from sandbox_host.bundle.source import read_bundle
 from sandbox_host.bundle.trust import TrustStore
 from sandbox_host.bundle.verify import verify
 from sandbox_host.catalog.environment import interpreter_fault
+from sandbox_host.catalog.switches import Switches
 from sandbox_host.errors import (
     AttestationError,
     ConfigError,
@@ -131,6 +132,7 @@ class Launcher:
 
         Raises:
             RefusedError: it was not admitted, or is held until the operator approves of it.
+            ConfigError: what was disabled is not known.
             TrustStoreError: the trust store cannot be used, or is older than one used before.
             HistoryError: what was admitted before cannot be read or written.
             ConfinementError: a guarantee is missing, or a layer switched off, and nobody accepted
@@ -195,6 +197,8 @@ class Launcher:
         verified: Callable[[str, str], object] | None = None,
     ) -> tuple[SandboxPlan, VerifiedBundle, Callable[[], None]]:
         bundle, trust, now = self._verified(directory)
+        # Before anybody is told of a start: one that is disabled stays as it is.
+        Switches(self._config.state_dir).check(bundle.manifest.identity)
         if verified is not None:
             verified(instance_identity(bundle.manifest, instance), bundle.root_digest)
         self._admissions.check(bundle, trust, now, downgrades)

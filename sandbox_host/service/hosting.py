@@ -29,9 +29,19 @@ class ServedHost(BlockingHost):
         """Tell whether the watchdog looked after the plugins less than so many seconds ago."""
         return self._core.works(within)
 
-    def disabled(self, identity: str, reason: str) -> None:
-        """Take the word that a plugin, which does not run, is not to run."""
-        self._core.lives.step(identity, Trigger.DISABLE, reason)
+    def disabled(self, identity: str, reason: str, *, journalled: bool = False) -> None:
+        """Take the word that a plugin, which does not run, is not to run.
+
+        Args:
+            identity: the plugin's.
+            reason: for people.
+            journalled: its line is in the journal already.
+        """
+        self._core.lives.step(identity, Trigger.DISABLE, reason, journalled=journalled)
+
+    def enabled(self, identity: str) -> None:
+        """Take the word, which is in the journal already, that one that was disabled may run."""
+        self._core.lives.step(identity, Trigger.ENABLE, "by its operator", journalled=True)
 
     def reconfigure(self, config: HostConfig) -> None:
         """Load from now on by another configuration; what is made only once stays as it is.

@@ -302,12 +302,13 @@ class Operations:
 
     def _enable(self, arguments: Arguments, _session: Session) -> dict[str, Any]:
         identity = identity_of(arguments.plugin())
-        config = self._service.accepting().config
-        changed = Switches(config.state_dir).enable(identity)
+        host = self._service.accepting()
+        changed = Switches(host.config.state_dir).enable(identity)
         if changed:
             self._tell_journal("enabled", identity)
+            host.enabled(identity)
         self._service.hurry()
-        return {"plugin": identity, "changed": changed}
+        return {"plugin": identity, "changed": changed, "loads": self._service.watch is not None}
 
     def _disable(self, arguments: Arguments, _session: Session) -> dict[str, Any]:
         identity = identity_of(arguments.plugin())
@@ -319,6 +320,7 @@ class Operations:
             gone = host.unload(identity, dependants=True)
             if self._service.steward is not None:
                 self._service.steward.lost(one for one in gone if one != identity)
+        host.disabled(identity, "by its operator", journalled=changed)
         self._service.hurry()
         return {"plugin": identity, "changed": changed}
 

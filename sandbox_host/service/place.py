@@ -37,6 +37,12 @@ _MAX_ADDRESS_BYTES: Final = 107
 _CONNECT_SECONDS: Final = 5.0
 _OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_LOCK: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class NobodyServesError(ControlError):
+    """There is no service with that state directory."""
+
+
 _NOBODY: Final = "No service runs with the state directory {}."
 _START: Final = "Start one with `sandbox-host run`, or name another with --state-dir."
 
@@ -160,13 +166,14 @@ def connect(state_dir: Path) -> socket.socket:
     checked by its directory's owner and by the kernel's word about who listens.
 
     Raises:
-        ControlError: there is none, or it is somebody else's.
+        NobodyServesError: there is none.
+        ControlError: it is somebody else's, or cannot be reached.
     """
     path = state_dir / DIRECTORY_NAME
     try:
         directory = os.open(path, _OPEN_DIRECTORY)
     except FileNotFoundError:
-        raise ControlError(_NOBODY.format(state_dir), remedy=_START) from None
+        raise NobodyServesError(_NOBODY.format(state_dir), remedy=_START) from None
     except OSError as error:
         text = f"The service's directory {path} cannot be used: {error.strerror or error}."
         raise ControlError(text, remedy="Ask as the user that the service runs as.") from None
@@ -199,7 +206,7 @@ def _connected(directory: int, path: Path, state_dir: Path, owner: int) -> socke
         return connection
     except (FileNotFoundError, ConnectionRefusedError):
         connection.close()
-        raise ControlError(_NOBODY.format(state_dir), remedy=_START) from None
+        raise NobodyServesError(_NOBODY.format(state_dir), remedy=_START) from None
     except OSError as error:
         connection.close()
         text = f"The service in {path} cannot be reached: {error.strerror or error}."

@@ -273,6 +273,69 @@ def test_a_version_that_would_not_do_waits(cli: CommandLine, start: Callable[...
     assert eventually(lambda: waiting(cli) == {})
 
 
+def switched(cli: CommandLine) -> list[str]:
+    """Return how the switch of one was turned, as the journal has it."""
+    journal = (cli.state_dir / "journal.jsonl").read_text().splitlines()
+    lines = [json.loads(line) for line in journal]
+    told = [line["event"] for line in lines if line.get("plugin") == "one"]
+    return [event for event in told if event in {"disabled", "enabled"}]
+
+
+def test_disabled_is_disabled_whoever_asks(cli: CommandLine, start: Callable[..., Running]) -> None:
+    """A service that watches nothing: over its socket, by command, and with nobody there."""
+    one = sign(cli.home / "elsewhere" / "one")
+    service = start(one, "--stay")
+    assert ask(cli.state_dir, "disable", plugin="One") == {"plugin": "one", "changed": True}
+    assert plugins_of(cli) == {}
+    assert ask(cli.state_dir, "disable", plugin="one")["changed"] is False
+    refused = cli("load", one)
+    assert (refused.code, refused.out) == (1, "")
+    assert "Plugin one is disabled" in refused.err
+    assert "`sandbox-host enable one`" in refused.err
+    with pytest.raises(ControlError) as caught:
+        ask(cli.state_dir, "load", path=str(one))
+    assert caught.value.code == "disabled"
+    # Where it is known from the service's switch alone, and not loaded, it can be enabled.
+    enabled = cli("enable", "one")
+    assert (enabled.code, enabled.out) == (0, "one: enabled\n")
+    assert "`sandbox-host load` loads one" in enabled.err
+    assert cli("load", one).code == 0
+    assert cli("disable", "one").out.startswith("one: disabled;")
+    assert plugins_of(cli) == {}  # at once
+    assert switched(cli) == ["disabled", "enabled", "disabled"]
+    assert service.end() == 0
+    alone = cli("call", one, "version")
+    assert (alone.code, "Plugin one is disabled" in alone.err) == (1, True)
+    assert ask_nobody(cli, "enable") == "control"
+    assert cli("enable", "one").code == 0
+    assert cli("call", one, "version") == Ran(0, '"1.0.0"\n', "")
+
+
+def ask_nobody(cli: CommandLine, operation: str) -> str:
+    with pytest.raises(ControlError) as caught:
+        ask(cli.state_dir, operation, plugin="one")
+    return caught.value.code
+
+
+def test_a_watching_service_takes_the_switch_at_once(
+    cli: CommandLine, start: Callable[..., Running]
+) -> None:
+    sign(cli.home / "plugins" / "one")
+    start()
+    assert cli("disable", "one").code == 0
+    assert plugins_of(cli) == {}
+    told = cli("events", "plugin_state", "--format", "json")
+    after = [json.loads(line)["data"]["after"] for line in told.out.splitlines()]
+    assert after[-1] == "disabled"
+    assert ask(cli.state_dir, "enable", plugin="one") == {
+        "plugin": "one",
+        "changed": True,
+        "loads": True,
+    }
+    assert eventually(lambda: plugins_of(cli) == {"one": ("1.0.0", "ready")})
+    assert ask(cli.state_dir, "enable", plugin="one")["changed"] is False
+
+
 def test_what_ends_by_itself_is_started_again(
     cli: CommandLine, start: Callable[..., Running]
 ) -> None:
@@ -325,6 +388,13 @@ def test_events_and_logs_are_followed(cli: CommandLine, start: Callable[..., Run
         while len(told) < 2:
             told += next(log)
     assert told == ["twice 1", "twice 2"]
+    with cli.start("logs", "-f", "--last", "1", "one") as follower:
+        assert follower.stdout is not None
+        assert follower.stdout.readline() == "twice 2\n"
+        ask(cli.state_dir, "call", plugin="one", operation="twice", arguments=[3])
+        assert follower.stdout.readline() == "twice 3\n"
+        follower.send_signal(signal.SIGINT)
+        follower.communicate(timeout=20)
     assert eventually(lambda: ask(cli.state_dir, "status")["service"]["clients"] == 1)
 
 

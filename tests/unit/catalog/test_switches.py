@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import sandbox_host.catalog.switches as room
 from sandbox_host.catalog.switches import MAX_FILE_BYTES, SWITCHES_NAME, Switches
-from sandbox_host.errors import ConfigError, UsageError
+from sandbox_host.errors import ConfigError, PluginDisabledError, UsageError
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -36,6 +36,20 @@ def test_disabled_and_enabled(state_dir: Path) -> None:
     assert switches.enable("a")
     assert not switches.enable("a")
     assert switches.disabled() == {"b_2": NOW}
+
+
+def test_who_is_disabled_is_refused_with_what_to_do(state_dir: Path) -> None:
+    switches = Switches(state_dir)
+    switches.check("a")  # nothing was ever disabled here
+    switches.disable("a", NOW)
+    switches.check("b")
+    with pytest.raises(PluginDisabledError, match="disabled: its operator") as caught:
+        switches.check("a")
+    assert "2026-01-31 12:00 UTC" in str(caught.value)
+    assert "`sandbox-host enable a`" in caught.value.remedy
+    switches.path.write_bytes(b"{")
+    with pytest.raises(ConfigError):
+        switches.check("b")
 
 
 def test_modes(state_dir: Path) -> None:
