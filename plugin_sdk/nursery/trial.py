@@ -13,6 +13,7 @@ from plugin_sdk.lockdown.namespaces import (
     NEWNS,
     NEWUTS,
     nest,
+    set_hostname,
     unshare,
 )
 from plugin_sdk.lockdown.root import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, make_root
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 _MAX_REASON_BYTES = 1_000
+_SIGSYS = 31
 _QUIET = MS_NOSUID | MS_NODEV | MS_NOEXEC
 
 
@@ -42,7 +44,6 @@ def try_layers(
     flags = {
         "network-namespace": NEWNET,
         "ipc-namespace": NEWIPC,
-        "uts-namespace": NEWUTS,
         "cgroup-namespace": NEWCGROUP,
     }
     trials: dict[str, Callable[[], object]] = {
@@ -51,6 +52,7 @@ def try_layers(
         "proc": lambda: _root(directory, with_proc=True),
         "user-namespace": _nested_user,
         "own-uid": lambda: become(wanted["uid"]),
+        "uts-namespace": _named,
     }
     for layer, flag in flags.items():
         trials[layer] = lambda flag=flag: unshare(flag)  # type: ignore[misc]  # bound now
@@ -79,7 +81,9 @@ def _try(fork: Callable[..., int], action: Callable[[], object], *, own_pid: boo
     os.close(write_end)
     answer = os.read(read_end, _MAX_REASON_BYTES)
     os.close(read_end)
-    os.waitpid(child, 0)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == _SIGSYS:
+        return "a system call filter ends whoever tries it (SIGSYS)"
     kind, reason = answer[:1], answer[1:].decode()
     if kind not in {_WORKS, _FAILS}:
         raise PassingError(reason or "the process that tried a layer was killed")
@@ -119,6 +123,12 @@ def _root(directory: str, *, with_proc: bool) -> None:
     ]
     plan = {"at": directory, "size": "size=64k,nr_inodes=64", "links": [], "mounts": mounts}
     make_root({**plan, "cwd": "/scratch"})
+
+
+def _named() -> None:
+    # The name is what the namespace is for, and something else may refuse that alone.
+    unshare(NEWUTS)
+    set_hostname("trial")
 
 
 def _nested_user() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import platform
 import stat
@@ -64,8 +65,14 @@ def command(host: HostOptions, attacked: bool, as_format: str) -> int:
     """
     config = host.read()
     layers = _offers(config)
-    found = (_python(), _state_dir(config), _trust_store(config), _environment(config))
-    diagnosis = Diagnosis.of(config, layers, (*found, *_cgroup(config, layers)))
+    found: tuple[Finding, ...] = (
+        _python(),
+        _state_dir(config),
+        _trust_store(config),
+        _environment(config),
+    )
+    found += (*_machine_code(), *_cgroup(config, layers))
+    diagnosis = Diagnosis.of(config, layers, found)
     if as_format == "text":
         print_diagnosis(diagnosis)
     tried = attack(config) if attacked and not diagnosis.refused else None
@@ -146,6 +153,19 @@ def _environment(config: HostConfig) -> Finding:
         return Finding("packages", False, f"{place(path)} {fault}")
     count = sum(name.endswith(".dist-info") for name in os.listdir(path))
     return Finding("packages", True, f"{place(path)}: {count} installed")
+
+
+def _machine_code() -> list[Finding]:
+    """Return what hinders plugins that make code while they run, if something does."""
+    try:
+        mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
+    except OSError as error:
+        detail = (
+            f"memory cannot be writable and executable ({error.strerror}), and plugins inherit "
+            "that: one granted native_code may fail. In systemd, MemoryDenyWriteExecute= does that."
+        )
+        return [Finding("native code", True, detail)]
+    return []
 
 
 def _cgroup(config: HostConfig, layers: Iterable[LayerReport]) -> list[Finding]:

@@ -122,6 +122,7 @@ class Arena:
         places = self._neighbour.places
         state_dir = places.data_dir.parents[1]
         return {
+            "host_pid": targets.host_number(),  # again: by now it has threads
             "neighbour_pid": self._neighbour.receipt.pid,
             "neighbours": [places.scratch_dir.name, "control-data"],
             "other_data": str(places.data_dir / "private.txt"),

@@ -23,7 +23,7 @@ _FILES: Final = ("secret.txt", "victim.txt", "to_remove.txt", "to_take.txt")
 def facts() -> dict[str, Any]:
     """Return what the host knows of the machine, for attacks that try to find it out."""
     return {
-        "host_pid": os.getpid(),
+        "host_pid": host_number(),
         "hostname": os.uname().nodename,
         "first_process": _read("/proc/1/comm"),
         "root_entries": sorted(os.listdir("/")),
@@ -31,6 +31,17 @@ def facts() -> dict[str, Any]:
         "mount_points": [line.split()[4] for line in _read("/proc/self/mountinfo").splitlines()],
         "many_files": 17_000,
     }
+
+
+def host_number() -> int:
+    """Return a number that is the host's, and not also the one of a plugin in a pid namespace.
+
+    The first process of a container has the number that each plugin has in there. Its threads have
+    numbers of their own, by which the kernel finds a process as well.
+    """
+    if os.getpid() != 1:
+        return os.getpid()
+    return max(map(int, os.listdir("/proc/self/task")))
 
 
 def _read(path: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import signal
 import threading
 import time
 from dataclasses import replace
@@ -139,6 +140,12 @@ class LinuxBackend:
         except OSError as error:
             text = f"The nursery, which starts the plugins, could not be started: {error}."
             remedy = f"Check that {self._ground.python} runs, and that processes can be made."
+            if signal.SIGSYS.name in text:
+                remedy = (
+                    "A system call filter ends it. Where that is SystemCallFilter= of a systemd "
+                    "unit, take it out; with SystemCallErrorNumber=EPERM beside it, `sandbox-host "
+                    "doctor` shows what it takes away."
+                )
             raise ConfinementError(text, layer="process", remedy=remedy) from error
 
     def start(self, plan: SandboxPlan, places: Places, timeout: float) -> tuple[Child, Receipt]:

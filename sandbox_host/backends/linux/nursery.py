@@ -255,8 +255,7 @@ class Nursery:
         except ConnectionError:
             answer = None
         if not isinstance(answer, dict):
-            text = f"{_ENDED_EARLY}{self._last_words()}"
-            raise OSError(text)
+            raise OSError(_ENDED_EARLY + self._how() + self._last_words())
         if passing := answer.get("passing"):
             text = f"the machine is short of something: {passing}"
             raise OSError(text)
@@ -275,7 +274,16 @@ class Nursery:
         if not ready:
             raise TimeoutError
         if ready == [self._exit_fd] and not _has_ended(self._control.fileno()):
-            raise OSError(_ENDED_EARLY + self._last_words())
+            raise OSError(_ENDED_EARLY + self._how() + self._last_words())
+
+    def _how(self) -> str:
+        """Return by which signal it ended, if by one; it stays to be waited for."""
+        if _has_ended(self._exit_fd, _FALLING_SECONDS):
+            with contextlib.suppress(ChildProcessError, ValueError):
+                told = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+                if told is not None and told.si_code in {os.CLD_KILLED, os.CLD_DUMPED}:
+                    return f", by {signal.Signals(told.si_status).name}"
+        return ""
 
     def _last_words(self) -> str:
         try:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sandbox_host.backends.linux import landlock
 from sandbox_host.backends.linux.seccomp import ARCHITECTURES
+from sandbox_host.backends.linux.surroundings import Surroundings, remedy, surroundings
 from sandbox_host.model import Layer, LayerReport, LayerStatus
 
 if TYPE_CHECKING:
@@ -31,10 +32,6 @@ _ALWAYS: Final = {
     Layer.NO_NEW_PRIVS: "PR_SET_NO_NEW_PRIVS",
 }
 
-_CONTAINER: Final = (
-    "In a container, allow unshare, clone with namespaces, mount, pivot_root and setns in its "
-    "seccomp profile, and /proc without masked paths."
-)
 # Files that restrict user namespaces, the value that does, and what to do about it.
 _RESTRICTIONS: Final = (
     (
@@ -86,6 +83,7 @@ class Tried:
         cgroup: what was found, or "".
         cgroup_reason: why nothing was.
         cgroup_remedy: what to do about it.
+        around: what may have refused the rest.
     """
 
     reasons: Mapping[str, str]
@@ -95,6 +93,7 @@ class Tried:
     cgroup: str = ""
     cgroup_reason: str = ""
     cgroup_remedy: str = ""
+    around: Surroundings = field(default_factory=surroundings)
 
 
 def probe() -> Machine:
@@ -147,33 +146,39 @@ def _landlock(machine: Machine) -> LayerReport:
         reason = f"ABI {machine.landlock_abi}; {landlock.MINIMUM_ABI} or later is needed"
     else:
         reason = f"landlock_create_ruleset: {machine.landlock_reason}"
-    remedy = (
+    told = (
         "Use Linux 5.19 or later with CONFIG_SECURITY_LANDLOCK and `landlock` in the boot "
-        "parameter lsm=; in a container, allow the landlock_* calls in its seccomp profile."
+        "parameter lsm=. In a container, its seccomp profile has to allow the landlock_* calls; "
+        "in a systemd unit, a SystemCallFilter= has to hold @sandbox."
     )
-    return LayerReport(Layer.LANDLOCK, LayerStatus.UNAVAILABLE, reason, remedy)
+    return LayerReport(Layer.LANDLOCK, LayerStatus.UNAVAILABLE, reason, told)
 
 
 def _seccomp(machine: Machine) -> LayerReport:
     if machine.seccomp:
         detail = f"filter mode, {machine.architecture}"
         return LayerReport(Layer.SECCOMP, LayerStatus.ACTIVE, detail)
-    remedy = "Use a kernel with CONFIG_SECCOMP_FILTER on x86-64 or aarch64."
-    return LayerReport(Layer.SECCOMP, LayerStatus.UNAVAILABLE, machine.seccomp_reason, remedy)
+    told = (
+        "Use a kernel with CONFIG_SECCOMP_FILTER on x86-64 or aarch64. In a systemd unit, a "
+        "SystemCallFilter= has to hold @sandbox."
+    )
+    return LayerReport(Layer.SECCOMP, LayerStatus.UNAVAILABLE, machine.seccomp_reason, told)
 
 
 def _cgroup(tried: Tried) -> LayerReport:
     if tried.cgroup:
         return LayerReport(Layer.CGROUP, LayerStatus.ACTIVE, tried.cgroup)
-    reason, remedy = tried.cgroup_reason, tried.cgroup_remedy
-    return LayerReport(Layer.CGROUP, LayerStatus.UNAVAILABLE, reason, remedy)
+    return LayerReport(
+        Layer.CGROUP, LayerStatus.UNAVAILABLE, tried.cgroup_reason, tried.cgroup_remedy
+    )
 
 
 def _user_namespace(tried: Tried) -> LayerReport:
     layer = Layer.USER_NAMESPACE
     reason = tried.reasons.get(layer, "")
     if reason or not tried.user_namespace:
-        return LayerReport(layer, LayerStatus.UNAVAILABLE, reason or "not made", _userns_remedy())
+        told = _userns_remedy(reason, tried.around)
+        return LayerReport(layer, LayerStatus.UNAVAILABLE, reason or "not made", told)
     shared = tried.root and tried.has_range
     whose = "the nursery's, for all plugins" if shared else "one for each plugin"
     return LayerReport(layer, LayerStatus.ACTIVE, whose)
@@ -182,10 +187,11 @@ def _user_namespace(tried: Tried) -> LayerReport:
 def _namespace(layer: Layer, tried: Tried) -> LayerReport:
     if not (tried.user_namespace or tried.root):
         reason = "an ordinary user needs a user namespace for it"
-        return LayerReport(layer, LayerStatus.UNAVAILABLE, reason, _userns_remedy())
+        return LayerReport(layer, LayerStatus.UNAVAILABLE, reason, "See user-namespace.")
     reason = tried.reasons.get(layer, "not tried")
     if reason:
-        return LayerReport(layer, LayerStatus.UNAVAILABLE, reason, _CONTAINER)
+        told = remedy(reason, tried.around)
+        return LayerReport(layer, LayerStatus.UNAVAILABLE, reason, told)
     return LayerReport(layer, LayerStatus.ACTIVE, "tried in a process that ended")
 
 
@@ -202,27 +208,27 @@ def _own_uid(tried: Tried, disabled: frozenset[Layer]) -> LayerReport:
     layer = Layer.OWN_UID
     if not tried.root:
         reason = "only a host that is root can give plugins user ids of their own"
-        remedy = "A user namespace for each plugin does the same for an ordinary user's host."
-        return LayerReport(layer, LayerStatus.UNAVAILABLE, reason, remedy)
+        told = "A user namespace for each plugin does the same for an ordinary user's host."
+        return LayerReport(layer, LayerStatus.UNAVAILABLE, reason, told)
     if not tried.has_range:
         reason = f"this root was not given the ids that plugin_uids names: {tried.reasons[layer]}"
-        remedy = "Set plugin_uids to ids that /proc/self/uid_map of the host shows."
-        return LayerReport(layer, LayerStatus.UNAVAILABLE, reason, remedy)
+        told = "Set plugin_uids to ids that /proc/self/uid_map of the host shows."
+        return LayerReport(layer, LayerStatus.UNAVAILABLE, reason, told)
     if Layer.OWN_ROOT in disabled or tried.reasons.get(Layer.OWN_ROOT, "not tried"):
         reason = "needs own-root: another user could not enter the host's directories"
         return LayerReport(layer, LayerStatus.UNAVAILABLE, reason, "See own-root.")
     reason = tried.reasons.get(layer, "not tried")
     if reason:
-        remedy = "Let the host keep CAP_SETUID and CAP_SETGID."
-        return LayerReport(layer, LayerStatus.UNAVAILABLE, reason, remedy)
+        told = "Let the host keep CAP_SETUID and CAP_SETGID."
+        return LayerReport(layer, LayerStatus.UNAVAILABLE, reason, told)
     return LayerReport(layer, LayerStatus.ACTIVE, "a user id for each plugin")
 
 
-def _userns_remedy() -> str:
-    for path, value, remedy in _RESTRICTIONS:
+def _userns_remedy(reason: str, around: Surroundings) -> str:
+    for path, value, told in _RESTRICTIONS:
         try:
             if Path(path).read_text(encoding="ascii").strip() == value:
-                return f"{path} is {value}. {remedy}"
+                return f"{path} is {value}. {told}"
         except OSError:
             continue
-    return f"Use a kernel with CONFIG_USER_NS. {_CONTAINER}"
+    return f"Use a kernel with CONFIG_USER_NS. {remedy(reason, around)}"

@@ -200,7 +200,12 @@ CONTROL = "control = socket.socket(fileno=int(sys.argv[10]))\n"
     [
         pytest.param("sys.exit(3)", "ended while it was started", id="ends"),
         pytest.param("sys.exit('no such module')", "it said: no such module", id="says why"),
-        pytest.param("os.kill(os.getpid(), 11)", "ended while it was started", id="crashes"),
+        pytest.param(
+            "os.kill(os.getpid(), 11)", "ended while it was started, by SIGSEGV", id="crashes"
+        ),
+        pytest.param(
+            "os.kill(os.getpid(), 31)", "ended while it was started, by SIGSYS", id="filtered"
+        ),
         pytest.param(CONTROL + "control.send(b'\\xc1')", "nonsense", id="answers with nonsense"),
         pytest.param(CONTROL + "control.send(b'\\x05')", "ended while", id="answers a number"),
     ],

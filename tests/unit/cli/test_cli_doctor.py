@@ -218,6 +218,23 @@ def complete(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("complete")
+def test_memory_that_cannot_become_code_is_told_and_no_fault(
+    cli: LocalCommandLine, options: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MemoryDenyWriteExecute= of a systemd unit."""
+    code, told = document(cli, *options)
+    assert (code, "native code" in {one["what"] for one in told["findings"]}) == (0, False)
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("sandbox_host.cli.doctor.mmap.mmap", refused)
+    found = finding(cli, "native code", *options)
+    assert "MemoryDenyWriteExecute=" in found["detail"]
+    assert cli("doctor", *options).code == 0
+
+
+@pytest.mark.usefixtures("complete")
 def test_the_trust_store(cli: LocalCommandLine, store: Path) -> None:
     assert finding(cli, "trust store")["usable"] is False
     found = finding(cli, "trust store", "--trust-store", store)

@@ -98,6 +98,36 @@ except PassingError as error:
     assert found == "the process that tried a layer was killed"
 
 
+def test_who_ends_it_may_be_a_filter(tmp_path: Path) -> None:
+    """Of a unit with SystemCallFilter=: the layer is not offered, and the host goes on."""
+    code = """
+def filtered(own_pid):
+    child = os.fork()
+    if child == 0:
+        os.kill(os.getpid(), signal.SIGSYS)
+    return child
+result = attempt(filtered)
+"""
+    found = attempt(code, tmp_path, "uts-namespace", "own-root")
+    assert set(found.values()) == {"a system call filter ends whoever tries it (SIGSYS)"}
+
+
+@own_user
+def test_a_name_that_cannot_be_taken_is_seen(tmp_path: Path) -> None:
+    """ProtectHostname= of a systemd unit allows the namespace, and refuses sethostname."""
+    code = """
+from plugin_sdk.nursery import trial
+def refused(name):
+    raise PermissionError(errno.EPERM, "sethostname")
+trial.set_hostname = refused
+own_user()
+result = attempt()
+"""
+    found = attempt(code, tmp_path, "uts-namespace", "ipc-namespace")
+    assert "sethostname" in found["uts-namespace"]
+    assert found["ipc-namespace"] == ""
+
+
 @pytest.mark.parametrize("where", ["fork", "action"])
 def test_a_shortage_says_nothing_about_the_machine(tmp_path: Path, where: str) -> None:
     code = f"""

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -66,3 +68,16 @@ def test_a_temporary_directory_that_will_not_do(
         pytest.fail("it was opened")
     assert list(deep.iterdir()) == []
     assert SECRET not in os.environ
+
+
+def test_a_host_that_is_process_1_is_told_from_a_plugin_that_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first process of a container: its threads have numbers that no plugin has."""
+    assert targets.host_number() == os.getpid()
+    with ThreadPoolExecutor(1) as threads:
+        number = threads.submit(threading.get_native_id).result()
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        found = targets.host_number()
+        assert found >= number
+        assert Path(f"/proc/{found}/environ").exists()
