@@ -5,6 +5,7 @@ Everything shown is readable without colour, and passes through `output`, which 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox_host.cli.describe import counted, permission_lines, size
@@ -14,7 +15,7 @@ from sandbox_host.model import Permissions
 from sandbox_host.service.documents import receipt_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 Document = dict[str, Any]
 
@@ -72,14 +73,25 @@ def print_service(facts: Mapping[str, Any]) -> None:
     say(f"plugins are {restarts}; {counted(facts['clients'], 'client')}")
 
 
+def standing(plugins: Sequence[Document]) -> str:
+    """Return how many plugins there are, and how many in which state."""
+    if not plugins:
+        return "no plugin is loaded"
+    words = Counter("quarantined" if one["quarantine"] else str(one["state"]) for one in plugins)
+    told = ", ".join(f"{number} {word}" for word, number in sorted(words.items()))
+    return f"{counted(len(plugins), 'plugin')}: {told}"
+
+
 def print_status(document: Document) -> None:
     """Print the screen of `status`."""
     print_service(document["service"])
-    say()
-    print_table(
-        ("PLUGIN", "STATE", "PID", "PEAK", "CPU", "CALLS", "FAILED", "P99"),
-        [_status_row(one) for one in document["plugins"]],
-    )
+    say(standing(document["plugins"]))
+    if document["plugins"]:
+        say()
+        print_table(
+            ("PLUGIN", "STATE", "PID", "PEAK", "CPU", "CALLS", "FAILED", "P99"),
+            [_status_row(one) for one in document["plugins"]],
+        )
     for one in document["plugins"]:
         if one["quarantine"]:
             note(f"note: {one['plugin']} is in quarantine: {one['quarantine']}")
@@ -166,21 +178,30 @@ def _permissions(told: Mapping[str, Any]) -> Permissions:
     return Permissions(**known)
 
 
-def print_top(document: Document, before: Document | None) -> None:
-    """Print the screen of `top`.
+def print_top(document: Document, before: Document | None, rows: int) -> None:
+    """Print the screen of `top`: the busiest plugins, and how many are left out.
 
     Args:
         document: what the service says now.
         before: what it said the last time, for what is per second; None for the first time.
+        rows: the most plugins that are shown, at least one.
     """
+    plugins = document["plugins"]
     print_service(document["service"])
+    say(standing(plugins))
+    if not plugins:
+        return
     say()
     earlier = {one["plugin"]: one for one in before["plugins"]} if before else {}
     seconds = _between(document, before)
-    rows = [_top_row(one, earlier.get(one["plugin"]), seconds) for one in document["plugins"]]
-    rows.sort(key=lambda row: -row[0])
+    all_rows = [_top_row(one, earlier.get(one["plugin"]), seconds) for one in plugins]
+    all_rows.sort(key=lambda row: row[0])
     headings = ("PLUGIN", "STATE", "CPU %", "PEAK", "CALLS/S", "ERR/S", "P99")
-    print_table(headings, [row[1:] for row in rows])
+    print_table(headings, [row[1:] for row in all_rows[:rows]])
+    left = len(plugins) - rows
+    if left > 0:
+        say()
+        say(f"left out: {counted(left, 'plugin')}, less busy; --rows shows more")
 
 
 def _between(document: Document, before: Document | None) -> float:
@@ -201,9 +222,11 @@ def _top_row(one: Document, before: Document | None, seconds: float) -> tuple[An
         return max(0.0, float(usage[name] - before["usage"][name]) / seconds)
 
     cpu, calls, failures = rate("cpu_seconds"), rate("calls"), rate("failures")
+    # The busiest first: now, or in all its life where nothing is known of now; else by name.
+    order = (-(cpu or 0.0), -(calls or 0.0), -float(usage["cpu_seconds"]), one["plugin"])
     share = 100 * usage["memory_peak_bytes"] / max(1, one["memory_limit_bytes"])
     return (
-        cpu or 0.0,
+        order,
         one["plugin"],
         state(one),
         "-" if cpu is None else f"{100 * cpu:.1f}",

@@ -7,12 +7,17 @@ the test with ``SCREENS=write`` in the environment, and read the difference.
 from __future__ import annotations
 
 import copy
+import io
 import os
+import re
+import sys
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from plugin_sdk.wire import codec
 from sandbox_host.cli.service_screens import (
     duration,
     is_well,
@@ -34,6 +39,7 @@ from sandbox_host.model import (
 )
 from sandbox_host.runtime.receipt import with_watchdog
 from sandbox_host.service.documents import receipt_document, receipt_of
+from sandbox_host.service.frames import ANSWER
 
 SCREENS = Path(__file__).with_name("screens")
 
@@ -161,9 +167,31 @@ def later() -> dict[str, Any]:
     return after
 
 
+def crowd(number: int, *, seconds: float = 0.0) -> dict[str, Any]:
+    """Return a service with so many plugins, each as busy as its number says."""
+    told = document()
+    told["problems"] = []
+    told["service"]["uptime_seconds"] += seconds
+    told["plugins"] = [plugin(f"plugin_{n:04}", 5_000 + n) for n in range(number)]
+    for n, one in enumerate(told["plugins"]):
+        one["usage"] |= {"cpu_seconds": 1.0 + n * seconds / 2_000, "calls": 100 + n}
+    return told
+
+
+def top_of(number: int) -> None:
+    print_top(crowd(number, seconds=2), crowd(number), 20)
+
+
 DRAW = {
     "status": lambda: print_status(document()),
-    "top": lambda: print_top(later(), document()),
+    "status-of-0": lambda: print_status(crowd(0)),
+    "status-of-1": lambda: print_status(crowd(1)),
+    "status-of-20": lambda: print_status(crowd(20)),
+    "top": lambda: print_top(later(), document(), 20),
+    "top-of-0": lambda: top_of(0),
+    "top-of-1": lambda: top_of(1),
+    "top-of-20": lambda: top_of(20),
+    "top-of-1000": lambda: top_of(1_000),
     "plugin": lambda: print_one(document()["plugins"][0]),
     "receipt": lambda: print_receipt(receipt_of(receipt_document(receipt()))),
 }
@@ -194,20 +222,121 @@ def test_the_first_look_has_no_rates(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
-    print_top(document(), None)
+    print_top(document(), None, 20)
     row = next(line for line in capsys.readouterr().out.splitlines() if "weather_model" in line)
     assert row.split().count("-") == 3
 
 
-def test_what_a_plugin_says_does_nothing_to_the_terminal(
+def test_the_busiest_of_many_are_shown_and_the_others_counted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    top_of(1_000)
+    out = capsys.readouterr().out
+    shown = [line.split()[0] for line in out.splitlines() if line.startswith("plugin_")]
+    assert shown == [f"plugin_{n:04}" for n in range(999, 979, -1)]
+    assert "left out: 980 plugins, less busy" in out
+    print_top(crowd(20, seconds=2), None, 20)
+    assert "left out" not in capsys.readouterr().out
+    # At the first look nothing is known of now: who used most in all its life.
+    print_top(crowd(3, seconds=2), None, 1)
+    assert "plugin_0002" in capsys.readouterr().out
+
+
+def test_a_status_of_many_fits_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    told = crowd(1_000)
+    for one in told["plugins"]:
+        one["receipt"] = receipt_document(receipt())
+    assert codec.unpack(codec.pack(told, ANSWER), ANSWER) == told
+    print_status(told)
+    out = capsys.readouterr().out
+    assert "1000 plugins: 1000 ready" in out
+    assert len([line for line in out.splitlines() if line.startswith("plugin_")]) == 1_000
+
+
+TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+HOSTILE = {
+    "clears": "x\x1b[2J\x1b[H",
+    "moves up": "x\x1b[99A\rroot",
+    "one byte": "x\x9b2J",
+    "sets the title": "\x1b]0;owned\x07",
+    "line breaks": "x\r\nplugin ready\x85\u2028y\x0b\x0c",
+    "backspaces": "x\b\b\b\x7f",
+    "turns round": "x\u202egnp.exe\u2066",
+    "markup": "[bold red]x[/] [link=file:///]y[/link]",
+    "tabs": "x\ty",
+    "half a character": "x\udc9b",
+}
+
+
+def hostile(text: str) -> dict[str, Any]:
+    """Return a service all of whose texts are that."""
     told = document()
-    told["plugins"][0] |= {"plugin": "x\x1b[2J", "operations": ["\x1b]0;owned\x07"]}
+    told["service"] |= {"plugin_directory": text, "version": text, "phase": text}
+    told["problems"] = [{"path": text, "reason": text}]
+    bad = dict.fromkeys(("plugin", "version", "state", "cause", "digest", "dossier"), text)
+    told["plugins"][0] |= bad | {"operations": [text], "permissions": {"read": [text]}}
+    told["plugins"][1] |= {"plugin": text, "quarantine": text, "dossier": text, "state": "failed"}
+    said = told["plugins"][0]["receipt"]
+    said["plugin"] = text
+    for entry in said["layers"]:
+        entry |= {"detail": text, "remedy": text}
+    for entry in said["guarantees"]:
+        entry["detail"] = text
+    for entry in (*said["limits"], *said["permissions"]):
+        entry |= {"name": text, "value": text, "mechanism": text}
+    return told
+
+
+@pytest.mark.parametrize("columns", [80, 160])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_a_plugin_says_does_nothing_to_the_terminal(
+    name: str, columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    told = hostile(HOSTILE[name])
     print_status(told)
     print_one(told["plugins"][0])
+    print_top(told, None, 20)
     out, err = capsys.readouterr()
-    assert not {"\x1b", "\x07"} & set(out + err)
+    kinds = {unicodedata.category(c) for c in (out + err).replace("\n", "")}
+    assert not kinds & {"Cc", "Cs", "Zl", "Zp"}  # controls, surrogates, separators of lines
+    assert not {unicodedata.bidirectional(c) for c in out + err} & TURNS
+    assert not any(line.startswith("plugin ready") for line in out.splitlines())
+    if name == "markup":
+        assert "[bold" in out
+
+
+class Terminal(io.StringIO):
+    """Standard output that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])[0-9;]*m")
+
+
+@pytest.mark.parametrize("term", ["dumb", "xterm-256color"])
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_a_terminal_needs_no_colour(
+    term: str, no_color: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The words are the same as without a terminal; nothing is told by colour alone."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    print_status(document())
+    print_top(later(), document(), 20)
+    print_one(document()["plugins"][0])
+    drawn = sys.stdout.getvalue()  # type: ignore[attr-defined]
+    assert not _COLOUR.search(drawn)
+    assert ("\x1b" in drawn) == (term != "dumb")  # bold headings
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", drawn)
+    assert "\x1b" not in plain
+    pictures = [(SCREENS / f"{name}-80.txt").read_text() for name in ("status", "top", "plugin")]
+    words = [line for text in pictures for line in text.splitlines() if "note: " not in line]
+    assert [line.rstrip() for line in plain.splitlines()] == words
 
 
 def test_all_is_well_or_not() -> None:
