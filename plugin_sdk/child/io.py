@@ -61,14 +61,13 @@ _yield_cpu = getattr(os, "sched_yield", lambda: None)
 
 def flush_output() -> None:
     """Bring what the plugin printed to the log before the answer that it led to."""
-    _flush(sys.stdout)
-    _flush(sys.stderr)
-
-
-def _flush(stream: Any) -> None:
     try:
-        stream.flush()
+        sys.stdout.flush()
     except BaseException:  # noqa: BLE001 - the plugin may have put anything in its place
+        pass
+    try:
+        sys.stderr.flush()
+    except BaseException:  # noqa: BLE001 - as above
         return
 
 
@@ -338,9 +337,10 @@ class ChildChannel:
                 raise
             kept = []
             for message in self._connection.events_received():
-                if type(message) not in _PARTS:
-                    if type(message) is Call:
-                        self.calls.open(message)
+                kind = type(message)
+                if kind not in _PARTS:
+                    if kind is Call:
+                        self.calls.open(message)  # type: ignore[arg-type]  # it is one
                     kept.append(message)
                 elif isinstance(message, Answer):
                     if message.id in self._asking:
@@ -378,8 +378,11 @@ class ChildChannel:
                 return  # re-entered: the outer call writes it after its own frame
             self._writing = True
             try:
-                while data := self._connection.data_to_send():
-                    self._write(data)
+                while self._connection.to_send:
+                    data = self._connection.data_to_send()
+                    written = os.write(self._out_fd, data)
+                    if written < len(data):
+                        self._write(memoryview(data)[written:])
             finally:
                 self._writing = False
         if self._postponed is not None:
@@ -404,12 +407,9 @@ class ChildChannel:
             call.progress_ns = now
             self.send(Progress(call.id, done, total))
 
-    def _write(self, data: bytes) -> None:
-        written = os.write(self._out_fd, data)
-        if written < len(data):
-            rest = memoryview(data)[written:]
-            while rest:
-                rest = rest[os.write(self._out_fd, rest) :]
+    def _write(self, rest: memoryview) -> None:
+        while rest:
+            rest = rest[os.write(self._out_fd, rest) :]
 
 
 class _Waker:

@@ -125,11 +125,13 @@ class Runner:
         except MemoryError as error:
             return self.raised(call, state, error)
         call.payload = b""
+        if type(value) is list and len(value) == 2:  # noqa: PLR2004 - what most calls have
+            arguments, keywords = value
+            if type(arguments) is list and type(keywords) is dict:
+                return Prepared(call, state, operation, arguments, keywords)
         match value:
-            case [list() as arguments, dict() as keywords]:
-                feeds: list[Any] = []
-            case [list() as arguments, dict() as keywords, list() as places]:
-                feeds = places
+            case [list() as arguments, dict() as keywords, list() as feeds]:
+                pass
             case [list() as pairs, dict(), list(), True] if are_pairs(pairs):
                 describe = self._describing(state, operation)
                 return Prepared(call, state, batch_of(operation, describe), [pairs], {})

@@ -85,6 +85,7 @@ class Connection:
 
     Attributes:
         crossed: how many messages came of exchanges that this side had closed meanwhile.
+        to_send: the frames that `data_to_send` returns; to be looked at, not to be changed.
 
     After a `RemoteProtocolError` the connection is closed and accepts nothing more. After a message
     of its own that closes the session it drops whatever has crossed that.
@@ -98,7 +99,7 @@ class Connection:
         self._reader = FrameReader(max_payload_bytes)
         self.crossed = 0
         self._received: list[Message] = []
-        self._to_send: list[bytes] = []
+        self.to_send: list[bytes] = []
         self._left = False
         self._exchanges = {
             HOST: _Exchanges(MAX_OUTSTANDING, "calls and deliveries"),
@@ -221,7 +222,7 @@ class Connection:
         if after != self._state:
             self.state = after
             self._left = after == CLOSED
-        self._to_send.append(frame)
+        self.to_send.append(frame)
 
     def _send_large(self, message: Message) -> bytes:
         """Return the frame of a message with a large payload, which may be elsewhere then."""
@@ -241,9 +242,9 @@ class Connection:
 
     def data_to_send(self) -> bytes:
         """Return the bytes of all queued messages, and forget them."""
-        if not self._to_send:
+        if not self.to_send:
             return b""
-        queued, self._to_send = self._to_send, []
+        queued, self.to_send = self.to_send, []
         return queued[0] if len(queued) == 1 else b"".join(queued)
 
     def _accept(self, message: Message) -> bool:

@@ -265,7 +265,7 @@ class Channel:
             until: the same, at this reading of the monotonic clock.
         """
         waiter: threading.Event | None = None
-        while not _is_over(pending, ready, until):
+        while pending.answer is None and not _is_over(pending, ready, until):
             if not self._broken and self._as_leader(self._read_until, pending, ready, until):
                 continue  # it was over, or the stream has ended
             if waiter is None:
@@ -325,7 +325,10 @@ class Channel:
         if pending.answer is None:
             self._on_wait()  # while the plugin works on it
         polled = time.monotonic() + POLL_SECONDS
-        while not (self._broken or _is_over(pending, ready, until)):
+        plain = ready is None and until == math.inf
+        while not self._broken and pending.answer is None:
+            if not plain and _is_over(pending, ready, until):
+                break
             if self._read_once():
                 continue
             now = time.monotonic()
@@ -426,24 +429,22 @@ class Channel:
         An entry leaves the inbox after it was given: a KeyboardInterrupt in between gives it twice,
         which does no harm, rather than never, which would leave its caller waiting.
         """
-        while self._inbox:
+        inbox = self._inbox
+        while inbox:
+            pending, message = inbox[0]
             try:
-                self._give(*self._inbox[0])
+                if pending is None:
+                    self._on_message(message)
+                elif type(message) in _PARTS:
+                    self._on_part(pending, message)
+                    pending.nudge()
+                else:
+                    self._on_answered(pending, message)
+                    pending.finish(message, time.monotonic())
             except Exception:
-                self._inbox.popleft()
+                inbox.popleft()
                 raise
-            self._inbox.popleft()
-
-    def _give(self, pending: Pending | None, message: Message) -> None:
-        if pending is None:
-            self._on_message(message)
-            return
-        if type(message) in _PARTS:
-            self._on_part(pending, message)
-            pending.nudge()
-            return
-        self._on_answered(pending, message)
-        pending.finish(message, time.monotonic())
+            inbox.popleft()
 
     def _pass_on(self) -> None:
         """Give the lead to somebody who waits in a thread, or else to the keeper."""
