@@ -14,14 +14,18 @@ if TYPE_CHECKING:
 
     Describe = Callable[[BaseException], dict[str, Any]]
 
+PLAIN = frozenset({type(None), bool, int, float, str, bytes, list, dict})
+"""What is neither waited for nor sent piece by piece; most operations return one of these."""
+
 _NO_VALUE = "it yields; only operations that return values can be called in batches"
 
 
 def batch_of(operation: Operation, describe: Describe) -> Operation:
-    """Return a function that takes ``[args, kwargs]`` pairs and returns what became of each.
+    """Return a function that takes calls, each a list of arguments or a dict of keywords.
 
-    That is ``[True, value]`` or ``[False, details]``. One that fails does not stop the others; a
-    deadline or a cancellation ends all of them.
+    It returns ``[values, failures]``: a value for each, None where one failed, and ``[number,
+    details]`` of each that did. One that fails does not stop the others; a deadline or a
+    cancellation ends all of them.
 
     Args:
         operation: what is called.
@@ -30,55 +34,57 @@ def batch_of(operation: Operation, describe: Describe) -> Operation:
     if is_async(operation):
         return _async_batch_of(operation, describe)
 
-    def run(pairs: list[Any]) -> list[Any]:
-        outcomes = []
-        for arguments, keywords in pairs:
+    def run(calls: list[Any]) -> list[Any]:
+        values: list[Any] = []
+        failures: list[Any] = []
+        for one in calls:
             try:
-                outcomes.append([True, _plain(operation(*arguments, **keywords))])
+                value = operation(*one) if type(one) is list else operation(**one)
+                if type(value) not in PLAIN:
+                    _check(value)
             except (DeadlinePassed, Cancelled):
                 raise
             except BaseException as error:  # noqa: BLE001 - sys.exit() in an operation ends nothing
-                outcomes.append([False, describe(error)])
-        return outcomes
+                failures.append([len(values), describe(error)])
+                value = None
+            values.append(value)
+        return [values, failures]
 
     return run
 
 
 def _async_batch_of(operation: Operation, describe: Describe) -> Operation:
-    async def run(pairs: list[Any]) -> list[Any]:
-        outcomes = []
-        for arguments, keywords in pairs:
+    async def run(calls: list[Any]) -> list[Any]:
+        values: list[Any] = []
+        failures: list[Any] = []
+        for one in calls:
             try:
-                value = operation(*arguments, **keywords)
-                value = await value if hasattr(type(value), "__await__") else value
-                outcomes.append([True, _plain(value)])
+                value = operation(*one) if type(one) is list else operation(**one)
+                if type(value) not in PLAIN:
+                    value = await value if hasattr(type(value), "__await__") else value
+                    _check(value)
             except (DeadlinePassed, Cancelled):
                 raise
             except BaseException as error:
                 if type(error).__name__ == "CancelledError":
                     raise
-                outcomes.append([False, describe(error)])
-        return outcomes
+                failures.append([len(values), describe(error)])
+                value = None
+            values.append(value)
+        return [values, failures]
 
     return run
 
 
-def are_pairs(value: Any) -> bool:
-    """Tell whether a value is a list of ``[args, kwargs]`` pairs."""
-    return all(
-        isinstance(pair, list)
-        and len(pair) == 2  # noqa: PLR2004 - a pair
-        and isinstance(pair[0], list)
-        and isinstance(pair[1], dict)
-        for pair in value
-    )
+def are_calls(value: list[Any]) -> bool:
+    """Tell whether a list has calls, each the list of its arguments or the dict of its keywords."""
+    return {list, dict}.issuperset(map(type, value))
 
 
-def _plain(value: Any) -> Any:
+def _check(value: Any) -> None:
     kind = type(value)
     if any(hasattr(kind, name) for name in ("__next__", "__anext__", "__await__")):
         close = getattr(value, "close", None)
         if close is not None:
             close()
         raise TypeError(_NO_VALUE)
-    return value

@@ -61,13 +61,14 @@ _yield_cpu = getattr(os, "sched_yield", lambda: None)
 
 def flush_output() -> None:
     """Bring what the plugin printed to the log before the answer that it led to."""
+    _flush(sys.stdout)
+    _flush(sys.stderr)
+
+
+def _flush(stream: Any) -> None:
     try:
-        sys.stdout.flush()
+        stream.flush()
     except BaseException:  # noqa: BLE001 - the plugin may have put anything in its place
-        pass
-    try:
-        sys.stderr.flush()
-    except BaseException:  # noqa: BLE001 - as above
         return
 
 

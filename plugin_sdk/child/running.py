@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import monotonic_ns
 
-from plugin_sdk.child.batches import are_pairs, batch_of
+from plugin_sdk.child.batches import PLAIN, are_calls, batch_of
 from plugin_sdk.child.calls import current
 from plugin_sdk.child.faults import EXCEPTION, MEMORY, Faults, head, raised_by_the_call
 from plugin_sdk.child.io import flush_output
@@ -60,9 +60,6 @@ _UNTOLD_NS = 2_000_000
 _NO_ERRORS = pack({"errors": []})
 
 _NOTHING = object()
-
-_PLAIN = frozenset({type(None), bool, int, float, str, bytes, list, dict})
-"""What is neither waited for nor sent piece by piece; most operations return one of these."""
 
 
 class Prepared:
@@ -129,12 +126,17 @@ class Runner:
             arguments, keywords = value
             if type(arguments) is list and type(keywords) is dict:
                 return Prepared(call, state, operation, arguments, keywords)
+        return self._prepared(call, state, operation, value)
+
+    def _prepared(
+        self, call: Call, state: CallState, operation: Operation, value: Any
+    ) -> Prepared | Message:
         match value:
             case [list() as arguments, dict() as keywords, list() as feeds]:
                 pass
-            case [list() as pairs, dict(), list(), True] if are_pairs(pairs):
+            case [list() as calls, dict(), list(), True] if are_calls(calls):
                 describe = self._describing(state, operation)
-                return Prepared(call, state, batch_of(operation, describe), [pairs], {})
+                return Prepared(call, state, batch_of(operation, describe), [calls], {})
             case _:
                 return _failure(call, BAD_ARGUMENTS, "the payload of a call is [list, dict]")
         if feeds:
@@ -200,7 +202,7 @@ class Runner:
 
     def _finished(self, state: CallState, value: Any, wait_for: Await) -> Any:
         """See what an operation returned to its end: a stream is sent, a coroutine waited for."""
-        if type(value) in _PLAIN:
+        if type(value) in PLAIN:
             return value
         if _has(value, "__await__"):
             value = wait_for(state, value)

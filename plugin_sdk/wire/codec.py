@@ -208,6 +208,8 @@ def unpack(data: bytes, bounds: Bounds = VALUE) -> Any:
     if not is_plain:
         if (parts := parts_of(data)) is not None:
             return _unpack_parts(parts, bounds)
+        if len(data) <= bounds.few_bytes and bounds.arrays:
+            return _unpack_few(data, bounds)
         if _looks_suspicious(data, bounds):
             _scan(data, bounds)
         return _built(data, _array)
@@ -217,6 +219,44 @@ def unpack(data: bytes, bounds: Bounds = VALUE) -> Any:
         # msgpack's own errors derive from ValueError.
         text = f"payload is not acceptable msgpack: {str(error)[:200] or type(error).__name__}"
         raise PayloadError(text) from None
+
+
+def _unpack_few(data: bytes, bounds: Bounds) -> Any:
+    """Return the value of a payload of so few bytes that it cannot hold too much.
+
+    Each element takes a byte at least. How deep it is can be seen from what was built, in a tenth
+    of the time that a scan takes: it nests not deeper than msgpack's own stack, of 1,024.
+    """
+    try:
+        value = _built(data, _array)
+    except PayloadError:
+        _scan(data, bounds)  # says more of what is wrong, where it is one of the limits
+        raise
+    if len(data.translate(None, _FORBIDDEN)) != len(data) or _openings(data) > bounds.openings:
+        _look_through(value, bounds)
+    return value
+
+
+def _look_through(value: Any, bounds: Bounds) -> None:
+    """Refuse a value that nests too deep, or has a timestamp, which msgpack makes unasked."""
+    level: list[Any] = [[value]]
+    depth = -1
+    while level:
+        inner: list[Any] = []
+        for container in level:
+            items = container.values() if type(container) is dict else container
+            kinds = set(map(type, items))
+            if kinds <= _SCALARS:
+                continue
+            if msgpack.Timestamp in kinds:
+                raise PayloadError(_UNKNOWN_EXTENSION)
+            _check("levels of nesting", depth + 1, bounds.depth)  # an array is one, too
+            inner += [item for item in items if type(item) in _NESTING]
+        level, depth = inner, depth + 1
+
+
+_SCALARS = _ATOMS | {str, bytes}
+_NESTING = frozenset({list, dict})
 
 
 def _unpack_parts(data: Parts, bounds: Bounds) -> Any:

@@ -82,6 +82,7 @@ class Bounds:
 
     Attributes:
         openings: so many bytes that could open a container break no limit, wherever they stand.
+        few_bytes: so many bytes in all hold neither too many elements nor too many containers.
         small_bytes: so many bytes in all hold not too many elements, whatever they are.
         small: the most of those; arguments and results of most calls have fewer.
     """
@@ -92,6 +93,7 @@ class Bounds:
         "containers",
         "depth",
         "elements",
+        "few_bytes",
         "max_bytes",
         "openings",
         "small_bytes",
@@ -106,6 +108,7 @@ class Bounds:
         self.containers = containers
         self.elements = elements
         self.openings = min(depth, containers)
+        self.few_bytes = min(containers, elements, max_bytes)
         self.small_bytes = min(self.small, elements, max_bytes)
 
 

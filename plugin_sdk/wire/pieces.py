@@ -88,6 +88,8 @@ class _Pieces:
         Returns:
             Whether there is something in it, or it is something, that is not for the packer.
         """
+        if type(value) is list or type(value) is tuple:
+            return self._look_at_list(value, depth)
         if isinstance(value, _EXTENSIONS):
             text = f"cannot carry a {type(value).__name__}: extension types are not allowed"
             raise PayloadError(text)
@@ -95,15 +97,24 @@ class _Pieces:
             self._check_depth(depth)
             leads = self._look_at_items(value, depth)
         elif isinstance(value, (list, tuple)):
-            self._check_depth(depth)
-            leads = False
-            for item in value:
-                if type(item) not in _SCALARS and self._look(item, depth + 1):
-                    leads = True
+            return self._look_at_list(value, depth)
         else:
             if isinstance(value, (bytes, bytearray)):
                 return len(value) >= LARGE_BYTES
             return not isinstance(value, _SUBCLASSED)
+        if leads:
+            self._leading.add(id(value))
+        return leads
+
+    def _look_at_list(self, value: list[Any] | tuple[Any, ...], depth: int) -> bool:
+        self._check_depth(depth)
+        leads = False
+        for item in value:
+            kind = type(item)
+            if kind in _SCALARS or (kind is bytes and len(item) < LARGE_BYTES):
+                continue
+            if self._look(item, depth + 1):
+                leads = True
         if leads:
             self._leading.add(id(value))
         return leads

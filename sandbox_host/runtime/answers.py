@@ -100,20 +100,22 @@ def outcomes_of(plan: SandboxPlan, pending: Pending, value: Any, count: int) -> 
     Raises:
         BadAnswerError: the answer breaks the protocol.
     """
-    if not isinstance(value, list) or len(value) != count:
-        text = f"the answer to a batch is no list of {count}"
-        raise BadAnswerError(text)
-    outcomes: list[Any] = []
-    for one in value:
+    match value:
+        case [list() as outcomes, list() as failures] if len(outcomes) == count:
+            pass
+        case _:
+            text = f"the answer to a batch is no list of {count} values and one of failures"
+            raise BadAnswerError(text)
+    last = -1
+    for one in failures:
         match one:
-            case [True, result]:
-                outcomes.append(result)
-            case [False, dict() as told]:
+            case [int() as number, dict() as told] if last < number < count and number is not True:
                 code = told.get("code")
                 code = code if isinstance(code, str) else ""
-                outcomes.append(_failure(plan, pending, code, told, None))
+                outcomes[number] = _failure(plan, pending, code, told, None)
+                last = number
             case _:
-                text = "an outcome of a batch is neither a value nor a failure"
+                text = "a failure in a batch is not told with its number"
                 raise BadAnswerError(text)
     return outcomes
 

@@ -15,11 +15,12 @@ BATCH: Final = 500
 AHEAD: Final = 2
 """Messages that are with the plugin at a time: one is worked on, and the next is there already."""
 
-Pair = tuple[list[Any], dict[str, Any]]
+One = tuple[Any, ...] | dict[str, Any]
+"""The arguments of a call, or its keywords."""
 
 
-def pairs_of(calls: Iterable[Any]) -> list[Pair]:
-    """Return arguments and keywords of each call.
+def batches_of(calls: Iterable[Any]) -> list[tuple[One, ...]]:
+    """Return the calls in batches, in their order.
 
     Args:
         calls: for each call its arguments, a tuple or list, or its keywords, a dict.
@@ -27,22 +28,17 @@ def pairs_of(calls: Iterable[Any]) -> list[Pair]:
     Raises:
         UsageError: one of them is neither.
     """
-    pairs: list[Pair] = []
+    ones: list[One] = []
     for number, one in enumerate(calls):
-        if isinstance(one, dict):
-            pairs.append(([], one))
+        if type(one) is tuple or isinstance(one, dict):
+            ones.append(one)
         elif isinstance(one, tuple | list):
-            pairs.append((list(one), {}))
+            ones.append(tuple(one))
         else:
             text = f"Call {number} of call_many is {type(one).__name__}, not arguments."
             remedy = "Pass a tuple of arguments for each call, such as (1, 2) or (row,), or a dict."
             raise UsageError(text, remedy=remedy)
-    return pairs
-
-
-def batches_of(pairs: list[Pair]) -> list[list[Pair]]:
-    """Return them in batches, in their order."""
-    return [pairs[start : start + BATCH] for start in range(0, len(pairs), BATCH)]
+    return [tuple(ones[start : start + BATCH]) for start in range(0, len(ones), BATCH)]
 
 
 def settled(outcomes: list[Any], *, return_errors: bool) -> list[Any]:

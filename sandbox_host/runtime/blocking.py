@@ -13,7 +13,7 @@ from sandbox_host.admission.instances import Instance
 from sandbox_host.config import HostConfig
 from sandbox_host.errors import PluginEndedError, UsageError
 from sandbox_host.ipc.calls import Pending
-from sandbox_host.runtime.batches import AHEAD, batches_of, pairs_of, settled
+from sandbox_host.runtime.batches import AHEAD, batches_of, settled
 from sandbox_host.runtime.chains import BlockingChain
 from sandbox_host.runtime.core import HostCore
 from sandbox_host.runtime.event_streams import BlockingEvents
@@ -311,11 +311,11 @@ class BlockingPlugin(PluginView):
         """Run an operation many times, and return the values in order; see `Plugin.call_many`."""
         outcomes: list[Any] = []
         sent: deque[tuple[PluginProcess, Pending, int]] = deque()
-        waiting = deque(batches_of(pairs_of(calls)))
+        waiting = deque(batches_of(calls))
         try:
             while waiting or sent:
                 while waiting and len(sent) < AHEAD:
-                    batch = tuple(waiting.popleft())
+                    batch = waiting.popleft()
                     begun = self._sent(operation, batch, {}, deadline, limits, many=True)
                     sent.append((*begun, len(batch)))
                 process, pending, count = sent[0]

@@ -78,7 +78,7 @@ class Request:
         feeds: where streams were passed: indices of arguments, names of keywords.
         streams: what it yields is wanted.
         asked_seconds: as long as it is waited for, where that is shorter than its deadline.
-        many: each argument is a pair of arguments and keywords, of a call of its own.
+        many: each argument has the arguments, or the keywords, of a call of its own.
         of_hosts_own: asked by the host itself, of a plugin that takes no other calls now.
         packed: arguments and keywords as another plugin packed them; None where they are here.
     """

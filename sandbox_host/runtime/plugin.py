@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sandbox_host.errors import PluginEndedError
 from sandbox_host.ipc.calls import Pending
 from sandbox_host.runtime import offload
-from sandbox_host.runtime.batches import AHEAD, batches_of, pairs_of, settled
+from sandbox_host.runtime.batches import AHEAD, batches_of, settled
 from sandbox_host.runtime.feeding import let_go
 from sandbox_host.runtime.handle import PluginView, StartedCall
 from sandbox_host.runtime.healthcheck import ask, judge_health
@@ -116,11 +116,11 @@ class Plugin(PluginView):
         """
         outcomes: list[Any] = []
         sent: deque[tuple[PluginProcess, Pending, int]] = deque()
-        waiting = deque(batches_of(pairs_of(calls)))
+        waiting = deque(batches_of(calls))
         try:
             while waiting or sent:
                 while waiting and len(sent) < AHEAD:
-                    batch = tuple(waiting.popleft())
+                    batch = waiting.popleft()
                     begun = await self._sent(operation, batch, {}, deadline, limits, many=True)
                     sent.append((*begun, len(batch)))
                 process, pending, count = sent[0]

@@ -191,4 +191,4 @@ def test_a_batch_can_be_replayed(host: BlockingHost, workshop: Workshop) -> None
         for contents in [read_bundle(workshop.write(source))]
     ]
     assert found[0] == []
-    assert found[1] == ["result[0][1]"]
+    assert found[1] == ["result[0][0]"]

@@ -13,7 +13,15 @@ from sandbox_host.budget.enforce import Excess, Step
 from sandbox_host.errors import DeadlineExceededError, OperationError, PluginError
 from sandbox_host.ipc.calls import Pending
 from sandbox_host.model import Cause, Limits, Permissions
-from sandbox_host.runtime.answers import clean, exceeded, hint, too_late, value_of
+from sandbox_host.runtime.answers import (
+    BadAnswerError,
+    clean,
+    exceeded,
+    hint,
+    outcomes_of,
+    too_late,
+    value_of,
+)
 
 
 def call(*, started: bool = True) -> Pending:
@@ -114,3 +122,40 @@ def test_a_wall_of_the_sandbox_is_named(kind: str, message: str, words: str) -> 
     told = hint(kind, message)
     assert words in told
     assert bool(told) is bool(words)
+
+
+PLAN: Any = SimpleNamespace(identity="sample", limits=Limits(), permissions=Permissions())
+
+
+def test_outcomes_of_a_batch() -> None:
+    told = {"code": "exception", "type": "ValueError", "message": "no"}
+    outcomes = outcomes_of(PLAN, call(), [[1, None, None], [[1, told]]], 3)
+    assert (outcomes[0], outcomes[2]) == (1, None)
+    assert isinstance(outcomes[1], OperationError)
+    assert "no" in str(outcomes[1])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        [1, 2],
+        [[1], []],
+        [[1, 2, 3], []],
+        [[1, 2]],
+        [[1, 2], [], []],
+        [[1, 2], {}],
+        [[1, 2], [1]],
+        [[1, 2], [[2, {}]]],
+        [[1, 2], [[-1, {}]]],
+        [[1, 2], [[True, {}]]],
+        [[1, 2], [["1", {}]]],
+        [[1, 2], [[1, "told"]]],
+        [[1, 2], [[1, {}], [1, {}]]],
+        [[1, 2], [[1, {}], [0, {}]]],
+    ],
+    ids=repr,
+)
+def test_what_is_no_answer_to_a_batch_of_two(value: Any) -> None:
+    with pytest.raises(BadAnswerError, match="batch"):
+        outcomes_of(PLAN, call(), value, 2)

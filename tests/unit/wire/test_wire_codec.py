@@ -326,3 +326,20 @@ def test_what_cannot_be_packed_leaves_nothing_behind(bad: Any) -> None:
         pack_call((b"before", bad), {})
     assert pack_call((7,), {}) == b"\x92\x91\x07\x80"
     assert pack("x") == b"\xa1x"
+
+
+@pytest.mark.parametrize("levels", [MAX_DEPTH + 2, 400, 5_000, 100_000])
+def test_few_bytes_that_nest_too_deep_are_refused(levels: int) -> None:
+    for opening, end in ((b"\x91", b"\x01"), (b"\x81\xa1a", b"\x01")):
+        with pytest.raises(PayloadError, match=r"levels of nesting|not acceptable"):
+            unpack(opening * levels + end)
+    assert unpack(b"\x91" * (MAX_DEPTH + 1) + b"\x01") == nested(MAX_DEPTH + 1)
+
+
+def test_many_small_lists_and_timestamps_among_them() -> None:
+    rows = [[number, b"\x91\xd6\xc7" * 3, {"a": [None]}] for number in range(1_000)]
+    assert unpack(pack(rows)) == rows
+    stamp = bytes(msgpack.packb(msgpack.Timestamp(1, 0)))
+    for data in (stamp, b"\xdc\x00\x02\xc0" + stamp, b"\x81\xa1a" + stamp):
+        with pytest.raises(PayloadError, match="extension"):
+            unpack(data)
