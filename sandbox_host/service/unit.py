@@ -81,13 +81,15 @@ RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 # RestrictSUIDSGID=         refuses openat2 (ENOSYS), with which a plugin's own root is put together
 # SystemCallFilter=         mount, pivot_root, unshare, seccomp and landlock_* are needed, and no
 #                             plugin loads without; a plugin's own filter is much stricter
-# ProtectHostname=          a plugin's UTS namespace gets a name of its own, and none loads without
+# ProtectHostname=          a plugin's UTS namespace gets a name of its own; without, it has none
 # ProtectControlGroups=     the host makes groups below its own
 # ProtectProc=              hides the plugins from the host where they have no user namespace, and
 #                             what the host cannot look at it does not let in
 # ProcSubset=               the host reads /proc/sys and mounts of its own
 # MemoryDenyWriteExecute=   plugins inherit it, and those with native code break
-# PrivateUsers=             files of root would belong to nobody: the trust store could be anybody's
+# PrivateUsers=             whoever is neither root nor this user becomes nobody: what an operator of
+#                             another name owns, such as a trust store, is refused then
+# DynamicUser=              brings RestrictSUIDSGID= along, and a link for a state directory
 # PrivateNetwork=           network that was granted is connected by the host
 
 [Install]

@@ -41,6 +41,7 @@ ENOUGH = {
     "before mount_setattr": ({"own-root", "own-uid"}, WITHOUT_OWN_ROOT),
     "without mount": ({"own-root", "own-uid"}, WITHOUT_OWN_ROOT),
     "container": (NAMESPACES, WITHOUT_OWN_ROOT),
+    "container, with what we need": (set(), set()),
 }
 # Kernels on which they are not: layers that are missing, guarantees that nothing keeps.
 NOT_ENOUGH = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +15,13 @@ from tests.support import ordinary_user, real_systemd
 from tests.support.bundles import make_key, signed_plugin, trust_store
 
 SHARED = real_systemd.SHARED
+_ADDS = """
+from plugin_sdk import operation
+
+@operation
+def add(left, right):
+    return left + right
+"""
 _TARGET = """
 [Unit]
 DefaultDependencies=no
@@ -75,7 +83,7 @@ def shared(tmp_path: Path) -> Iterator[Path]:
     plugins, config = directory / "plugins", directory / "config" / "sandbox-host"
     config.mkdir(parents=True)
     store = trust_store(directory, make_key())
-    signed_plugin(plugins / "one", make_key())
+    signed_plugin(plugins / "one", make_key(), {"main.py": _ADDS})
     inside = f"{SHARED}/{store.relative_to(directory)}"
     (config / "config.toml").write_text(
         f'plugin_directory = "{SHARED}/plugins"\ntrust_store = "{inside}"\n'
@@ -115,6 +123,78 @@ def test_a_real_systemd_runs_it(shared: Path) -> None:
     assert "configuration read again" in log
     assert told(shared, "after-kill") >= {"active", "running", "1 of 1 plugins running", "1"}, log
     assert told(shared, "at-end") == {"inactive", "success", "0"}, log
+
+
+# What a unit may add, the layers that doctor misses then, and what it names as the reason.
+HARDENED = {
+    "ProtectHostname=yes": ({"uts-namespace"}, "ProtectHostname="),
+    "RestrictSUIDSGID=yes": ({"own-root"}, "RestrictSUIDSGID="),
+    "RestrictNamespaces=yes": (
+        {
+            *("user-namespace", "pid-namespace", "network-namespace", "ipc-namespace"),
+            *("uts-namespace", "cgroup-namespace", "own-root"),
+        },
+        "RestrictNamespaces=",
+    ),
+    "SystemCallFilter=~@privileged": ({"uts-namespace", "own-root"}, "SystemCallFilter="),
+    "MemoryDenyWriteExecute=yes": (set(), "MemoryDenyWriteExecute="),
+}
+_ONCE = """
+[Unit]
+DefaultDependencies=no
+[Service]
+Type=oneshot
+User=nobody
+StateDirectory=s{number}
+Environment=XDG_STATE_HOME=/var/lib/s{number} XDG_CONFIG_HOME={shared}/config
+Environment=PYTHONPATH={shared}/tree
+{option}
+WorkingDirectory={shared}
+ExecStart=-/bin/sh -c '{program} doctor --format json > out/doctor{number}'
+ExecStart=-/bin/sh -c '{program} call plugins/one add 1 2 > out/call{number} 2>&1'
+"""
+_ALL = """
+[Unit]
+DefaultDependencies=no
+Wants={units}
+After={units}
+[Service]
+Type=oneshot
+ExecStart=systemctl exit
+"""
+
+
+_ALL_TARGET = "[Unit]\nDefaultDependencies=no\nWants=check.service\n"
+
+
+@pytest.mark.needs
+@pytest.mark.timeout(120)
+def test_doctor_sees_what_a_unit_takes_away_and_names_it(shared: Path) -> None:
+    """And plugins load all the same: other layers keep the guarantees."""
+    python = ordinary_user.system_python()
+    (shared / "out").mkdir()
+    (shared / "out").chmod(0o777)
+    units = {
+        f"hard{number}.service": _ONCE.format(
+            number=number,
+            option=option,
+            program=f"{python} -s -m sandbox_host",
+            shared=SHARED,
+        )
+        for number, option in enumerate(HARDENED)
+    }
+    all_units = {"test.target": _ALL_TARGET, "check.service": _ALL.format(units=" ".join(units))}
+    real_systemd.run(shared, units | all_units, 90)
+    for number, (option, (layers, named)) in enumerate(HARDENED.items()):
+        diagnosis = json.loads((shared / "out" / f"doctor{number}").read_text())
+        reports = {one["layer"]: one for one in diagnosis["layers"]}
+        missing = {name for name, one in reports.items() if one["status"] != "active"}
+        assert missing - {"own-uid", "cgroup"} == layers, option
+        told = " ".join(reports[name]["remedy"] for name in layers)
+        told += " ".join(one["detail"] for one in diagnosis["findings"])
+        assert named in told, option
+        assert diagnosis["loads"], option
+        assert (shared / "out" / f"call{number}").read_text().endswith("3\n"), option
 
 
 def told(shared: Path, name: str) -> set[str]:

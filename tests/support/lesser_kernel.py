@@ -19,6 +19,7 @@ from typing import Any
 
 from sandbox_host import BlockingHost, SandboxHost
 from sandbox_host.backends.linux.bpf import Label, Program, assemble, give, if_equal, load, mask
+from sandbox_host.backends.linux.surroundings import CONTAINER_CALLS
 from sandbox_host.errors import ConfinementError, OperationError
 from tests.support.host import Workshop
 from tests.support.thrift import be_thrifty, spread
@@ -40,6 +41,31 @@ MOUNTING = {
 }
 NAMESPACES = {"unshare": 272 if _X86 else 97, "setns": 308 if _X86 else 268}
 CLONE = 56 if _X86 else 220
+CLONE3 = {"clone3": 435}
+# What a container engine's default profile refuses beside those, to a process without capabilities.
+CONTAINER = {
+    "sethostname": 170 if _X86 else 161,
+    "setdomainname": 171 if _X86 else 162,
+    "chroot": 161 if _X86 else 51,
+    "add_key": 248 if _X86 else 217,
+    "request_key": 249 if _X86 else 218,
+    "keyctl": 250 if _X86 else 219,
+    "bpf": 321 if _X86 else 280,
+    "perf_event_open": 298 if _X86 else 241,
+    "userfaultfd": 323 if _X86 else 282,
+    "kcmp": 312 if _X86 else 272,
+    "io_uring_setup": 425,
+    "io_uring_enter": 426,
+    "open_tree": 428,
+    "move_mount": 429,
+    "fsopen": 430,
+    "fsconfig": 431,
+    "fsmount": 432,
+    "fspick": 433,
+    "pidfd_getfd": 438,
+    "process_madvise": 440,
+}
+_REFUSED = {**MOUNTING, **NAMESPACES, **CONTAINER}
 
 # By name: calls that are missing, calls that are forbidden, and whether clone may make namespaces.
 KERNELS: dict[str, tuple[dict[str, int], dict[str, int], bool]] = {
@@ -49,8 +75,13 @@ KERNELS: dict[str, tuple[dict[str, int], dict[str, int], bool]] = {
     "without seccomp": (SECCOMP, {}, True),
     "before mount_setattr": ({"mount_setattr": 442}, {}, True),
     "without mount": ({}, MOUNTING, True),
-    "container": ({}, {**MOUNTING, **NAMESPACES}, False),
-    "container without landlock": (LANDLOCK, {**MOUNTING, **NAMESPACES}, False),
+    "container": (CLONE3, _REFUSED, False),
+    "container, with what we need": (
+        CLONE3,
+        {name: number for name, number in _REFUSED.items() if name not in CONTAINER_CALLS},
+        True,
+    ),
+    "container without landlock": ({**LANDLOCK, **CLONE3}, _REFUSED, False),
 }
 
 PASSWD = """
@@ -75,7 +106,7 @@ def become(kernel: str) -> None:
     program += [if_equal(number, then="forbidden") for number in forbidden.values()]
     if not may_clone:
         # A filter cannot see the flags of clone3: it is missing, and the C library falls back.
-        program += [if_equal(435, then="missing"), if_equal(CLONE, otherwise="allowed")]
+        program += [if_equal(CLONE, otherwise="allowed")]
         program += [load(_FIRST_ARGUMENT), mask(_NAMESPACE_FLAGS), if_equal(0, then="allowed")]
         program.append(give(_ERRNO | errno.EPERM))
     program += [Label("allowed"), give(_ALLOW)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,15 @@ def test_the_calls_of_a_container_are_named() -> None:
     told = remedy("[Errno 1] mount: Operation not permitted", Surroundings.CONTAINER)
     assert ", ".join(CONTAINER_CALLS) in told
     assert "systemd" not in told
+
+
+def test_the_calls_are_those_of_the_profile_that_is_handed_out() -> None:
+    docs = Path(__file__).parents[3] / "docs"
+    (rule,) = json.loads((docs / "container-seccomp.json").read_text())["syscalls"]
+    assert rule == {"names": list(CONTAINER_CALLS), "action": "SCMP_ACT_ALLOW"}
+    page = (docs / "operations.md").read_text()
+    reasons = page.partition("\n## Docker\n")[2].partition("\n## ")[0]
+    assert [name for name in CONTAINER_CALLS if f"`{name}`" not in reasons] == []
 
 
 def test_where_nothing_is_known_both_are() -> None:
