@@ -40,10 +40,12 @@ class Ground:
 
     Args:
         directory: gets everything.
+        decided: fields of every host's configuration.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **decided: Any) -> None:
         self._directory = directory
+        self._decided = decided
         self._hosts = 0
         self.trust_store = directory / "trust.toml"
         self.publisher = Publisher(directory / "plugins", self.trust_store)
@@ -54,6 +56,7 @@ class Ground:
         Raises:
             NotThereError: this version of the host does not know one of the fields.
         """
+        decided = {**self._decided, **decided}
         unknown = decided.keys() - HostConfig.model_fields.keys()
         if unknown:
             raise NotThereError(f"HostConfig has no field {', '.join(sorted(unknown))}")
@@ -63,10 +66,14 @@ class Ground:
 
 
 @contextmanager
-def ground() -> Iterator[Ground]:
-    """Make a place for a measurement, and remove it."""
+def ground(**decided: Any) -> Iterator[Ground]:
+    """Make a place for a measurement, and remove it.
+
+    Args:
+        **decided: fields of every host's configuration.
+    """
     with tempfile.TemporaryDirectory() as directory:
-        yield Ground(Path(directory))
+        yield Ground(Path(directory), **decided)
 
 
 def confinement(plugin: BlockingPlugin) -> str:

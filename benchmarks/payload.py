@@ -56,7 +56,8 @@ def main() -> None:
     results = Results("What do large payloads cost?")
     with ExitStack() as stack:
         there, missing = peers.opened(stack, *PEERS)
-        where = stack.enter_context(ground())
+        # The highest limit: 64 MiB, and what is around them.
+        where = stack.enter_context(ground(max_payload_bytes=65 * MIB))
         try:
             # Room for a few copies: the default limits of memory are the plugin's own.
             there[OURS] = stack.enter_context(our_peer(where)())

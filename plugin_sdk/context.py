@@ -302,10 +302,10 @@ class Context:
     ) -> bytes:
         from plugin_sdk.wire.codec import pack
         from plugin_sdk.wire.errors import PayloadError
-        from plugin_sdk.wire.limits import ARGUMENTS, VALUE
+        from plugin_sdk.wire.limits import ARGUMENTS, ASKED
 
         try:
-            return pack([list(arguments), keywords], VALUE if whole else ARGUMENTS)
+            return pack([list(arguments), keywords], ASKED if whole else ARGUMENTS)
         except PayloadError as error:
             text = f'the arguments for "{what}" cannot be sent: {error}'
             raise NotSerializableError(text) from None

@@ -28,7 +28,7 @@ from pydantic import (
     model_validator,
 )
 
-from plugin_sdk.wire.limits import MAX_OUTSTANDING
+from plugin_sdk.wire.limits import MAX_ALLOWED_BYTES, MAX_OUTSTANDING, MAX_PAYLOAD_BYTES
 from sandbox_host.confinement_terms import read_accepted, read_disabled, read_uids
 from sandbox_host.errors import ConfigError
 from sandbox_host.model import MIB, Grant, Guarantee, Layer, Limits, Permissions
@@ -228,6 +228,8 @@ class HostConfig(BaseModel):  # noqa: PLW1641 - frozen, but what it holds has no
         dossiers_kept: how many dossiers there are at most; the oldest of the plugin with the most
             goes first.
         max_outstanding_calls: per plugin; more are refused with `BackpressureError`.
+        max_payload_bytes: of the arguments or the result of one call, or one item of a stream; 8 to
+            65 MiB. What is larger is refused with `MessageTooLargeError`.
         event_queue: events that may wait for one slow subscriber.
         replay_events: the last events that are kept for subscribers that come late, 4 MiB at most.
         durable_events: events that may wait for the acknowledgement of one durable subscription;
@@ -296,6 +298,9 @@ class HostConfig(BaseModel):  # noqa: PLW1641 - frozen, but what it holds has no
     )
     dossiers_kept: int = Field(default=100, ge=1, le=10_000)
     max_outstanding_calls: int = Field(default=MAX_OUTSTANDING, ge=1, le=MAX_OUTSTANDING)
+    max_payload_bytes: Annotated[int, _bytes("max_payload_bytes")] = Field(
+        default=MAX_PAYLOAD_BYTES, ge=MAX_PAYLOAD_BYTES, le=MAX_ALLOWED_BYTES
+    )
     event_queue: int = Field(default=256, ge=1, le=65_536)
     replay_events: int = Field(default=256, ge=0, le=65_536)
     durable_events: int = Field(default=100_000, ge=1, le=1_000_000)

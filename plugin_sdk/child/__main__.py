@@ -107,6 +107,7 @@ def run(
     from plugin_sdk.child.loader import LoadOrder
 
     order = LoadOrder(payload)
+    channel.allow(order.payload_bytes)
     faults = Faults(order.package_dir, order)
     if order.granted.get("subprocess"):
         from plugin_sdk.child.processes import prepare

@@ -15,7 +15,7 @@ from time import monotonic_ns
 from plugin_sdk.child.calls import Calls, current
 from plugin_sdk.wire.connection import Connection
 from plugin_sdk.wire.errors import LocalProtocolError, RemoteProtocolError
-from plugin_sdk.wire.limits import READ_BYTES
+from plugin_sdk.wire.limits import READ_BYTES, VALUE
 from plugin_sdk.wire.message import PLUGIN, Message
 from plugin_sdk.wire.messages import (
     Answer,
@@ -131,6 +131,11 @@ class ChildChannel:
     def guard(self) -> RLock:
         """Return the lock that every thread holds while it sends or takes what was read."""
         return self._lock
+
+    def allow(self, max_payload_bytes: int) -> None:
+        """Have payloads, and so values, of so many bytes from now on: the host has said so."""
+        self._connection.allow(max_payload_bytes)
+        VALUE.max_bytes = max_payload_bytes  # of this process, which has one host
 
     def lend(self) -> bool:
         """Put large payloads into the arena from now on; False where there is none."""

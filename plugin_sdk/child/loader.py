@@ -11,7 +11,7 @@ from plugin_sdk.child.interface import LoadError, find_hooks, find_interface
 from plugin_sdk.context import Context, install_context
 from plugin_sdk.wire.codec import pack, unpack
 from plugin_sdk.wire.errors import PayloadError
-from plugin_sdk.wire.limits import METADATA
+from plugin_sdk.wire.limits import MAX_PAYLOAD_BYTES, METADATA
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class LoadOrder:
         trial: its author tries it: what it uses, and is refused, is written down.
         services: names of the host's services that it may ask for.
         concurrency: how many calls it may work on at a time.
+        payload_bytes: so large one payload may be.
     """
 
     __slots__ = (
@@ -52,6 +53,7 @@ class LoadOrder:
         "granted",
         "identity",
         "package_dir",
+        "payload_bytes",
         "publish",
         "scratch_dir",
         "services",
@@ -74,6 +76,7 @@ class LoadOrder:
         self.services: list[str] = payload.get("services", [])
         self.concurrency: int = payload.get("concurrency", 1)
         self.arena: bool = payload.get("arena", False)
+        self.payload_bytes: int = payload.get("payload_bytes", MAX_PAYLOAD_BYTES)
 
 
 class LoadedPlugin:

@@ -15,15 +15,16 @@ from __future__ import annotations
 import mmap
 import struct
 
-from plugin_sdk.wire.limits import MAX_PAYLOAD_BYTES
+from plugin_sdk.wire.limits import MAX_ALLOWED_BYTES, MAX_PAYLOAD_BYTES
 from plugin_sdk.wire.message import HOST
 from plugin_sdk.wire.payloads import Parts, parts_of
 
 COUNT_BYTES = 4_096
 """What a half begins with: a page, of which eight bytes are the count."""
 
-HALF_BYTES = COUNT_BYTES + MAX_PAYLOAD_BYTES
-ARENA_BYTES = 2 * HALF_BYTES
+KEPT_BYTES = MAX_PAYLOAD_BYTES * 2 + 64 * 1024
+"""Of a half's pages: those beyond are given back by the host once what used them was taken.
+To write to them again costs more than to copy what lies there."""
 
 HEAD_BYTES = 64
 """Where the body of a large payload is looked for: so few bytes before it are nearly always all."""
@@ -44,6 +45,12 @@ _SHORT = {
 }
 """By first byte, how many bytes more a small number or text has; containers have none."""
 
+_POPULATE_WRITE = 23
+"""MADV_POPULATE_WRITE, include/uapi/asm-generic/mman-common.h, since Linux 5.14."""
+
+_LEAST_BYTES = 2 * COUNT_BYTES
+_MOST_BYTES = 2 * (COUNT_BYTES + MAX_ALLOWED_BYTES)
+
 _for_ever: list[mmap.mmap] = []
 """What was mapped and its descriptor closed: to unmap it would close another of that number."""
 
@@ -52,16 +59,21 @@ class Arena:
     """One side's view of the shared memory. Not thread-safe: lock around it.
 
     Args:
-        memory: `ARENA_BYTES` bytes of it.
+        memory: as many bytes of it as `arena_bytes` says.
         role: whose view it is; the host's half is the first.
 
     Attributes:
+        capacity: so many bytes a payload there has at most.
         bytes_put, bytes_taken: of all payloads so far.
     """
 
     def __init__(self, memory: mmap.mmap, role: str) -> None:
         self._memory = memory
-        self._own, self._other = (0, HALF_BYTES) if role == HOST else (HALF_BYTES, 0)
+        half = len(memory) // 2
+        self._own, self._other = (0, half) if role == HOST else (half, 0)
+        self._gives_back = role == HOST
+        self._surplus = False  # in the own half
+        self.capacity = half - COUNT_BYTES
         self._put = 0
         self._taken = 0
         self.bytes_put = 0
@@ -72,8 +84,15 @@ class Arena:
         count: int = _COUNT.unpack_from(self._memory, self._other)[0]
         return count == self._put
 
+    def has_room(self, size: int) -> bool:
+        """Tell whether a payload of so many bytes may be put now."""
+        return size <= self.capacity and self.is_free()
+
     def put(self, payload: bytes) -> None:
-        """Put a payload where the other side finds it; only while `is_free`."""
+        """Put a payload where the other side finds it; only while it `has_room`."""
+        if len(payload) > KEPT_BYTES:
+            self._surplus = True
+            self._populate(len(payload))
         position = self._own + COUNT_BYTES
         parts = parts_of(payload)
         for part in (payload,) if parts is None else parts.found:
@@ -89,7 +108,7 @@ class Arena:
         The memory may change while it is read. What is decided here is decided by what was copied.
 
         Args:
-            size: of the payload, in bytes, and already held against the limit.
+            size: of the payload, in bytes; held against the limit and `capacity` already.
             split: it may be in parts.
         """
         memory, start = self._memory, self._other + COUNT_BYTES
@@ -102,14 +121,46 @@ class Arena:
             opening, first, last = found
             body, rest = memory[start + first : start + last], memory[start + last : end]
             payload = Parts((head[:opening], head[opening:first], body, rest), is_split=True)  # type: ignore[assignment]  # as good as its bytes
+        if self._gives_back:
+            self._give_back(size)
         self._taken += 1
         self.bytes_taken += size
         _COUNT.pack_into(memory, self._own, self._taken)
         return payload
 
+    def _populate(self, size: int) -> None:
+        """Have the pages made at once that were given back: one by one takes twice as long."""
+        pages = -(-(size - KEPT_BYTES) // COUNT_BYTES) * COUNT_BYTES
+        try:
+            self._memory.madvise(_POPULATE_WRITE, self._own + COUNT_BYTES + KEPT_BYTES, pages)
+        except OSError:
+            return  # an older kernel, or no memory: then as they are written to
+
+    def _give_back(self, taken: int) -> None:
+        """Free pages that few payloads need; before the payload counts as taken, for its owner."""
+        if taken > KEPT_BYTES:
+            self._free(self._other)
+        if self._surplus and self.is_free():
+            self._surplus = False
+            self._free(self._own)
+
+    def _free(self, half: int) -> None:
+        # A hole in the file: the pages are gone for both, whoever had touched them.
+        start, size = half + COUNT_BYTES + KEPT_BYTES, self.capacity - KEPT_BYTES
+        try:
+            self._memory.madvise(mmap.MADV_REMOVE, start, size)
+        except OSError:
+            return  # they stay, as many as the limit allows
+
     def close(self) -> None:
         """Let go of the memory."""
         self._memory.close()
+
+
+def arena_bytes(max_payload_bytes: int) -> int:
+    """Return how large the memory is where payloads are so large: whole pages, for each half."""
+    pages = -(-max_payload_bytes // COUNT_BYTES)
+    return 2 * (1 + pages) * COUNT_BYTES
 
 
 def map_arena(descriptor: int, role: str, *, for_ever: bool = False) -> Arena | None:
@@ -121,9 +172,12 @@ def map_arena(descriptor: int, role: str, *, for_ever: bool = False) -> Arena | 
         for_ever: it is not unmapped before the process ends, and all descriptors may be closed.
     """
     try:
-        memory = mmap.mmap(descriptor, ARENA_BYTES)
+        memory = mmap.mmap(descriptor, 0)  # all of it
     except (OSError, ValueError):
         return None  # it is something else: the host had none
+    if not _LEAST_BYTES <= len(memory) <= _MOST_BYTES or len(memory) % _LEAST_BYTES:
+        memory.close()
+        return None
     if for_ever:
         _for_ever.append(memory)
     return Arena(memory, role)

@@ -112,14 +112,16 @@ def pack_in_parts(value: Any, bounds: Bounds = VALUE) -> bytes:
     return _looked_through(value, bounds)
 
 
-def pack_call(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> bytes:
+def pack_call(
+    arguments: tuple[Any, ...], keywords: dict[str, Any], bounds: Bounds = VALUE
+) -> bytes:
     """Return the payload of a `Call` without streams; see `pack_in_parts`.
 
     Raises:
         PayloadError, PayloadTooLargeError: as `pack`.
     """
     if not keywords and type(arguments) is tuple:
-        left = VALUE.small_bytes - len(arguments) - 3 * _CONTAINER_SHARE
+        left = bounds.small_bytes - len(arguments) - 3 * _CONTAINER_SHARE
         for item in arguments:
             kind = type(item)
             if kind is bytes or kind is str:
@@ -132,7 +134,7 @@ def pack_call(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> bytes:
                 return pack_flat((arguments, _NO_KEYWORDS))
             except (ValueError, OverflowError):
                 pass  # told below
-    return pack_in_parts([list(arguments), keywords])
+    return pack_in_parts([list(arguments), keywords], bounds)
 
 
 _NO_KEYWORDS: dict[str, Any] = {}

@@ -7,7 +7,7 @@ same class serves the host and the child; ``role`` says which end it is.
 from __future__ import annotations
 
 from plugin_sdk.wire.errors import LocalProtocolError, RemoteProtocolError
-from plugin_sdk.wire.frames import FrameReader, build_frame, build_large_frame
+from plugin_sdk.wire.frames import ASKED_TOO_MUCH, FrameReader, build_frame, build_large_frame
 from plugin_sdk.wire.limits import MAX_ASKED, MAX_OUTSTANDING, MAX_PAYLOAD_BYTES
 from plugin_sdk.wire.message import HOST, PLUGIN, Message
 from plugin_sdk.wire.messages import (
@@ -130,6 +130,12 @@ class Connection:
     def arena(self, arena: Arena | None) -> None:
         self._reader.arena = arena
 
+    def allow(self, max_payload_bytes: int) -> None:
+        """Have payloads of so many bytes from now on, in either direction: the host has said so."""
+        self.max_payload_bytes = max_payload_bytes
+        self._inline_bytes = min(max_payload_bytes, INLINE_BYTES)
+        self._reader.allow(max_payload_bytes)
+
     def lend(self) -> None:
         """Put large payloads into the arena from now on: the other side has it, and looks there."""
         self._lends = self.arena is not None
@@ -227,7 +233,7 @@ class Connection:
     def _send_large(self, message: Message) -> bytes:
         """Return the frame of a message with a large payload, which may be elsewhere then."""
         arena = self.arena if self._lends and isinstance(message, _WITH_VALUES) else None
-        if arena is not None and not arena.is_free():
+        if arena is not None and not arena.has_room(len(message.payload)):
             arena = None
         frame = build_large_frame(
             message.header(),
@@ -256,6 +262,8 @@ class Connection:
             else:
                 text = f"{type(message).__name__} is not allowed while {self.state}"
             raise RemoteProtocolError(text)
+        if type(message) is Ask and len(message.payload) > MAX_PAYLOAD_BYTES:
+            raise RemoteProtocolError(ASKED_TOO_MUCH)
         if type(message) in _WITHIN and self._has_crossed(message):
             self.crossed += 1
             return False

@@ -6,7 +6,7 @@ import struct
 from io import BytesIO
 
 from plugin_sdk.wire.errors import LocalProtocolError, RemoteProtocolError
-from plugin_sdk.wire.limits import MAX_HEADER_BYTES, PREFIX_BYTES
+from plugin_sdk.wire.limits import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, PREFIX_BYTES
 from plugin_sdk.wire.payloads import parts_of
 
 TYPE_CHECKING = False
@@ -22,6 +22,7 @@ _ASK = b"\x0e"
 _WITH_VALUES = frozenset({b"\x06", b"\x07", _ASK, b"\x0f", b"\x11", b"\x13"})
 """Numbers of the messages whose payload may be elsewhere: those that carry values. That of others
 would cost who copies it much, and who says so a dozen bytes."""
+ASKED_TOO_MUCH = f"a service is asked with more than {MAX_PAYLOAD_BYTES} bytes"
 _LARGE_BYTES = 4 * 1024
 """Of a payload. An incomplete frame that is smaller is copied with each chunk that
 comes: so many bytes at most, which costs less than the system call that read the chunk."""
@@ -75,14 +76,18 @@ class FrameReader:
     def __init__(self, max_payload_bytes: int) -> None:
         self.arena: Arena | None = None
         self._may_take = False
-        self._max_payload_bytes = max_payload_bytes
-        self._legal = range(1, max_payload_bytes + 1)
+        self.allow(max_payload_bytes)
         self._buffer = b""
         self._start = 0
         # Of a large payload that is on its way:
         self._header: bytes | None = None
         self._payload = BytesIO()
         self._missing = 0
+
+    def allow(self, max_payload_bytes: int) -> None:
+        """Take payloads of so many bytes from now on."""
+        self._max_payload_bytes = max_payload_bytes
+        self._legal = range(1, max_payload_bytes + 1)
 
     def feed(self, data: bytes) -> None:
         """Take what was read."""
@@ -144,7 +149,7 @@ class FrameReader:
             text = f"header of {header_size} bytes; 1 to {MAX_HEADER_BYTES} are allowed"
             raise RemoteProtocolError(text)
         if payload_size > self._max_payload_bytes:
-            if self.arena is not None and payload_size - ELSEWHERE in self._legal:
+            if self._may_be_elsewhere(payload_size - ELSEWHERE):
                 return self._taken(header_size, payload_size - ELSEWHERE)
             text = f"payload of {payload_size} bytes; {self._max_payload_bytes} are allowed"
             raise RemoteProtocolError(text)
@@ -161,6 +166,9 @@ class FrameReader:
         self._compact()
         return None
 
+    def _may_be_elsewhere(self, size: int) -> bool:
+        return size in self._legal and self.arena is not None and size <= self.arena.capacity
+
     def _taken(self, header_size: int, payload_size: int) -> tuple[bytes, bytes] | None:
         """Take the payload of a frame out of the arena, if its header is there."""
         middle = self._start + PREFIX_BYTES + header_size
@@ -172,6 +180,9 @@ class FrameReader:
         if header[1:2] not in _WITH_VALUES:
             text = f"payload of {payload_size} bytes outside of its frame, which it may not be"
             raise RemoteProtocolError(text)
+        is_asked = header[1:2] == _ASK
+        if is_asked and payload_size > MAX_PAYLOAD_BYTES:
+            raise RemoteProtocolError(ASKED_TOO_MUCH)
         # Who puts there waits until what was there before is taken: there is one in a read at most.
         # Else a dozen bytes each would have 8 MiB copied before anybody looks at what they are.
         if not self._may_take:
@@ -183,7 +194,7 @@ class FrameReader:
         self._start = middle
         assert self.arena is not None  # noqa: S101 - who calls has looked
         # What is asked for is looked at before it is unpacked, by its first bytes.
-        return header, self.arena.take(payload_size, split=header[1:2] != _ASK)
+        return header, self.arena.take(payload_size, split=not is_asked)
 
     def _compact(self) -> None:
         """Drop what was handed out; once per batch of frames, so the cost stays linear."""

@@ -15,8 +15,12 @@ PREFIX_BYTES = 8
 # frame of empty containers was seen to decode to 583 MiB.
 MAX_HEADER_BYTES = 1_024
 
-# The payload is opaque to the connection and decoded on demand under the limits below.
+# The payload is opaque to the connection and decoded on demand under the limits below. So large it
+# may be where the host does not say another limit.
 MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
+
+# The highest limit that a host may say: 64 MiB, and room for what is around them.
+MAX_ALLOWED_BYTES = 65 * 1024 * 1024
 
 # The data of one event. Events are decoded by whoever reads for everybody, copied to every
 # subscriber and kept in queues; what is larger belongs into a call.
@@ -112,7 +116,19 @@ class Bounds:
         self.small_bytes = min(self.small, elements, max_bytes)
 
 
-VALUE = Bounds(MAX_PAYLOAD_BYTES, MAX_DEPTH, MAX_CONTAINERS, MAX_ELEMENTS)
+def value_bounds(max_bytes: int) -> Bounds:
+    """Return the bounds of a value that may take so many bytes.
+
+    What it may take beside its bytes is the same for all: nesting, containers and elements.
+    """
+    return Bounds(max_bytes, MAX_DEPTH, MAX_CONTAINERS, MAX_ELEMENTS)
+
+
+VALUE = value_bounds(MAX_PAYLOAD_BYTES)
+ASKED = value_bounds(MAX_PAYLOAD_BYTES)
+"""Of what a service is asked with, whatever limit the host says: the host reads it unasked."""
+RECEIVED = value_bounds(MAX_ALLOWED_BYTES)
+"""Of what has come over a connection, which has held its bytes against the limit in force."""
 EVENT = Bounds(MAX_EVENT_BYTES, MAX_EVENT_DEPTH, MAX_EVENT_CONTAINERS, MAX_EVENT_ELEMENTS)
 ARGUMENTS = Bounds(MAX_PAYLOAD_BYTES, MAX_DEPTH, MAX_EVENT_CONTAINERS, MAX_EVENT_ELEMENTS)
 """Of a service of the host's, which checks each element and says what is wrong with it: a list of a

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from plugin_sdk.wire.limits import MAX_PAYLOAD_BYTES
+
 if TYPE_CHECKING:
     import socket
 
@@ -55,6 +57,7 @@ class Options:
             one.
         pool: how many blank processes wait for an assignment; only where ``start`` is "nursery".
         plugin_environment: what their plugins may import beside their own, or None.
+        max_payload_bytes: of one message's payload, in either direction.
     """
 
     start: Literal["nursery", "exec"] = "nursery"
@@ -63,6 +66,7 @@ class Options:
     cgroup: Path | None = None
     pool: int = 0
     plugin_environment: Path | None = None
+    max_payload_bytes: int = MAX_PAYLOAD_BYTES
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import PayloadError, PayloadTooLargeError
+from plugin_sdk.wire.limits import RECEIVED
 from plugin_sdk.wire.message import Message
 from plugin_sdk.wire.messages import Failure, Result
 from sandbox_host.admission.explanations import explained, read_report
@@ -67,7 +68,7 @@ def value_of(plan: SandboxPlan, pending: Pending, answer: Message, sample: Sampl
     """
     plugin, operation = plan.identity, pending.operation
     try:
-        payload = codec.unpack(answer.payload)
+        payload = codec.unpack(answer.payload, RECEIVED)
     except PayloadTooLargeError as error:
         text = f"The result of {plugin}.{operation} is too large for the host: {error}."
         remedy = "Return fewer elements, or bytes instead of lists of numbers."

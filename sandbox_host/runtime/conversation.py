@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import LocalProtocolError, PayloadError, PayloadTooLargeError
 from plugin_sdk.wire.events import join_events
-from plugin_sdk.wire.limits import MAX_EVENTS_AT_ONCE, MAX_PAYLOAD_BYTES, REPORT
+from plugin_sdk.wire.limits import MAX_EVENTS_AT_ONCE, REPORT, value_bounds
 from plugin_sdk.wire.messages import (
     Answer,
     Ask,
@@ -84,6 +84,7 @@ class Conversation:
     Attributes:
         channel: the pipes, and who waits for what.
         events: what waits for its handlers.
+        bounds: of each value that it is sent.
     """
 
     def __init__(
@@ -112,11 +113,12 @@ class Conversation:
         # An id must not be overtaken by a later one between its choice and its sending.
         self._sending = threading.Lock()
         self._crediting = threading.RLock()  # to write may make room
+        self.bounds = value_bounds(child.connection.max_payload_bytes)
         self.channel = Channel(
             child.connection,
             child.receive_fd,
             child.send_fd,
-            max_unsent_bytes=2 * MAX_PAYLOAD_BYTES,
+            max_unsent_bytes=2 * self.bounds.max_bytes,
             pace=rate,
             on_message=self._on_message,
             on_part=self._on_part,
@@ -248,9 +250,9 @@ class Conversation:
         identity, operation = self._plan.identity, request.operation
         try:
             if not (request.feeds or request.many):
-                return codec.pack_call(request.arguments, request.keywords)
+                return codec.pack_call(request.arguments, request.keywords, self.bounds)
             value: list[Any] = [list(request.arguments), request.keywords, list(request.feeds)]
-            return codec.pack_in_parts([*value, True] if request.many else value)
+            return codec.pack_in_parts([*value, True] if request.many else value, self.bounds)
         except PayloadTooLargeError as error:
             text = f"The arguments of {identity}.{operation} are too large: {error}."
             raise MessageTooLargeError(text, plugin=identity) from None

@@ -176,7 +176,7 @@ class Feeder:
         if type(item) is Packed:
             return item.payload
         try:
-            return codec.pack(item)
+            return codec.pack(item, self._talk.bounds)
         except PayloadTooLargeError as error:
             text = f"An item of a stream to {self._what} is too large: {error}."
             raise MessageTooLargeError(text, plugin=self._plugin) from None

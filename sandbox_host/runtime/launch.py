@@ -369,6 +369,7 @@ class Launcher:
             "granted": _told_grants(plan),
             "trial": self._trial,
             "arena": process.has_arena,
+            "payload_bytes": process.max_payload_bytes,
         }
         answer = process.load(order, self._config.start_timeout_seconds)
         payload = _start_payload(plan.identity, answer)

@@ -26,6 +26,7 @@ def options_of(config: HostConfig) -> Options:
         cgroup=config.cgroup,
         pool=config.pool,
         plugin_environment=real(config.plugin_environment),
+        max_payload_bytes=config.max_payload_bytes,
     )
 
 

@@ -198,6 +198,11 @@ class PluginProcess:
         """Tell whether there is memory that is shared with its process, for large payloads."""
         return self._child.connection.arena is not None
 
+    @property
+    def max_payload_bytes(self) -> int:
+        """Return how large one payload may be, in either direction."""
+        return self._child.connection.max_payload_bytes
+
     def lend(self) -> None:
         """Put large payloads there from now on; it has said that it looks there."""
         self._child.connection.lend()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import PayloadError, PayloadTooLargeError
+from plugin_sdk.wire.limits import RECEIVED
 from sandbox_host.errors import MessageTooLargeError, UsageError
 from sandbox_host.runtime import answers, offload
 from sandbox_host.runtime.conversation import BULKY_BYTES
@@ -69,7 +70,7 @@ class StreamView:
 
     def _item(self, payload: bytes) -> Any:
         try:
-            return codec.unpack(payload)
+            return codec.unpack(payload, RECEIVED)
         except PayloadTooLargeError as error:
             plugin = self._process.identity
             text = f"An item of {plugin}.{self._pending.operation} is too large: {error}."

@@ -96,6 +96,24 @@ def test_too_large_either_way_and_the_next_call(load: Load) -> None:
     assert plugin.call("echo", large).tobytes() == large.tobytes()
 
 
+def test_a_host_may_allow_more_and_refuses_what_is_above_that(workshop: Workshop) -> None:
+    each = "@operation\ndef each(values):\n    yield from values\n"
+    bundle = workshop.write(PLAIN + each)
+    with SandboxHost.blocking(workshop.config(max_payload_bytes=20 * MIB)) as host:
+        plugin = host.load(bundle)
+        large = bytes(range(256)) * (18 << 12)
+        assert plugin.call("echo", large) == large
+        assert plugin.call("make", 18 * MIB // 8).nbytes == 18 * MIB
+        assert [*plugin.stream("each", iter([large]))] == [large]
+        for refused in (
+            lambda: plugin.call("echo", bytes(20 * MIB)),
+            lambda: plugin.call("make", 3 * MIB),
+        ):
+            with pytest.raises(MessageTooLargeError, match=str(20 * MIB)):
+                refused()
+        assert plugin.call("echo", large) == large
+
+
 def test_large_values_pass_beside_the_pipe_and_leave_no_descriptor(load: Load) -> None:
     plugin = load(
         """

@@ -5,16 +5,18 @@ from __future__ import annotations
 import mmap
 from typing import Any
 
+import msgpack
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugin_sdk.wire.arena import ARENA_BYTES, Arena
+from plugin_sdk.wire.arena import Arena, arena_bytes
 from plugin_sdk.wire.codec import pack_in_parts, unpack
-from plugin_sdk.wire.errors import PayloadError
-from plugin_sdk.wire.limits import ARGUMENTS, REPORT, VALUE, Bounds
+from plugin_sdk.wire.errors import PayloadError, PayloadTooLargeError
+from plugin_sdk.wire.limits import ARGUMENTS, MAX_PAYLOAD_BYTES, REPORT, VALUE, Bounds
 from plugin_sdk.wire.message import HOST, PLUGIN
 
-MEMORY = mmap.mmap(-1, ARENA_BYTES)
+MEMORY = mmap.mmap(-1, arena_bytes(MAX_PAYLOAD_BYTES))
 BODY = bytes(20_000)
 ROWS = memoryview(bytes(24_000)).cast("i", (3, 2_000))
 
@@ -82,3 +84,36 @@ def test_values(value: Any) -> None:
 @given(streams, bounds)
 def test_any_bytes(data: bytes, within: Bounds) -> None:
     assert outcome(passed(data), within) == outcome(data, within)
+
+
+@given(st.lists(leaves, max_size=20), st.sampled_from([16_000, 20_000, 40_000, 70_000]))
+def test_one_large_body_after_small_arguments_is_packed_as_ever(
+    few: list[object], size: int
+) -> None:
+    for value in ([[*few, bytes(size)], {}], bytes(size), [[bytes(size), *few], {}]):
+        packed = bytes(pack_in_parts(value))
+        assert packed == msgpack.packb(value)
+        assert unpack(packed) == value
+
+
+def test_a_body_of_another_kind_or_beside_keywords_is_packed_as_ever() -> None:
+    body = bytes(40_000)
+    for value in (
+        [[bytearray(body)], {}],
+        [[body], {"a": 1}],
+        [[], {}],
+        [[body], []],
+        [[body], {}, []],
+        [[[1] * 40, body], {}],
+        [[body] * 3, {}],
+    ):
+        assert unpack(bytes(pack_in_parts(value))) == value
+        assert bytes(pack_in_parts(value)) == msgpack.packb(value)
+
+
+def test_the_limit_of_bytes_holds_for_one_body_and_for_many_small_ones() -> None:
+    bounds = Bounds(100_000, 32, 1_000, 10_000)
+    for value in (bytes(100_000), [[bytes(99_995)], {}], [bytes(10_000)] * 10):
+        with pytest.raises(PayloadTooLargeError):
+            pack_in_parts(value, bounds)
+    assert len(pack_in_parts([[bytes(99_992)], {}], bounds)) == 100_000

@@ -14,7 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from plugin_sdk.wire.arena import ARENA_BYTES, map_arena
+from plugin_sdk.wire.arena import arena_bytes, map_arena
+from plugin_sdk.wire.limits import MAX_PAYLOAD_BYTES
 from plugin_sdk.wire.message import HOST
 
 if TYPE_CHECKING:
@@ -26,25 +27,28 @@ _OVERCOMMIT: Final = Path("/proc/sys/vm/overcommit_memory")
 _STRICT: Final = "2"
 
 
-def make_arena() -> tuple[int, Arena | None]:
+def make_arena(max_payload_bytes: int = MAX_PAYLOAD_BYTES) -> tuple[int, Arena | None]:
     """Return a descriptor for the plugin's process, to be closed, and the host's view.
 
     Where there can be no such memory, the descriptor is of /dev/null and the view None: then
     payloads travel in the pipe.
+
+    Args:
+        max_payload_bytes: so large may payloads be.
 
     Raises:
         OSError: not even that could be opened.
     """
     if not _is_strict():
         with contextlib.suppress(OSError):
-            return _made()
+            return _made(arena_bytes(max_payload_bytes))
     return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), None
 
 
-def _made() -> tuple[int, Arena]:
+def _made(size: int) -> tuple[int, Arena]:
     descriptor = _file()
     try:
-        os.ftruncate(descriptor, ARENA_BYTES)
+        os.ftruncate(descriptor, size)
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
         arena = map_arena(descriptor, HOST)
         if arena is None:

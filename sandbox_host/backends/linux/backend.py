@@ -224,7 +224,12 @@ class LinuxBackend:
         nursery = self._take_nursery(alone=False)
         try:
             preparation = self._preparation_for(self._shared, None)
-            child = spawn(nursery, network=True, preparation=_order_of(preparation))
+            child = spawn(
+                nursery,
+                network=True,
+                preparation=_order_of(preparation),
+                max_payload_bytes=self._options.max_payload_bytes,
+            )
         except (OSError, PayloadError) as error:
             raise no_process("A process for the pool", error) from error
         return Blank(child, nursery, preparation)
@@ -270,6 +275,7 @@ class LinuxBackend:
                     _left(until),
                     network=bool(work.plan.permissions.network),
                     preparation=_order_of(preparation),
+                    max_payload_bytes=self._options.max_payload_bytes,
                     meanwhile=assign if nursery.own_pid else bool,
                 )
             except (OSError, PayloadError) as error:

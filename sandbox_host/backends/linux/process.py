@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from plugin_sdk.wire.connection import Connection
+from plugin_sdk.wire.limits import MAX_PAYLOAD_BYTES
 from plugin_sdk.wire.message import HOST
 from plugin_sdk.wire.nursery import EXIT_RECORD
 from sandbox_host.backends.base import Exit, OutOfMemory, Sample
@@ -47,6 +48,7 @@ def spawn(
     *,
     network: bool = False,
     preparation: dict[str, Any] | None = None,
+    max_payload_bytes: int = MAX_PAYLOAD_BYTES,
     meanwhile: Callable[[], object] = bool,
 ) -> LinuxChild:
     """Have an unconfined, trusted child forked, which waits for its lock-down.
@@ -56,6 +58,7 @@ def spawn(
         timeout: seconds to wait for it.
         network: give it a socket to the host's network desk.
         preparation: what it does before it waits.
+        max_payload_bytes: of one message's payload, in either direction.
         meanwhile: called while the nursery forks.
 
     Raises:
@@ -70,7 +73,7 @@ def spawn(
             os.set_blocking(pair[1 - their_side], False)
             ends.append((pair[their_side], pair[1 - their_side]))
         passed, desk = [their_end for their_end, _ in ends], None
-        shared, arena = make_arena()
+        shared, arena = make_arena(max_payload_bytes)
         theirs.callback(os.close, shared)
         if arena is not None:
             ours.callback(arena.close)
@@ -93,6 +96,7 @@ def spawn(
         ours.pop_all()
     child = LinuxChild(pid, pidfd, receive, send, (out, err), trace, exit_fd)
     child.connection.arena = arena
+    child.connection.allow(max_payload_bytes)
     child.epitaph, child.last_resort, child.desk = nursery.epitaph, nursery.drop, desk
     return child
 

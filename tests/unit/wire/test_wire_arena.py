@@ -6,10 +6,11 @@ import array
 import os
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from plugin_sdk.wire.arena import ARENA_BYTES, COUNT_BYTES, HALF_BYTES, Arena, map_arena
+from plugin_sdk.wire.arena import COUNT_BYTES, Arena, arena_bytes, map_arena
 from plugin_sdk.wire.codec import pack_in_parts, unpack
 from plugin_sdk.wire.connection import Connection
 from plugin_sdk.wire.errors import LocalProtocolError, RemoteProtocolError
@@ -33,6 +34,8 @@ from sandbox_host.backends.linux.arena import make_arena
 from tests.support.wire_attacker import elsewhere
 
 LARGE = bytes(range(256)) * 400
+ARENA_BYTES = arena_bytes(MAX_PAYLOAD_BYTES)
+HALF_BYTES = ARENA_BYTES // 2
 
 
 class Both:
@@ -59,9 +62,9 @@ class Both:
         return self.take(PLUGIN if message.sender == HOST else HOST, self.frame(message))
 
 
-@pytest.fixture
-def views() -> Iterator[tuple[Arena, Arena]]:
-    descriptor, host = make_arena()
+@contextmanager
+def shared(limit: int) -> Iterator[tuple[Arena, Arena]]:
+    descriptor, host = make_arena(limit)
     plugin = map_arena(descriptor, PLUGIN)
     os.close(descriptor)
     assert host is not None
@@ -72,8 +75,24 @@ def views() -> Iterator[tuple[Arena, Arena]]:
 
 
 @pytest.fixture
+def views() -> Iterator[tuple[Arena, Arena]]:
+    with shared(MAX_PAYLOAD_BYTES) as found:
+        yield found
+
+
+@pytest.fixture
 def both(views: tuple[Arena, Arena]) -> Both:
     return Both(*views)
+
+
+@pytest.fixture
+def wide() -> Iterator[Both]:
+    """Return the same, where the host allows twice as much."""
+    with shared(2 * MAX_PAYLOAD_BYTES) as found:
+        both = Both(*found)
+        for end in both.ends.values():
+            end.allow(2 * MAX_PAYLOAD_BYTES)
+        yield both
 
 
 VALUES = {
@@ -183,6 +202,37 @@ def test_the_limit_holds_before_anything_is_put(both: Both) -> None:
 def test_breaches(both: Both, data: bytes, told: str) -> None:
     with pytest.raises(RemoteProtocolError, match=told):
         both.take(HOST, data)
+
+
+def test_a_host_may_allow_more_for_calls_and_not_for_what_it_is_asked(wide: Both) -> None:
+    size = MAX_PAYLOAD_BYTES + 1
+    for sent in (Call(2, "echo", 0, payload=bytes(size)), Result(1, payload=bytes(2 * size - 2))):
+        frame = wide.frame(sent)
+        assert len(frame) < 100
+        (came,) = wide.take(PLUGIN if sent.sender == HOST else HOST, frame)
+        assert came == sent
+    with pytest.raises(LocalProtocolError):
+        wide.frame(Call(3, "echo", 0, payload=bytes(2 * size)))
+    assert wide.carry(Call(3, "echo", 0, payload=b"x"))
+    with pytest.raises(RemoteProtocolError, match="asked with more than"):
+        wide.take(HOST, elsewhere(Ask(1, "x", 0), size))
+
+
+def test_what_is_asked_with_in_the_pipe_has_the_same_limit(wide: Both) -> None:
+    wide.ends[PLUGIN].arena = None
+    with pytest.raises(RemoteProtocolError, match="asked with more than"):
+        wide.carry(Ask(1, "x", 0, payload=bytes(MAX_PAYLOAD_BYTES + 1)))
+
+
+def test_what_does_not_fit_into_the_arena_goes_through_the_pipe(both: Both) -> None:
+    for end in both.ends.values():
+        end.allow(MAX_PAYLOAD_BYTES + 1)
+    sent = Result(1, payload=bytes(MAX_PAYLOAD_BYTES + 1))
+    frame = both.frame(sent)
+    assert len(frame) > MAX_PAYLOAD_BYTES
+    assert both.take(HOST, frame) == [sent]
+    with pytest.raises(RemoteProtocolError, match=str(MAX_PAYLOAD_BYTES + 1)):
+        both.take(HOST, elsewhere(Yield(2), MAX_PAYLOAD_BYTES + 1))
 
 
 def test_a_read_has_one_payload_in_the_arena_at_most(both: Both) -> None:
