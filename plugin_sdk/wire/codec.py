@@ -16,7 +16,7 @@ from plugin_sdk.wire import arrays
 from plugin_sdk.wire.errors import PayloadError, PayloadTooLargeError
 from plugin_sdk.wire.limits import VALUE
 from plugin_sdk.wire.payloads import EMPTY_ARRAY, EMPTY_BYTES, INLINE_BYTES, Parts, parts_of
-from plugin_sdk.wire.pieces import LARGE_BYTES, pieces_of
+from plugin_sdk.wire.pieces import LARGE_BYTES, opening_of_bytes, pieces_of
 
 
 def _packer() -> Callable[[object], bytes]:
@@ -33,6 +33,8 @@ pack_flat = _packer()
 _ATOMS = frozenset({type(None), bool, int, float})
 _CONTAINER_SHARE = 40
 """Of what a small value may have: so that it nests not deeper than any bounds allow."""
+_CALL, _FEW, _EMPTY_DICT = 2, 15, b"\x80"
+"""A list of arguments and an object of keywords; as many as an announcement of one byte has."""
 _Packer, _unpackb = msgpack.Packer, msgpack.unpackb
 
 TYPE_CHECKING = False
@@ -74,6 +76,7 @@ _HERE = bytes([0xD4, _STAND_IN, 0])
 
 _BYTES_PER_STEP = 256
 """Of a large payload: to count its bytes takes about as long as one step of a scan for so many."""
+_WORTH_A_SCAN = 8 * _BYTES_PER_STEP
 
 
 def pack(value: Any, bounds: Bounds = VALUE) -> bytes:
@@ -108,8 +111,36 @@ def pack_in_parts(value: Any, bounds: Bounds = VALUE) -> bytes:
         except (ValueError, OverflowError):
             pass  # half a character, or too large an integer: told below
         else:
-            return packed
-    return _looked_through(value, bounds)
+            if len(packed) <= bounds.max_bytes:
+                return packed
+    found = _one_body(value, bounds)
+    return _looked_through(value, bounds) if found is None else found
+
+
+def _one_body(value: Any, bounds: Bounds) -> bytes | None:
+    """Return what most large payloads are, without looking through them; None for others.
+
+    That is large bytes alone, or as the last argument of a call after small ones.
+    """
+    before, body, after = b"", value, b""
+    if type(value) is list and len(value) == _CALL and type(value[0]) is list:
+        arguments = value[0]
+        if type(value[1]) is not dict or value[1] or not 0 < len(arguments) <= _FEW:
+            return None
+        if type(arguments[-1]) is not bytes or _is_small(arguments[:-1], bounds.small_bytes) < 0:
+            return None
+        *few, body = arguments
+        try:
+            packed = _Packer(use_bin_type=True).pack(few)
+        except (ValueError, OverflowError):
+            return None  # told by who looks through it
+        before, after = bytes([0x92, 0x90 + len(arguments)]) + packed[1:], _EMPTY_DICT
+    if type(body) is not bytes or len(body) < LARGE_BYTES:
+        return None
+    parts = Parts((before + opening_of_bytes(len(body)), body, after))
+    if len(parts) > bounds.max_bytes:
+        return None
+    return bytes(parts) if len(parts) <= INLINE_BYTES else parts  # type: ignore[return-value]  # as good as its bytes
 
 
 def pack_call(
@@ -157,7 +188,9 @@ def _looked_through(value: Any, bounds: Bounds) -> bytes:
 def _is_small(value: Any, left: int) -> int:
     """Return what is left of a small value's size after this one; negative where it is none.
 
-    Only the wire's own types are small. Each container takes its share, and so bounds the nesting.
+    Only the wire's own types are small. Each container takes its share, and so bounds the nesting;
+    each element takes its own, and so bounds their number. Bytes, which hold none, are small up to
+    where they are not copied with the rest.
     """
     kind = type(value)
     if kind is dict:
@@ -173,13 +206,13 @@ def _is_small(value: Any, left: int) -> int:
         return left
     for item in items:
         kind = type(item)
-        if kind is bytes or kind is str:
+        if kind is str:
             left -= len(item)
         elif kind is list or kind is tuple or kind is dict:
             left = _is_small(item, left)
             if left < 0:
                 return left
-        elif kind not in _ATOMS:
+        elif kind not in _ATOMS and (kind is not bytes or len(item) >= LARGE_BYTES):
             return -1
     return left
 
@@ -327,7 +360,7 @@ def _looks_suspicious(data: bytes, bounds: Bounds) -> bool:
     A payload with a handful of bytes that could open a container needs no scan, and most small
     messages are of that kind. An element takes at least one byte, so few bytes are few elements.
     """
-    if len(data) >= LARGE_BYTES and _scan(data, bounds, give_up=len(data) // _BYTES_PER_STEP):
+    if len(data) >= _WORTH_A_SCAN and _scan(data, bounds, give_up=len(data) // _BYTES_PER_STEP):
         return False
     if len(data) > bounds.elements or len(data.translate(None, _FORBIDDEN)) != len(data):
         return True

@@ -248,6 +248,11 @@ def _contiguous(value: Any, view: memoryview) -> memoryview:
     return view if view.c_contiguous or copy is None else memoryview(copy())
 
 
+def opening_of_bytes(size: int) -> bytes:
+    """Return what stands before so many bytes."""
+    return _opening(_BYTES, size)
+
+
 def _opening(first: int, size: int) -> bytes:
     """Return what stands before ``size`` bytes: ``first`` is of the narrowest of the three."""
     if size < 1 << 8:
