@@ -87,8 +87,8 @@ RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 #                             what the host cannot look at it does not let in
 # ProcSubset=               the host reads /proc/sys and mounts of its own
 # MemoryDenyWriteExecute=   plugins inherit it, and those with native code break
-# PrivateUsers=             whoever is neither root nor this user becomes nobody: what an operator of
-#                             another name owns, such as a trust store, is refused then
+# PrivateUsers=             whoever is neither root nor this user becomes nobody: what an operator
+#                             of another name owns, such as a trust store, is refused then
 # DynamicUser=              brings RestrictSUIDSGID= along, and a link for a state directory
 # PrivateNetwork=           network that was granted is connected by the host
 
