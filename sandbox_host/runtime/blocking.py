@@ -91,8 +91,8 @@ class BlockingHost:
         # Here, because they are made of these handles.
         from sandbox_host.runtime.replicas import BlockingReplicas, load_replicas
 
-        slots = load_replicas(self._core, path, count, downgrades, restart)
-        return BlockingReplicas(self._core, tuple(BlockingPlugin(slot) for slot in slots))
+        pool = load_replicas(self._core, path, count, downgrades, restart)
+        return BlockingReplicas(self._core, pool, tuple(map(BlockingPlugin, pool.slots)))
 
     def load_all(
         self,
@@ -185,7 +185,7 @@ class BlockingHost:
 
     def chain(self, *stages: str) -> BlockingChain:
         """Put operations one behind the other; see `SandboxHost.chain`."""
-        return BlockingChain(self._core.get, stages)
+        return BlockingChain(self._core.pools.stage, stages)
 
     def health(self, name: str) -> PluginHealth:
         """Return how a plugin was doing when it was last looked at; see `SandboxHost.health`."""

@@ -51,6 +51,7 @@ from sandbox_host.runtime.lives import Lives
 from sandbox_host.runtime.nested import NestedCalls
 from sandbox_host.runtime.offers import options_of
 from sandbox_host.runtime.own_services import OwnServices
+from sandbox_host.runtime.pool import Pools
 from sandbox_host.runtime.process import PluginProcess
 from sandbox_host.runtime.recorded import begun_recording
 from sandbox_host.runtime.reloading import Candidate, drain, handed_over
@@ -112,7 +113,8 @@ class HostCore(Audience):
         self._trial = trial
         self._backend = backend
         self._lock = threading.RLock()
-        self._services = Services(OwnServices(config.state_dir, NestedCalls(self.place)))
+        self.pools = Pools(self.place)
+        self._services = Services(OwnServices(config.state_dir, NestedCalls(self.pools.callee)))
         self._events = EventDesk(config)
         self._broker = self._events.broker
         self._plugins: dict[str, PluginProcess] = {}

@@ -21,7 +21,7 @@ from sandbox_host.runtime.finding import ASKING_SECONDS, Search, Wanted, fitting
 from sandbox_host.runtime.group import LoadedAll
 from sandbox_host.runtime.loop_reader import finished
 from sandbox_host.runtime.plugin import Call, Plugin
-from sandbox_host.runtime.replicas import Replicas, load_replicas
+from sandbox_host.runtime.replicas import Replicas, load_replicas, unload_unwanted
 
 if TYPE_CHECKING:
     import os
@@ -165,10 +165,14 @@ class SandboxHost:
                 ``export_state()``: it has a state, and calls would miss it by chance.
             SandboxHostError: as of `load`; none is loaded then.
         """
-        slots = await offload.start(
-            lambda: load_replicas(self._core, path, count, downgrades, restart)
-        )
-        return Replicas(self._core, tuple(Plugin(slot) for slot in slots))
+        core = self._core
+        loading = offload.start(lambda: load_replicas(core, path, count, downgrades, restart))
+        try:
+            pool = await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            loading.add_done_callback(lambda done: unload_unwanted(core, done))
+            raise
+        return Replicas(core, pool, tuple(map(Plugin, pool.slots)))
 
     async def load_all(
         self,
@@ -387,7 +391,7 @@ class SandboxHost:
         Raises:
             UsageError: a stage is malformed, or there are too many.
         """
-        return Chain(self._core.get, stages, Call)
+        return Chain(self._core.pools.stage, stages, Call)
 
     def health(self, name: str) -> PluginHealth:
         """Return how a plugin was doing when it was last looked at, and since when that holds.

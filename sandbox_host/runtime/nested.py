@@ -9,7 +9,6 @@ at the callee's own it is made to. Who waits for whom is known to `serving`: a c
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 import time
@@ -24,7 +23,6 @@ from sandbox_host.errors import (
     PluginError,
     PluginNotFoundError,
 )
-from sandbox_host.model import INSTANCE_MARK, plugin_of
 from sandbox_host.runtime import refusal
 from sandbox_host.runtime.party import Request
 from sandbox_host.runtime.refusal import RefusalError
@@ -56,17 +54,15 @@ class NestedCalls:
     """Makes them. Thread-safe; holds no lock while it waits.
 
     Args:
-        find: returns a loaded plugin's place by its identity, or raises PluginNotFoundError.
+        find: returns the place of a plugin's callee by both identities, or raises
+            PluginNotFoundError.
     """
 
-    def __init__(self, find: Callable[[str], Slot]) -> None:
+    def __init__(self, find: Callable[[str, str], Slot]) -> None:
         self._find = find
 
     def call(self, target: str, asked: Asked, caller: str) -> bytes:
         """Run an operation of another plugin, and return its packed value.
-
-        An instance calls the same instance of the other plugin, if there is one, and else the
-        plugin itself: tenants do not meet.
 
         Args:
             target: such as ``weather_source.read``; that the caller may has been checked.
@@ -78,7 +74,7 @@ class NestedCalls:
         """
         name, _, operation = target.partition(".")
         try:
-            slot = self._callee(name, plugin_of(caller)[1])
+            slot = self._find(name, caller)
         except PluginNotFoundError as error:
             text = f"no plugin {name} is loaded"
             raise RefusalError(text, refusal.CALL, code=error.code) from None
@@ -87,12 +83,6 @@ class NestedCalls:
         except PluginError as error:
             kind = error.type_name if isinstance(error, OperationError) else ""
             raise RefusalError(error.message, refusal.CALL, code=error.code, type=kind) from None
-
-    def _callee(self, name: str, instance: str) -> Slot:
-        if instance:
-            with contextlib.suppress(PluginNotFoundError):
-                return self._find(f"{name}{INSTANCE_MARK}{instance}")
-        return self._find(name)
 
     def _begun(self, slot: Slot, operation: str, asked: Asked) -> tuple[PluginProcess, Pending]:
         """Send the call to who stands there, or will before its caller's deadline."""

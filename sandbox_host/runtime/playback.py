@@ -136,7 +136,7 @@ class _ReplayCore(TrialHost):
         services: tuple[str, ...],
     ) -> None:
         super().__init__(config, backend, trial=False)
-        own = OwnServices(config.state_dir, NestedCalls(self.place))
+        own = OwnServices(config.state_dir, NestedCalls(self.pools.callee))
         self._services = _PlayedServices(own, playback, services)
         self._playback = playback
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from sandbox_host.health.verdict import Verdict
     from sandbox_host.model import Metered, OperationLimits
+    from sandbox_host.runtime.pool import Pool
     from sandbox_host.runtime.process import PluginProcess
     from sandbox_host.runtime.slot import Slot
 
@@ -245,7 +246,7 @@ async def answered(process: PluginProcess, pending: Pending) -> None:
         raise
 
 
-async def occupied(slot: Slot, until: float) -> None:
+async def occupied(slot: Slot | Pool, until: float) -> None:
     """Wait until a process stands in a place, or none will, or this monotonic time has come."""
     loop = asyncio.get_running_loop()
     while slot.empty and (left := until - time.monotonic()) > 0:

@@ -2,39 +2,48 @@
 
 Each replica is an instance of the plugin (`admission.instances`) with a data directory, budgets
 and a life of its own: ``model@r1``, ``model@r2``. A call goes to the one that has the least to do;
-who has ended gets none until it runs again. What is begun on one stays there: its stream, its
-cancellation, its end. A plugin that answers by what it was told before would answer by chance,
-which is why what shows that it has a state is refused.
+who has ended gets none until it runs again, and what it had not been sent goes to another. What is
+begun on one stays there: its stream, its cancellation, its end. A plugin that answers by what it
+was told before would answer by chance, which is why what shows that it has a state is refused.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+import time
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
 from sandbox_host.admission.instances import Instance
 from sandbox_host.backends.worker import each
-from sandbox_host.errors import PluginError, ReloadError, SandboxHostError, UsageError
-from sandbox_host.model import State
+from sandbox_host.errors import (
+    PluginEndedError,
+    PluginError,
+    ReloadError,
+    SandboxHostError,
+    UsageError,
+)
+from sandbox_host.model import Cause
 from sandbox_host.runtime import offload
-from sandbox_host.runtime.blocking import BlockingPlugin
-from sandbox_host.runtime.plugin import Plugin
+from sandbox_host.runtime.blocking import BlockingCall, BlockingPlugin
+from sandbox_host.runtime.causes import Ending
+from sandbox_host.runtime.feeding import let_go
+from sandbox_host.runtime.plugin import Call, Plugin, occupied
+from sandbox_host.runtime.pool import Pool
 from sandbox_host.runtime.reloading import EXPORT
+from sandbox_host.runtime.streaming import BlockingStream, Stream
 
 if TYPE_CHECKING:
+    import asyncio
     import os
     from collections.abc import Collection, Sequence
 
     from sandbox_host.admission.history import Downgrade
-    from sandbox_host.model import Usage
-    from sandbox_host.runtime.blocking import BlockingCall
+    from sandbox_host.ipc.calls import Pending
+    from sandbox_host.model import OperationLimits, Usage
     from sandbox_host.runtime.core import HostCore
     from sandbox_host.runtime.handle import PluginView
-    from sandbox_host.runtime.plugin import Call
     from sandbox_host.runtime.process import PluginProcess
     from sandbox_host.runtime.slot import Slot
-    from sandbox_host.runtime.streaming import BlockingStream, Stream
     from sandbox_host.supervision.restart import RestartPolicy
 
 MAX_REPLICAS: Final = 64
@@ -44,38 +53,22 @@ _AT_A_TIME: Final = 8
 P = TypeVar("P", bound="PluginView")
 
 
-def least_busy(outstanding: Sequence[int | None], turn: int) -> int:
-    """Return which replica takes the next call.
-
-    Args:
-        outstanding: how much each has to answer; None for one that takes no calls now.
-        turn: counts up; among equals each is next in its turn. Where none takes calls, it is the
-            turn alone that decides: whoever is asked says why, or has the call wait.
-    """
-    count = len(outstanding)
-    loads = [
-        (load, (place - turn) % count, place)
-        for place, load in enumerate(outstanding)
-        if load is not None
-    ]
-    return min(loads)[2] if loads else turn % count
-
-
 class _Replicas(Generic[P]):
     """What both faces have.
 
     Args:
         core: the host.
-        plugins: handles of the replicas.
+        pool: the replicas' places.
+        plugins: handles of them, in the same order.
 
     Attributes:
         plugins: the same: each can be looked at by itself.
     """
 
-    def __init__(self, core: HostCore, plugins: tuple[P, ...]) -> None:
+    def __init__(self, core: HostCore, pool: Pool, plugins: tuple[P, ...]) -> None:
         self._core = core
+        self._pool = pool
         self.plugins = plugins
-        self._turns = itertools.count()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {', '.join(one.name for one in self.plugins)}>"
@@ -83,17 +76,39 @@ class _Replicas(Generic[P]):
     @property
     def ready(self) -> int:
         """How many take calls now."""
-        return sum(_load(one) is not None for one in self.plugins)
+        return self._pool.ready
 
     def usage(self) -> dict[str, Usage]:
         """Return what each has cost so far, by its identity."""
         return {one.name: one.usage() for one in self.plugins}
 
-    def _next(self) -> P:
-        loads = [_load(one) for one in self.plugins]
-        return self.plugins[least_busy(loads, next(self._turns))]
+    def _sending(
+        self,
+        operation: str,
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        deadline: float | None,
+        limits: OperationLimits | None,
+    ) -> _Sending:
+        return _Sending(self._pool, self.plugins, operation, arguments, keywords, deadline, limits)
+
+    def _begun(
+        self,
+        operation: str,
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        deadline: float | None,
+        limits: OperationLimits | None,
+        *,
+        streams: bool = False,
+    ) -> tuple[PluginProcess, Pending]:
+        """Begin a call with one that takes calls now, and wait for nobody."""
+        sending = self._sending(operation, arguments, keywords, deadline, limits)
+        begun = sending.begin(streams=streams)
+        return begun if begun is not None else sending.give_up()
 
     def _unload_all(self) -> None:
+        self._core.pools.remove(self._pool)
         _unload(self._core, [one.name for one in self.plugins])
 
     def _reload_all(
@@ -111,26 +126,127 @@ class _Replicas(Generic[P]):
                 ) from error
 
 
+class _Sending:
+    """A call that is to be begun with one of several: whoever has ended has not taken it.
+
+    Attributes:
+        until: monotonic time until when the call may wait for one that takes it.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        plugins: Sequence[PluginView],
+        operation: str,
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        deadline: float | None,
+        limits: OperationLimits | None,
+    ) -> None:
+        self._pool = pool
+        self._plugins = plugins
+        self._operation = operation
+        self._arguments, self._keywords = arguments, keywords
+        self._deadline = deadline
+        self._limits = limits
+        self._tried: set[PluginProcess] = set()
+        self._refusal: PluginEndedError | None = None
+        self.until = 0.0
+
+    def begin(self, *, streams: bool = False) -> tuple[PluginProcess, Pending] | None:
+        """Begin it with the first that takes it; None where none takes calls now."""
+        if self.until:
+            self._deadline = max(0.0, self.until - time.monotonic())
+        for number in self._pool.ranked():
+            plugin, process = self._plugins[number], self._pool.slots[number].process
+            if process in self._tried:
+                continue
+            self._tried.add(process)
+            try:
+                return plugin._try(  # noqa: SLF001 - these are made of those
+                    self._operation,
+                    self._arguments,
+                    self._keywords,
+                    self._deadline,
+                    self._limits,
+                    streams=streams,
+                )
+            except PluginEndedError as error:
+                self._refusal = error  # it was not sent, and another may take it
+        return None
+
+    def waits(self) -> bool:
+        """Tell whether one that was not tried is there, or may come in time."""
+        if any(self._pool.slots[n].process not in self._tried for n in self._pool.ranked()):
+            return True
+        self.until = self.until or self._plugins[0]._patience(self._deadline)  # noqa: SLF001
+        self._tried.clear()  # who hands over now may take calls again
+        return self._pool.empty and time.monotonic() < self.until
+
+    def give_up(self) -> NoReturn:
+        """Raise why nobody took it.
+
+        Raises:
+            PluginEndedError: none runs.
+        """
+        let_go(self._arguments, self._keywords)
+        if self._refusal is not None:
+            raise self._refusal
+        raise self._pool.choose().process.life.refusal()
+
+
 class BlockingReplicas(_Replicas[BlockingPlugin]):
     """Replicas of a plugin; methods may be called from any thread."""
 
     def call(
-        self, operation: str, /, *arguments: Any, deadline: float | None = None, **keywords: Any
+        self,
+        operation: str,
+        /,
+        *args: Any,
+        deadline: float | None = None,
+        limits: OperationLimits | None = None,
+        **kwargs: Any,
     ) -> Any:
-        """Call an operation of the replica that has the least to do; see `BlockingPlugin.call`."""
-        return self._next().call(operation, *arguments, deadline=deadline, **keywords)
+        """Call an operation of the replica that has the least to do; see `BlockingPlugin.call`.
+
+        Raises:
+            PluginEndedError: the replica that it was sent to ended before it answered, or none
+                runs; one that ends before it was sent is left to another.
+        """
+        sending = self._sending(operation, args, kwargs, deadline, limits)
+        while (begun := sending.begin()) is None:
+            if not sending.waits():
+                sending.give_up()
+            self._pool.wait(sending.until)
+        process, pending = begun
+        process.channel.wait(pending)
+        return process.talk.result(pending)
 
     def start(
-        self, operation: str, /, *arguments: Any, deadline: float | None = None, **keywords: Any
+        self,
+        operation: str,
+        /,
+        *args: Any,
+        deadline: float | None = None,
+        limits: OperationLimits | None = None,
+        **kwargs: Any,
     ) -> BlockingCall:
         """Begin a call of the replica that has the least to do; see `BlockingPlugin.start`."""
-        return self._next().start(operation, *arguments, deadline=deadline, **keywords)
+        process, pending = self._begun(operation, args, kwargs, deadline, limits)
+        process.channel.attend()
+        return BlockingCall(process, pending)
 
     def stream(
-        self, operation: str, /, *arguments: Any, deadline: float | None = None, **keywords: Any
+        self,
+        operation: str,
+        /,
+        *args: Any,
+        deadline: float | None = None,
+        limits: OperationLimits | None = None,
+        **kwargs: Any,
     ) -> BlockingStream:
         """Read what an operation of one replica yields; see `BlockingPlugin.stream`."""
-        return self._next().stream(operation, *arguments, deadline=deadline, **keywords)
+        return BlockingStream(*self._begun(operation, args, kwargs, deadline, limits, streams=True))
 
     def reload(
         self,
@@ -156,22 +272,49 @@ class Replicas(_Replicas[Plugin]):
     """Replicas of a plugin, for asyncio; see `BlockingReplicas`."""
 
     async def call(
-        self, operation: str, /, *arguments: Any, deadline: float | None = None, **keywords: Any
+        self,
+        operation: str,
+        /,
+        *args: Any,
+        deadline: float | None = None,
+        limits: OperationLimits | None = None,
+        **kwargs: Any,
     ) -> Any:
-        """Call an operation of the replica that has the least to do; see `Plugin.call`."""
-        return await self._next().call(operation, *arguments, deadline=deadline, **keywords)
+        """Call an operation of the replica with the least to do; as `BlockingReplicas.call`."""
+        sending = self._sending(operation, args, kwargs, deadline, limits)
+        while (begun := sending.begin()) is None:
+            if not sending.waits():
+                sending.give_up()
+            await occupied(self._pool, sending.until)
+        process, pending = begun
+        process.channel.poll_briefly(pending)
+        return await Call(process, pending)
 
     def start(
-        self, operation: str, /, *arguments: Any, deadline: float | None = None, **keywords: Any
+        self,
+        operation: str,
+        /,
+        *args: Any,
+        deadline: float | None = None,
+        limits: OperationLimits | None = None,
+        **kwargs: Any,
     ) -> Call:
         """Begin a call of the replica that has the least to do; see `Plugin.start`."""
-        return self._next().start(operation, *arguments, deadline=deadline, **keywords)
+        process, pending = self._begun(operation, args, kwargs, deadline, limits)
+        process.channel.attend()
+        return Call(process, pending)
 
     def stream(
-        self, operation: str, /, *arguments: Any, deadline: float | None = None, **keywords: Any
+        self,
+        operation: str,
+        /,
+        *args: Any,
+        deadline: float | None = None,
+        limits: OperationLimits | None = None,
+        **kwargs: Any,
     ) -> Stream:
         """Read what an operation of one replica yields; see `Plugin.stream`."""
-        return self._next().stream(operation, *arguments, deadline=deadline, **keywords)
+        return Stream(*self._begun(operation, args, kwargs, deadline, limits, streams=True))
 
     async def reload(
         self,
@@ -193,7 +336,7 @@ def load_replicas(
     count: int,
     downgrades: Collection[Downgrade],
     restart: RestartPolicy | None,
-) -> list[Slot]:
+) -> Pool:
     """Load so many instances of a plugin; all, or none.
 
     Raises:
@@ -228,7 +371,18 @@ def load_replicas(
     except BaseException:
         _unload(core, [slot.identity for slot in slots])
         raise
-    return sorted(slots, key=lambda slot: int(slot.identity.rpartition("r")[2]))
+    pool = Pool(sorted(slots, key=lambda slot: int(slot.identity.rpartition("r")[2])))
+    core.pools.add(pool)
+    return pool
+
+
+def unload_unwanted(core: HostCore, loading: asyncio.Future[Pool]) -> None:
+    """Unload what a load whose caller was cancelled has loaded all the same; does not wait."""
+    if not loading.cancelled() and loading.exception() is None:
+        pool = loading.result()
+        core.pools.remove(pool)
+        for slot in pool.slots:
+            slot.process.end(Ending(Cause.UNLOADED, f"The load of {slot.identity} was cancelled."))
 
 
 def _check_stateless(process: PluginProcess) -> None:
@@ -249,12 +403,3 @@ def _unload(core: HostCore, names: list[str]) -> None:
             core.unload(name)
 
     each(unload, names, _AT_A_TIME)
-
-
-def _load(plugin: PluginView) -> int | None:
-    """Return how much a replica has to answer; None where it takes no calls now."""
-    slot = plugin._slot  # noqa: SLF001 - one of ours
-    process = slot.process
-    if process.state is not State.READY or slot.empty:
-        return None
-    return len(process.channel.unanswered)

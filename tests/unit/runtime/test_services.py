@@ -50,7 +50,7 @@ class Desk:
     """An application with one service, which goes on until it is let go."""
 
     def __init__(self, state_dir: Path) -> None:
-        def find(name: str) -> Any:
+        def find(name: str, caller: str) -> Any:
             raise PluginNotFoundError(name, plugin=name)
 
         self.services = Services(OwnServices(state_dir, NestedCalls(find)))
