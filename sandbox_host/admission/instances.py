@@ -14,10 +14,14 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from plugin_sdk.wire import codec
+from plugin_sdk.wire.errors import PayloadError
 from sandbox_host.errors import ConfigError, UsageError
-from sandbox_host.model import INSTANCE_MARK
+from sandbox_host.model import INSTANCE_MARK, MIB
 from sandbox_host.reading import BadValueError, quoted, sentence
 from sandbox_host.terms import read_limits
+
+MAX_CONFIG_BYTES: Final = MIB
 
 if TYPE_CHECKING:
     from sandbox_host.model import Limits, Manifest
@@ -32,13 +36,14 @@ class Instance:
 
     Attributes:
         name: small ASCII letters, digits and "_", a letter first, at most 32.
-        config: laid over the plugin's configuration, and over the operator's for it.
+        config: laid over the plugin's configuration, and over the operator's for it: what can be
+            sent to a plugin, at most 1 MiB. Copied, as the plugin will see it.
         limits: as in plugin.json, such as ``{"memory": "64 MiB"}``; never above what the plugin
             has without. Those that are not named are the plugin's.
 
     Raises:
-        UsageError: the name is no such name.
-        ConfigError: a limit has no such name, or is out of range.
+        UsageError: the name is no such name, or the others are no tables.
+        ConfigError: the configuration cannot be sent, a limit has no such name, or is out of range.
     """
 
     name: str
@@ -46,24 +51,40 @@ class Instance:
     limits: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            text = f"{quoted(self.name)} is no name of an instance."
+        name: object = self.name  # an application's, which nobody need have checked
+        if not (isinstance(name, str) and _NAME.fullmatch(name)):
+            text = f"{quoted(str(name))} is no name of an instance."
             remedy = 'Use up to 32 of a-z, 0-9 and "_", a letter first.'
             raise UsageError(text, remedy=remedy)
-        # Nobody changes what was decided by.
-        object.__setattr__(self, "config", MappingProxyType(dict(self.config)))
+        for what in ("config", "limits"):
+            if not isinstance(getattr(self, what), Mapping):
+                text = f"The {what} of instance {self.name} is no mapping."
+                raise UsageError(text, remedy='Such as {"memory": "64 MiB"}, with text for keys.')
+        # Nobody changes what was decided by: it is loaded again after a crash.
+        object.__setattr__(self, "config", MappingProxyType(self._copied()))
         object.__setattr__(self, "limits", MappingProxyType(dict(self.limits)))
         self._own()
 
     @classmethod
     def of(cls, value: Instance | str | None) -> Instance | None:
         """Return what a caller means who may say no more than a name."""
-        return cls(value) if isinstance(value, str) else value
+        return value if value is None or isinstance(value, cls) else cls(value)  # type: ignore[arg-type]
 
     def narrowed(self, limits: Limits) -> Limits:
         """Return a plugin's budgets, less where the instance names less."""
         own = self._own()
         return replace(limits, **{name: min(getattr(limits, name), own[name]) for name in own})
+
+    def _copied(self) -> dict[str, Any]:
+        try:
+            packed = codec.pack(dict(self.config))
+            if len(packed) > MAX_CONFIG_BYTES:
+                text = f"it has {len(packed)} bytes of at most {MAX_CONFIG_BYTES}"
+                raise PayloadError(text)
+            return dict(codec.unpack(packed))
+        except PayloadError as error:
+            text = f"The configuration of instance {self.name} cannot be sent: {error}."
+            raise ConfigError(text, remedy="Put what is larger into a file.") from None
 
     def _own(self) -> dict[str, Any]:
         try:

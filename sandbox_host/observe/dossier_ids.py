@@ -1,6 +1,7 @@
 """What dossiers are called, and in which order they go when there are too many. Pure.
 
-``20260131T120000-weather_model-4711``: the end in UTC, the plugin, its process; ``-2`` for a twin.
+``20260131T120000-weather_model-4711``: the end in UTC, the plugin, or the instance of it
+(``weather_model@tenant_a``), its process; ``-2`` for a twin.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from sandbox_host.errors import DossierError
+from sandbox_host.model import INSTANCE_MARK, plugin_of
 from sandbox_host.reading import quoted
 
 if TYPE_CHECKING:
     from sandbox_host.observe.dossier import Dossier
 
-_ID: Final = re.compile(r"[0-9]{8}T[0-9]{6}-[a-z0-9_]{1,64}-[0-9]{1,16}(?:-[0-9]{1,3})?")
+_ID: Final = re.compile(
+    r"[0-9]{8}T[0-9]{6}-[a-z0-9_]{1,64}(?:@[a-z0-9_]{1,32})?-[0-9]{1,16}(?:-[0-9]{1,3})?"
+)
 _TIME: Final = "%Y%m%dT%H%M%S"
 _TIME_LENGTH: Final = 15
 
@@ -39,7 +43,8 @@ def check_id(text: str) -> None:
 
 def id_of(dossier: Dossier) -> str:
     """Return the id that a dossier gets unless another has it already; of fitted ones."""
-    plugin = re.sub(r"[^a-z0-9_]", "_", dossier.plugin.lower())[:64] or "_"
+    plugin, instance = (re.sub(r"[^a-z0-9_]", "_", n) for n in plugin_of(dossier.plugin.lower()))
+    plugin = (plugin[:64] or "_") + (f"{INSTANCE_MARK}{instance[:32]}" if instance else "")
     time = datetime.fromtimestamp(dossier.ended_at, UTC)
     # Not strftime: it writes the year 7 as "7" (glibc), and no more than four digits fit here.
     day = f"{time.year:04}{time.month:02}{time.day:02}"

@@ -18,6 +18,7 @@ from sandbox_host.errors import (
 )
 from tests.support.host import Workshop
 from tests.support.releases import Publisher
+from tests.support.traces import eventually
 
 SOURCE = """
 @operation
@@ -114,6 +115,9 @@ def test_one_ends_and_the_others_serve(host: BlockingHost, workshop: Workshop) -
     assert b.call("echo", 1) == 1
     assert a.call("echo", 1, deadline=20.0) == 1
     assert c.state is State.FAILED
+    assert eventually(lambda: c.dossier is not None)
+    assert c.dossier is not None
+    assert "-weather@c-" in c.dossier.name
     with pytest.raises(AlreadyLoadedError, match="weather@b is loaded already"):
         host.load(path, instance="b")
     host.unload("weather@b")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,6 +45,30 @@ def test_what_is_no_name(name: str) -> None:
         Instance(name)
 
 
+@pytest.mark.parametrize("name", [None, 5, b"a"], ids=str)
+def test_a_name_is_text(name: Any) -> None:
+    with pytest.raises(UsageError, match="no name of an instance"):
+        Instance(name)
+
+
+@pytest.mark.parametrize("value", [[1], "a", None, 5], ids=str)
+def test_tables_are_tables(value: Any) -> None:
+    with pytest.raises(UsageError, match="The config of instance a is no mapping"):
+        Instance("a", value)
+    with pytest.raises(UsageError, match="The limits of instance a is no mapping"):
+        Instance("a", limits=value)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"x": object()}, {"x": {1: 2}}, {"x": "y" * (1 << 20)}, {"x": "y" * (20 << 20)}],
+    ids=["an object", "a key that is no text", "1 MiB", "20 MiB"],
+)
+def test_a_configuration_can_be_sent(config: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="configuration of instance a cannot be sent"):
+        Instance("a", config)
+
+
 def test_a_plugin_is_no_instance() -> None:
     assert plugin_of("weather_model") == ("weather_model", "")
 
@@ -66,10 +92,11 @@ def test_limits_are_never_above_the_plugins(plugins: int, own: int) -> None:
 
 
 def test_nobody_changes_it_afterwards() -> None:
-    config = {"city": "Bergen"}
+    config: dict[str, Any] = {"city": "Bergen", "near": ["Voss"]}
     one = Instance("a", config)
     config["city"] = "Oslo"
-    assert one.config == {"city": "Bergen"}
+    config["near"].append("Odda")
+    assert one.config == {"city": "Bergen", "near": ["Voss"]}
     with pytest.raises(TypeError):
         one.config["city"] = "Oslo"  # type: ignore[index]
     assert Instance.of("a") == Instance("a")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -29,9 +30,27 @@ def test_an_id() -> None:
     assert ended_at(name) == datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
+def test_an_instance_is_no_other_plugin() -> None:
+    name = id_of(replace(example(), plugin="hog@tenant_a"))
+    assert name == "20260131T120000-hog@tenant_a-4711"
+    check_id(name)
+    check_id(id_of(replace(example(), plugin="h" * 128 + "@" + "t" * 32)))
+    ids = [f"202601{day:02}T120000-{who}-1" for day, who in ((1, "a"), (2, "a@t"), (3, "a@t"))]
+    assert list(in_order_of_removal(ids)) == [ids[1], ids[0]]
+
+
 @pytest.mark.parametrize(
     "name",
-    ["", "hog", "20261331T120000-hog-1", "20260131T120000-Hog-1", "20260131T120000-hog-1/../x"],
+    [
+        "",
+        "hog",
+        "20260131T120000-hog@-1",
+        "20260131T120000-@a-1",
+        "20260131T120000-a@b@c-1",
+        "20261331T120000-hog-1",
+        "20260131T120000-Hog-1",
+        "20260131T120000-hog-1/../x",
+    ],
 )
 def test_what_is_no_id(name: str) -> None:
     assert not is_dossier_id(name)
