@@ -27,7 +27,7 @@ SCHEMA_VERSION: Final = 1
 
 _MAX_LINE: Final = 8_000
 _LABEL_WIDTH: Final = 12
-_STARTED_NOT: Final = re.compile(r"[a-z0-9_]+ did not start: \w+\.")
+_STARTED_NOT: Final = re.compile(r"[a-z0-9_@]+ did not start: \w+\.")
 """The one warning that is no news: the error that whoever loads the plugin gets says why, too."""
 
 

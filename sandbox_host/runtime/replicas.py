@@ -17,7 +17,6 @@ from sandbox_host.admission.instances import Instance
 from sandbox_host.backends.worker import each
 from sandbox_host.errors import (
     PluginEndedError,
-    PluginError,
     ReloadError,
     SandboxHostError,
     UsageError,
@@ -399,7 +398,7 @@ def _check_stateless(process: PluginProcess) -> None:
 
 def _unload(core: HostCore, names: list[str]) -> None:
     def unload(name: str) -> None:
-        with contextlib.suppress(PluginError):  # it is gone already, or is told by its state
+        with contextlib.suppress(SandboxHostError):  # it is gone, or told by its state
             core.unload(name)
 
     each(unload, names, _AT_A_TIME)

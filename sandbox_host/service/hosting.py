@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from typing import TYPE_CHECKING, Final
 
+from sandbox_host.backends.worker import each
 from sandbox_host.errors import SandboxHostError
+from sandbox_host.model import plugin_of
 from sandbox_host.runtime.blocking import BlockingHost, BlockingPlugin
 from sandbox_host.supervision.lifecycle import Trigger
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from sandbox_host.supervision.restart import RestartPolicy
     from sandbox_host.supervision.standing import Standing
 
+_AT_A_TIME: Final = 8
+
 
 class ServedHost(BlockingHost):
     """A host that tells whether it works, and takes another configuration while it is open."""
@@ -28,6 +33,16 @@ class ServedHost(BlockingHost):
     def works(self, within: float) -> bool:
         """Tell whether the watchdog looked after the plugins less than so many seconds ago."""
         return self._core.works(within)
+
+    def unload_instances(self, identity: str) -> None:
+        """Unload every instance of a plugin, several at a time; not the plugin itself."""
+
+        def unload(name: str) -> None:
+            with contextlib.suppress(SandboxHostError):  # it is gone, or told by its state
+                self.unload(name)
+
+        names = [name for name in self.plugins if plugin_of(name)[0] == identity != name]
+        each(unload, names, _AT_A_TIME)
 
     def disabled(self, identity: str, reason: str, *, journalled: bool = False) -> None:
         """Take the word that a plugin, which does not run, is not to run.

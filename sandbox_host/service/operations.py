@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox_host.admission.history import Downgrade
+from sandbox_host.admission.instances import Instance
 from sandbox_host.bundle.plugin_json import is_version
 from sandbox_host.catalog.switches import Switches
 from sandbox_host.errors import (
@@ -46,6 +47,7 @@ _MAX_TYPES: Final = 64
 _MAX_DOWNGRADES: Final = 64
 _MAX_IGNORED: Final = 64
 _REHEARSAL: Final = ("replay", "tolerance", "ignore")
+_INSTANCE: Final = ("instance", "config", "limits")
 _MAX_REPLAY: Final = 1_000
 _LOOK_SECONDS: Final = 0.25
 _EVENT_QUEUE: Final = 1_024
@@ -114,6 +116,21 @@ class Arguments:
             raise expected("arguments.ignore", "names of fields", ignore)
         return Rehearsal(self.path("replay"), float(tolerance), tuple(ignore))
 
+    def instance(self) -> Instance | None:
+        """Return which of several instances of a plugin is meant; None for the plugin itself.
+
+        Raises:
+            UsageError, ConfigError: it is none; see `Instance`.
+        """
+        config, limits = (
+            read_object(self._table.get(n, {}), f"arguments.{n}") for n in _INSTANCE[1:]
+        )
+        if self._table.get("instance") is None:
+            if config or limits:
+                raise BadValueError("arguments", "config and limits are for an instance, not named")
+            return None
+        return Instance(self.text("instance", _MAX_NAME), config, limits)
+
     def downgrades(self) -> tuple[Downgrade, ...]:
         """Return what the operator lets in although history speaks against it."""
         found = []
@@ -150,7 +167,7 @@ class Operations:
         self._service = service
         self._table: Mapping[str, _Operation] = {
             "status": _Operation(self._status, ("plugin", "receipts"), long=False),
-            "load": _Operation(self._load, ("path", "downgrades")),
+            "load": _Operation(self._load, ("path", "downgrades", *_INSTANCE)),
             "unload": _Operation(self._unload, ("plugin", "dependants")),
             "reload": _Operation(self._reload, ("plugin", "path", "downgrades", *_REHEARSAL)),
             "configure": _Operation(self._configure),
@@ -271,8 +288,9 @@ class Operations:
 
     def _load(self, arguments: Arguments, _session: Session) -> dict[str, Any]:
         path, downgrades = arguments.path("path"), arguments.downgrades()
+        instance, restart = arguments.instance(), self._service.orders.restart
         host = self._service.accepting()
-        plugin = host.load(path, downgrades=downgrades, restart=self._service.orders.restart)
+        plugin = host.load(path, downgrades=downgrades, restart=restart, instance=instance)
         return _loaded(plugin, host.lacking(plugin.name))
 
     def _unload(self, arguments: Arguments, _session: Session) -> dict[str, Any]:
@@ -316,6 +334,7 @@ class Operations:
         changed = Switches(host.config.state_dir).disable(identity, datetime.now(UTC))
         if changed:
             self._tell_journal("disabled", identity)
+        host.unload_instances(identity)  # it is the plugin that is disabled
         with contextlib.suppress(PluginNotFoundError):
             gone = host.unload(identity, dependants=True)
             if self._service.steward is not None:

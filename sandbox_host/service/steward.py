@@ -321,6 +321,7 @@ class Steward:
         if runs and identity in self._own:
             self._unload(identity, target.why)
         if target.disabled:
+            self._host.unload_instances(identity)
             self._host.disabled(identity, target.why)
 
     def _obstacle(self, identity: str, target: Target) -> tuple[str, bool]:

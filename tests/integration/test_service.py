@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from sandbox_host.errors import ControlError
+from sandbox_host.errors import ControlError, RemoteError
 from sandbox_host.service.client import ask, stream
 from tests.support.bundles import make_key, signed_plugin, trust_store, write_plugin
 from tests.support.command_line import CommandLine, Ran
@@ -173,6 +173,27 @@ def test_commands_talk_to_the_running_service(
     assert not (cli.state_dir / "service" / "control.sock").exists()
     gone = cli("status")
     assert (gone.code, "No service runs" in gone.err) == (6, True)
+
+
+def test_instances(cli: CommandLine, start: Callable[..., Running]) -> None:
+    sign(cli.home / "plugins" / "one")
+    start()
+    narrow = ("--instance-config", "{}", "--limit", "memory=96 MiB")
+    assert cli("load", "plugins/one", "--instance", "a", *narrow).code == 0
+    ask(cli.state_dir, "load", path=str(cli.home / "plugins" / "one"), instance="b")
+    assert cli("call", "--running", "one@a", "twice", "4") == Ran(0, "8\n", "")
+    assert cli("logs", "one@a").out == "twice 4\n"
+    with pytest.raises(RemoteError, match="no name of an instance"):
+        ask(cli.state_dir, "load", path=str(cli.home / "plugins" / "one"), instance="A")
+    with pytest.raises(RemoteError, match="for an instance"):
+        ask(cli.state_dir, "load", path=str(cli.home / "plugins" / "one"), limits={"threads": 1})
+    assert cli("unload", "one@b").out == "one@b: unloaded\n"
+    assert (cli.state_dir / "data" / "one@b" / "left").exists()
+    running = ask(cli.state_dir, "status")["plugins"]
+    assert [one["plugin"] for one in running] == ["one", "one@a"]
+    # What is disabled is the plugin: with all that is of it.
+    assert cli("disable", "one").code == 0
+    assert ask(cli.state_dir, "status")["plugins"] == []
 
 
 def test_the_plugin_directory_is_watched(cli: CommandLine, start: Callable[..., Running]) -> None:

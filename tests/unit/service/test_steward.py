@@ -48,6 +48,10 @@ class Host:
     def disabled(self, name: str, why: str) -> None:
         self.done.append(("disabled", name))
 
+    def unload_instances(self, name: str) -> None:
+        for one in [one for one in self.plugins if one.startswith(f"{name}@")]:
+            self.unload(one)
+
     def _start(self, what: str, path: Path) -> None:
         self.done.append((what, path.name))
         assert self.hold.wait(LATE)
@@ -136,6 +140,19 @@ def test_a_life(steward: Steward, host: Host, told: list[str], tmp_path: Path) -
     ]
     assert told[0] == "one: loaded 1.a."
     assert told[-1] == "one: unloaded, because it was removed."
+
+
+def test_what_is_disabled_ends_with_its_instances(
+    steward: Steward, host: Host, tmp_path: Path
+) -> None:
+    one = put(tmp_path, "one", "a")
+    host.plugins["one@t"], host.plugins["other@t"] = Plugin("one@t", "a"), Plugin("other@t", "a")
+    steward.take(change(one, ChangeKind.REMOVED))
+    assert steward.wait(LATE)
+    assert set(host.plugins) == {"one@t", "other@t"}  # by hand, and not the directory's
+    steward.take(change(one, ChangeKind.DISABLED, enabled=False))
+    assert steward.wait(LATE)
+    assert set(host.plugins) == {"other@t"}
 
 
 def test_what_runs_already_is_left_alone(steward: Steward, host: Host, tmp_path: Path) -> None:
