@@ -256,10 +256,12 @@ class HealthRounds:
             return  # it is being ended, and forgotten with that
         work = work_of(process, patient.asked, served=self._served(process))
         busy = patient.observer.busy(work, now)
-        patient.silent += not busy
+        # What it worked on meanwhile has a deadline, which is its end already; and who has just done
+        # with it gets the time to answer.
+        patient.silent = 0 if busy or work.is_bounded else patient.silent + 1
         self._judge(patient, now, None, None, busy=busy)
         unhealthy = patient.hysteresis.status is HealthStatus.UNHEALTHY
-        if unhealthy and not busy and patient.silent >= POLICY.bad and not work.is_bounded:
+        if unhealthy and patient.silent >= POLICY.bad:
             times = f"{patient.silent} health checks in a row"
             text = f"{process.identity} did not answer {times}, and works on nothing else."
             self._unresponsive(process, text)

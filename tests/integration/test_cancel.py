@@ -251,7 +251,7 @@ def test_a_task_that_is_cancelled_cancels_its_call(workshop: Workshop) -> None:
         async with SandboxHost(workshop.config()) as host:
             plugin = await host.load(workshop.write(SOURCE))
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(plugin.call("cooperative", deadline=30), 0.1)
+                await asyncio.wait_for(plugin.call("cooperative", deadline=30), 1.0)
             assert await plugin.call("what_was_seen") == ["cooperative"]
             call = plugin.start("sleeping", deadline=30)
             await asyncio.sleep(0.05)

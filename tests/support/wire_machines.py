@@ -52,7 +52,7 @@ def check_memory(end: Connection) -> None:
     """One frame, and what is counted for outstanding exchanges: nothing else is kept."""
     assert end._reader.pending_bytes <= LARGEST_FRAME
     assert not end._received
-    assert not end._to_send
+    assert not end.to_send
     assert end._windows._by_call.keys() <= end._exchanges[HOST].open.keys()
 
 

@@ -170,7 +170,7 @@ def later() -> dict[str, Any]:
 def crowd(number: int, *, seconds: float = 0.0) -> dict[str, Any]:
     """Return a service with so many plugins, each as busy as its number says."""
     told = document()
-    told["problems"] = []
+    told["problems"], told["waiting"] = [], []
     told["service"]["uptime_seconds"] += seconds
     told["plugins"] = [plugin(f"plugin_{n:04}", 5_000 + n) for n in range(number)]
     for n, one in enumerate(told["plugins"]):
