@@ -256,8 +256,8 @@ class HealthRounds:
             return  # it is being ended, and forgotten with that
         work = work_of(process, patient.asked, served=self._served(process))
         busy = patient.observer.busy(work, now)
-        # What it worked on meanwhile has a deadline, which is its end already; and who has just done
-        # with it gets the time to answer.
+        # What it worked on meanwhile has a deadline, which is its end already; and who has just
+        # done with it gets the time to answer.
         patient.silent = 0 if busy or work.is_bounded else patient.silent + 1
         self._judge(patient, now, None, None, busy=busy)
         unhealthy = patient.hysteresis.status is HealthStatus.UNHEALTHY
