@@ -16,6 +16,7 @@ from plugin_sdk.lockdown.namespaces import (
     set_hostname,
     unshare,
 )
+from plugin_sdk.lockdown.privileges import drop_capabilities
 from plugin_sdk.lockdown.root import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, make_root
 
 TYPE_CHECKING = False
@@ -53,6 +54,7 @@ def try_layers(
         "user-namespace": _nested_user,
         "own-uid": lambda: become(wanted["uid"]),
         "uts-namespace": _named,
+        "capabilities": drop_capabilities,
     }
     for layer, flag in flags.items():
         trials[layer] = lambda flag=flag: unshare(flag)  # type: ignore[misc]  # bound now

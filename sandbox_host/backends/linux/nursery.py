@@ -47,7 +47,7 @@ _LAST_WORDS_BYTES: Final = 4_096
 
 _TRIED: Final = (
     *(Layer.PID_NAMESPACE, Layer.NETWORK_NAMESPACE, Layer.IPC_NAMESPACE, Layer.UTS_NAMESPACE),
-    *(Layer.CGROUP_NAMESPACE, Layer.OWN_ROOT),
+    *(Layer.CGROUP_NAMESPACE, Layer.OWN_ROOT, Layer.CAPABILITIES),
 )
 
 _spawner = Worker("sandbox-host-spawner")

@@ -130,13 +130,21 @@ def offers(
         if layer in disabled:
             text = "switched off by disable_layers"
             reports.append(LayerReport(layer, LayerStatus.DISABLED, text, "Remove it there."))
-        elif layer in _ALWAYS:
+        elif layer in _ALWAYS and not tried.reasons.get(layer):
             reports.append(LayerReport(layer, LayerStatus.ACTIVE, _ALWAYS[layer]))
+        elif layer in _ALWAYS:
+            reports.append(_refused(layer, tried))
         elif layer in special:
             reports.append(special[layer]())
         else:
             reports.append(_namespace(layer, tried))
     return tuple(reports)
+
+
+def _refused(layer: Layer, tried: Tried) -> LayerReport:
+    """Return that of what every system has, and something around the host refuses."""
+    reason = tried.reasons[layer]
+    return LayerReport(layer, LayerStatus.UNAVAILABLE, reason, remedy(reason, tried.around))
 
 
 def _landlock(machine: Machine) -> LayerReport:
@@ -149,7 +157,7 @@ def _landlock(machine: Machine) -> LayerReport:
     told = (
         "Use Linux 5.19 or later with CONFIG_SECURITY_LANDLOCK and `landlock` in the boot "
         "parameter lsm=. In a container, its seccomp profile has to allow the landlock_* calls; "
-        "in a systemd unit, a SystemCallFilter= has to hold @sandbox."
+        "in a systemd unit, a SystemCallFilter= does."
     )
     return LayerReport(Layer.LANDLOCK, LayerStatus.UNAVAILABLE, reason, told)
 
@@ -160,7 +168,7 @@ def _seccomp(machine: Machine) -> LayerReport:
         return LayerReport(Layer.SECCOMP, LayerStatus.ACTIVE, detail)
     told = (
         "Use a kernel with CONFIG_SECCOMP_FILTER on x86-64 or aarch64. In a systemd unit, a "
-        "SystemCallFilter= has to hold @sandbox."
+        "SystemCallFilter= has to hold `seccomp`."
     )
     return LayerReport(Layer.SECCOMP, LayerStatus.UNAVAILABLE, machine.seccomp_reason, told)
 

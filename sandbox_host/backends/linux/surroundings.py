@@ -21,12 +21,15 @@ CONTAINER_CALLS: Final = (
 docs/operations.md. The kernel asks for a capability all the same: one in the user namespace that
 was made by the first of them."""
 
+_LEFT_ALONE: Final = ("capset", "openat2")
+"""Calls that engines' default profiles allow."""
+
 # What a reason names, and the options of a unit that are known to refuse it (systemd.exec(5)).
 _OPTIONS: Final = (
-    (("sethostname",), "ProtectHostname="),
+    (("sethostname",), "ProtectHostname= and SystemCallFilter="),
     (("openat2",), "RestrictSUIDSGID=, which DynamicUser= brings along"),
     (("unshare", "setns", "clone"), "RestrictNamespaces= and SystemCallFilter="),
-    (("mount", "pivot_root", "SIGSYS"), "SystemCallFilter="),
+    (("mount", "pivot_root", "capset", "SIGSYS"), "SystemCallFilter="),
 )
 _ANY_OPTION: Final = "RestrictNamespaces=, RestrictSUIDSGID=, ProtectHostname=, SystemCallFilter="
 
@@ -59,7 +62,7 @@ def remedy(reason: str, around: Surroundings) -> str:
         (text for names, text in _OPTIONS if any(name in reason for name in names)), _ANY_OPTION
     )
     unit = f"take {options} out of the unit; `sandbox-host unit` prints one that lacks nothing"
-    calls = ", ".join(CONTAINER_CALLS)
+    calls = ", ".join((*CONTAINER_CALLS, *(name for name in _LEFT_ALONE if name in reason)))
     container = f"allow {calls} in its seccomp profile, and mount in its AppArmor profile"
     if around is Surroundings.UNIT:
         return f"In systemd, {unit}."

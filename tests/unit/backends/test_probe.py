@@ -11,6 +11,7 @@ import pytest
 
 from sandbox_host.backends.linux import probe as module
 from sandbox_host.backends.linux.probe import Machine, Tried, offers, probe
+from sandbox_host.backends.linux.surroundings import Surroundings
 from sandbox_host.model import FIXED_LAYERS, Layer, LayerReport, LayerStatus
 
 GOOD = Machine("x86_64", 7, "", seccomp=True, seccomp_reason="")
@@ -19,8 +20,9 @@ NAMESPACES = (
     "own-root",
 )
 WORKS = dict.fromkeys((*NAMESPACES, "proc", "own-uid", "user-namespace"), "")
-ROOT = Tried(WORKS, user_namespace=True, root=True, cgroup="v2: memory, pids")
-ORDINARY = Tried(WORKS, user_namespace=True, root=False, cgroup="v2: memory, pids")
+ANYWHERE: dict[str, Any] = {"cgroup": "v2: memory, pids", "around": Surroundings.UNKNOWN}
+ROOT = Tried(WORKS, user_namespace=True, root=True, **ANYWHERE)
+ORDINARY = Tried(WORKS, user_namespace=True, root=False, **ANYWHERE)
 ACTIVE, UNAVAILABLE, DISABLED = (
     LayerStatus.ACTIVE,
     LayerStatus.UNAVAILABLE,
@@ -91,6 +93,15 @@ def test_this_machine() -> None:
     assert machine.architecture == os.uname().machine
     assert bool(machine.landlock_abi) != bool(machine.landlock_reason)
     assert machine.seccomp != bool(machine.seccomp_reason)
+
+
+def test_what_every_system_has_may_be_refused_all_the_same() -> None:
+    """By a system call filter around the host."""
+    assert report("capabilities").status is ACTIVE
+    why = "[Errno 1] capset: Operation not permitted"
+    found = report("capabilities", found=tried(reasons={"capabilities": why}))
+    assert (found.status, found.detail) == (UNAVAILABLE, why)
+    assert "SystemCallFilter=" in found.remedy
 
 
 # -- what was tried ------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from sandbox_host.backends.linux.surroundings import (
 )
 
 REFUSED = {
-    "[Errno 1] sethostname: Operation not permitted": "take ProtectHostname= out",
+    "[Errno 1] sethostname: Operation not permitted": "take ProtectHostname= and System",
     "[Errno 38] openat2 /dev/null: Function not implemented": "take RestrictSUIDSGID=",
     "[Errno 1] unshare: Operation not permitted": "take RestrictNamespaces= and SystemCallFilter=",
     "[Errno 1] setns: Operation not permitted": "take RestrictNamespaces= and SystemCallFilter=",

@@ -273,8 +273,13 @@ def hostile(text: str) -> dict[str, Any]:
     told = document()
     told["service"] |= {"plugin_directory": text, "version": text, "phase": text}
     told["problems"] = [{"path": text, "reason": text}]
+    told["waiting"] = [{"plugin": text, "path": text, "reason": text}]
     bad = dict.fromkeys(("plugin", "version", "state", "cause", "digest", "dossier"), text)
-    told["plugins"][0] |= bad | {"operations": [text], "permissions": {"read": [text]}}
+    told["plugins"][0] |= bad | {
+        "lacking": [text],
+        "operations": [text],
+        "permissions": {"read": [text]},
+    }
     told["plugins"][1] |= {"plugin": text, "quarantine": text, "dossier": text, "state": "failed"}
     said = told["plugins"][0]["receipt"]
     said["plugin"] = text

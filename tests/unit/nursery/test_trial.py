@@ -34,7 +34,7 @@ def attempt(code: str, directory: Path, *names: str) -> Any:
 
 @own_user
 def test_what_works_has_no_reason_against_it(tmp_path: Path) -> None:
-    names = (*NAMESPACES, "pid-namespace", "own-root", "user-namespace")
+    names = (*NAMESPACES, "pid-namespace", "own-root", "user-namespace", "capabilities")
     found = attempt("\nown_user()\nresult = attempt()", tmp_path, *names)
     assert found == dict.fromkeys(names, "")
     assert list(tmp_path.iterdir()) == []
