@@ -154,6 +154,9 @@ class Child(Protocol):
     def sample(self) -> Sample | None:
         """Return what it uses now, or None once it has ended."""
 
+    def give_way(self, on: bool, /) -> None:
+        """Have it leave most of its share of the CPU to others, or take it again. Never raises."""
+
     def unlinked_bytes(self, device: int) -> int:
         """Return what it holds open on a device that has no name any more; 0 if nobody can know."""
 

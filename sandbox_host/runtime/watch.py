@@ -24,6 +24,7 @@ from sandbox_host.budget.enforce import (
     judge_total,
 )
 from sandbox_host.budget.window import CpuWindow
+from sandbox_host.ipc.channel import SESSION_ID
 from sandbox_host.observe.curve import Curve
 from sandbox_host.runtime.rest import Rest
 
@@ -47,6 +48,9 @@ MAX_BLIND_SECONDS: Final = 0.5
 
 Its parent, which tells of it, may have others to serve on a machine that is busy.
 """
+
+LONG_SECONDS: Final = 0.02
+"""Of CPU time: what takes so long need not answer at once, and gives way to what does."""
 
 _SOONEST_SECONDS: Final = 0.001
 STILL_SECONDS: Final = 30.0
@@ -77,6 +81,7 @@ class Watch:
         self.curve = Curve()
         self._blind = 0
         self._blind_for = 0.0
+        self._gives_way = False
         self._seen_at = time.monotonic()
         self._sampled_at = -STILL_SECONDS
         self._sampled_cpu = -1.0
@@ -105,6 +110,9 @@ class Watch:
         Returns:
             Whether one of its budgets may be used up before the next look at an idle plugin.
         """
+        if self._gives_way:
+            self._gives_way = False
+            self._child.give_way(False)
         pending.cpu_at_start = self._child.cpu_seconds()
         pending.started_at = time.monotonic()
         limits = pending.limits or self._limits
@@ -160,6 +168,10 @@ class Watch:
         cpu = self._cpu = self._child.cpu_seconds()
         facts = self._sample_if_due(cpu, now)
         self._minute_used = self._minute.used(cpu, now)
+        if not self._gives_way:
+            self._gives_way = self._is_long(oldest, cpu)
+            if self._gives_way:
+                self._child.give_way(True)
         if oldest is not None:
             limits, running = oldest.limits or self._limits, self._running(oldest, cpu)
             excess = judge(limits, facts, running, now)
@@ -168,6 +180,13 @@ class Watch:
         operation = oldest.operation if oldest else ""
         excess = excess or judge_minute(self._limits, self._minute_used, operation)
         return excess or judge_total(self._limits, cpu, operation)
+
+    def _is_long(self, oldest: Pending | None, cpu: float) -> bool:
+        """Tell whether it has been at one piece of work for so long that others come first."""
+        if oldest is not None:
+            begun = oldest.id != SESSION_ID and oldest.started_at > 0.0
+            return begun and cpu - oldest.cpu_at_start >= LONG_SECONDS
+        return self._idle is not None and cpu - self._idle.cpu_at_start >= LONG_SECONDS
 
     def rests(self, now: float, asked: Sized) -> Rest | None:
         """Return how to tell that a look would see what the last one saw, or None.

@@ -30,7 +30,7 @@ def sides() -> Iterator[BothSides]:
 
 
 def test_functions_called_for_a_call(sides: BothSides) -> None:
-    assert functions_called(lambda: sides.call(SMALL)) <= 270
+    assert functions_called(lambda: sides.call(SMALL)) <= 260
 
 
 def test_two_reads_and_two_writes(sides: BothSides) -> None:

@@ -15,6 +15,7 @@ from sandbox_host import BlockingHost, BlockingPlugin, SandboxHost
 from sandbox_host.errors import BudgetExceededError, PluginEndedError, PluginError
 from sandbox_host.model import MIB
 from tests.support.host import Workshop
+from tests.support.traces import eventually
 
 pytestmark = pytest.mark.needs("landlock", "seccomp")
 
@@ -183,3 +184,31 @@ def test_all_at_once(host: BlockingHost, workshop: Workshop, longer: dict[str, f
     assert host.plugin("ninth").call("echo", 1) == 1
     # Of everything that eight plugins wrote, sent and printed, nothing stays with the host.
     assert psutil.Process().memory_info().rss - before < 64 * MIB
+
+
+WORK = """
+@operation
+def work(seconds):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+@operation
+def echo(value):
+    return value
+"""
+
+
+@pytest.mark.needs("cgroup")
+def test_long_work_leaves_its_share_of_the_cpu_to_others(workshop: Workshop) -> None:
+    with SandboxHost.blocking(workshop.config()) as host:
+        plugin = host.load(workshop.write(WORK))
+        group = plugin._process._child.group  # type: ignore[attr-defined]  # a LinuxChild
+        if group is None or "cpu_weight" not in group.limits():
+            pytest.skip("no control group with the controller cpu")
+        call = plugin.start("work", 60)
+        assert eventually(lambda: group.limits()["cpu_weight"] == 10)
+        call.cancel()
+        assert eventually(call.done)
+        assert plugin.call("echo", 1) == 1
+        assert group.limits()["cpu_weight"] == 100

@@ -160,6 +160,9 @@ class FakeChild:
         for end in (self.receive_fd, self.send_fd, *self.log_fds, self.trace_fd):
             os.set_blocking(end, False)
 
+    def give_way(self, on: bool) -> None:
+        self.gives_way = on
+
     def cpu_seconds(self) -> float:
         """Return what the script says."""
         return self.peer.cpu

@@ -24,6 +24,7 @@ from plugin_sdk.wire.nursery import EXIT_RECORD
 from sandbox_host.backends.base import Exit, OutOfMemory, Sample
 from sandbox_host.backends.linux import procfs
 from sandbox_host.backends.linux.arena import make_arena
+from sandbox_host.backends.linux.cgroup_share import Share
 from sandbox_host.backends.linux.process_tree import continue_all, stop_all
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ class LinuxChild:
         self.desk: socket.socket | None = None
         self.epitaph: Callable[[], str] = str
         self.last_resort: Callable[[str], object] = str
+        self._share: Share | None = None
         self._pidfd = pidfd
         self._clock = (~pid << 3) | _CPUCLOCK_SCHED
         self._lock = threading.Lock()
@@ -229,6 +231,17 @@ class LinuxChild:
             self._resident_peak = max(self._resident_peak, int(told.split()[0]) * 1024)
         self._resident_peak = max(self._resident_peak, resident)
         return self._resident_peak
+
+    def give_way(self, on: bool, /) -> None:
+        """Have its group leave most of its share of the CPU to others, or take it again."""
+        if self._share is None:
+            if self.group is None or not on:
+                return
+            self._share = Share(self.group.paths)
+        if on:
+            self._share.lower()
+        else:
+            self._share.restore()
 
     def unlinked_bytes(self, device: int) -> int:
         """Return the size on disk of open files of a device that were removed."""

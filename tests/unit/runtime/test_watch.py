@@ -16,6 +16,7 @@ from sandbox_host.runtime.rest import Rest
 from sandbox_host.runtime.watch import (
     CORES,
     IDLE_SECONDS,
+    LONG_SECONDS,
     MAX_BLIND_LOOKS,
     MAX_BLIND_SECONDS,
     STILL_SECONDS,
@@ -23,6 +24,7 @@ from sandbox_host.runtime.watch import (
 )
 
 LIMITS = Limits(memory_bytes=1_000, cpu_seconds=2.0, threads=4, wall_seconds=10.0)
+NOW = time.monotonic()
 FINE = Sample(500, 600, 1.0, 1, 6)
 
 
@@ -34,10 +36,14 @@ class Child:
         self.cpu = 1.0
         self.clock: int | None = 7
         self.samples = 0
+        self.gives_way = False
 
     def sample(self) -> Sample | None:
         self.samples += 1
         return self.now
+
+    def give_way(self, on: bool) -> None:
+        self.gives_way = on
 
     def cpu_seconds(self) -> float:
         return self.cpu
@@ -310,3 +316,33 @@ def test_who_cannot_be_seen_does_not_rest(watch: Watch, child: Child) -> None:
     watch.look(None, now + 0.1)
     assert watch.blind
     assert watch.rests(now + 0.1, ()) is None
+
+
+def test_long_work_gives_way_until_the_next_begins(watch: Watch, child: Child) -> None:
+    pending = Pending(1, "predict", NOW + 60, NOW)
+    watch.start(pending)
+    child.cpu += 0.9 * LONG_SECONDS
+    watch.look(pending, NOW)
+    assert not child.gives_way
+    child.cpu += 0.2 * LONG_SECONDS
+    watch.look(pending, NOW)
+    assert child.gives_way
+    watch.look(None, NOW)
+    assert child.gives_way
+    watch.start(Pending(2, "predict", NOW + 60, NOW))
+    assert not child.gives_way
+
+
+def test_what_runs_on_unasked_gives_way(watch: Watch, child: Child) -> None:
+    watch.look(None, NOW)
+    child.cpu += 2 * LONG_SECONDS
+    watch.look(None, NOW)
+    assert child.gives_way
+
+
+def test_to_load_is_not_long_work(watch: Watch, child: Child) -> None:
+    pending = Pending(0, "start", NOW + 60, NOW)
+    watch.start(pending)
+    child.cpu += 1.0
+    watch.look(pending, NOW)
+    assert not child.gives_way
