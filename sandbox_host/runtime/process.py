@@ -1,7 +1,6 @@
 """One running plugin: its child, its conversation, its account, its life.
 
-Everything here may be called from any thread. What ends a plugin is recorded first, in its `Life`,
-and then done; when the process is gone, whoever waits gets the one true cause.
+Everything here may be called from any thread. How it ends is told in `mortal`.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import logging
 import threading
 import time
 from collections import deque
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from plugin_sdk.wire import codec
@@ -24,17 +22,16 @@ from sandbox_host.errors import PluginError, UsageError
 from sandbox_host.model import Cause, State, Usage
 from sandbox_host.network.allowlist import Allowlist
 from sandbox_host.network.desk import NetworkDesk
-from sandbox_host.network.diag import Passed
 from sandbox_host.observe.plugin_log import PluginLog
 from sandbox_host.runtime import answers
-from sandbox_host.runtime.causes import Ending
 from sandbox_host.runtime.conversation import Conversation
 from sandbox_host.runtime.life import Life
 from sandbox_host.runtime.log_entries import LogEntries
+from sandbox_host.runtime.mortal import Mortal
 from sandbox_host.runtime.output import Output
-from sandbox_host.runtime.postmortem import LOG_LINES, Remains, dossier_of
-from sandbox_host.runtime.warden import Warden, shown
-from sandbox_host.runtime.watch import CORES, Watch
+from sandbox_host.runtime.postmortem import Remains
+from sandbox_host.runtime.warden import Warden
+from sandbox_host.runtime.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,13 +39,12 @@ if TYPE_CHECKING:
 
     from plugin_sdk.wire.message import Message
     from sandbox_host.admission.plan import SandboxPlan
-    from sandbox_host.backends.base import Child, Exit, Places
+    from sandbox_host.backends.base import Child, Places
     from sandbox_host.budget.enforce import Excess
     from sandbox_host.config import HostConfig
     from sandbox_host.health.record import PluginHealth
     from sandbox_host.ipc.calls import Pending
     from sandbox_host.model import Denial, Limits, Receipt
-    from sandbox_host.observe.dossier import Dossier
     from sandbox_host.observe.recorder import Recorder
     from sandbox_host.runtime.asked import Asked
     from sandbox_host.runtime.audience import Listener
@@ -57,17 +53,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("sandbox_host")
 
-STACKS_SECONDS: Final = 0.05
-"""How long a plugin that is to be ended may take to show where it stands."""
-
 _SAYINGS_PER_SECOND: Final = 1.0
 _SAYINGS_BURST: Final = 100.0
 
-_STACKS_CPU_SECONDS: Final = 0.03
-"""The same in CPU time, for one that has used up that."""
 
-
-class PluginProcess:
+class PluginProcess(Mortal):
     """A confined, attested child and everything the host knows of it.
 
     Attributes:
@@ -165,11 +155,6 @@ class PluginProcess:
     # -- what applications ask for --------------------------------------------------------
 
     @property
-    def identity(self) -> str:
-        """What the host calls the plugin."""
-        return self.plan.identity
-
-    @property
     def state(self) -> State:
         """Where it stands in its life."""
         return self.life.state
@@ -243,10 +228,6 @@ class PluginProcess:
         self.ended.wait(timeout + 1.0)
         return answer
 
-    def end_now(self, cause: Cause) -> None:
-        """End it, because it should have left; does not wait for that."""
-        self.end(Ending(cause, f"{self.identity} was ended by the host ({cause})."), at_once=True)
-
     def ask_to_leave(self, deadline: float, cause: Cause) -> None:
         """Have it finish what it has, clean up and leave, as `stop`; does not wait for that.
 
@@ -266,18 +247,6 @@ class PluginProcess:
         self._watch.sample()
         return self._sums()
 
-    def _sums(self) -> Usage:
-        desk = self._desk
-        passed = desk.passed() if desk is not None else Passed()
-        arena = self._child.connection.arena
-        return self.ledger.usage(
-            bytes_in=self.channel.bytes_in + (arena.bytes_taken if arena is not None else 0),
-            bytes_out=self.channel.bytes_out + (arena.bytes_put if arena is not None else 0),
-            held_back=self.held_seconds,
-            connections=desk.connections if desk is not None else 0,
-            network=(passed.sent, passed.received),
-        )
-
     def log_tail(self, lines: int) -> list[str]:
         """Return the last lines it printed, those before its last answer included."""
         self._output.catch_up()
@@ -292,21 +261,6 @@ class PluginProcess:
     def is_ending(self) -> bool:
         """It has ended or is being ended, whether that has been told already or not."""
         return self.life.over or self.life.ending is not None or not self.resident_bytes()
-
-    def end(
-        self, ending: Ending, *, at_once: bool = False, offender: Pending | None = None
-    ) -> None:
-        """End the process, asking first where it stands; the first reason given is the cause."""
-        kill_at = time.monotonic() + (0.0 if at_once else _patience(ending.cause))
-        if not self.life.condemn(ending, kill_at, offender):
-            return
-        # Whoever calls this cannot mend it, and may hold a lock. The keeper kills again, and again.
-        with contextlib.suppress(Exception):
-            if at_once:
-                self._child.kill()
-            else:
-                self._child.ask_for_stacks()
-        self._keeper.wake(self._warden)
 
     def _open_desk(self) -> NetworkDesk | None:
         end, self._child.desk = self._child.desk, None
@@ -343,11 +297,6 @@ class PluginProcess:
     def handles(self) -> tuple[str, ...]:
         """The types of events that it has handlers for; none before it is ready."""
         return self.interface.handles if self.interface else ()
-
-    @property
-    def held_seconds(self) -> float:
-        """For how long, all in all, it was not read, because it sent or printed too much."""
-        return self._rate.held_seconds + self._output.held_seconds
 
     def check_ready(self) -> None:
         """Raise why it takes no calls now, if it takes none.
@@ -430,26 +379,11 @@ class PluginProcess:
             self._warden.closed_pipe()
             self._keeper.wake(self._warden)
 
-    def failed(self, error: BaseException) -> None:
-        """A fault of the host's met it: end it."""
-        text = f"{self.identity} was ended after a fault of the host's: {shown(error)}."
-        self.end(Ending(Cause.UNKNOWN, text), at_once=True)
+    def _tell_ended(self) -> None:
+        self._listener.ended(self)
 
-    def violated(self, what: str, *, at_once: bool = False) -> None:
-        """It broke the protocol: end it."""
-        text = f"{self.identity} broke the protocol: {answers.clean(what, 300)}."
-        self.end(Ending(Cause.PROTOCOL_VIOLATION, text), at_once=at_once)
-
-    def unanswered(self, pending: Pending) -> PluginError:
-        """Return the error for a call that will not be answered any more."""
-        ending = self.life.ending
-        excess = ending.excess if ending else None
-        if excess is not None and pending is self.life.offender:
-            place = self._place()
-            now, ended = time.monotonic(), not self._given_up
-            pending.held_seconds = self.held_seconds - pending.held_at_start
-            return answers.exceeded(self.identity, pending, excess, place, now, ended=ended)
-        return answers.unanswered(self.identity, pending, *self.life.why())
+    def _tell_gone(self) -> None:
+        self._listener.gone(self)
 
     # -- what its disk watch asks ------------------------------------------------------------
 
@@ -478,121 +412,3 @@ class PluginProcess:
     def resume(self) -> None:
         """Let it run again."""
         self._child.resume()
-
-    def exceeded(self, excess: Excess) -> None:
-        """End it for an excess that was found elsewhere than at the watch's looks."""
-        self._warden.exceeded(excess, self.channel.oldest())
-
-    # -- the end ----------------------------------------------------------------------------
-
-    def give_up(self, why: str) -> None:
-        """Let nobody wait any longer for the end of the process; it goes on being killed.
-
-        What was taken for it is not given back while it may live.
-        """
-        ending = self.life.ending
-        if ending is None or self._given_up or self.gone:
-            return
-        self._given_up = True
-        with contextlib.ExitStack() as steps:
-            steps.callback(self.ended.set)
-            steps.callback(self._listener.ended, self)
-            steps.callback(self.channel.close, self.unanswered)
-            steps.callback(
-                self.life.end_as, ending.cause, f"{ending.text} Its process may live on."
-            )
-            pid = self.receipt.pid
-            _log.error("%s: process %d has not been seen to end: %s", self.identity, pid, why)
-
-    def finish(self, how: Exit) -> None:
-        """The process is gone: take its last words, tell the cause, close everything.
-
-        Everything after the first lines is done whatever fails before it, in this order reversed.
-        """
-        if self.gone:
-            return
-        self.gone = True
-        with contextlib.ExitStack() as steps:
-            steps.callback(self._listener.gone, self)
-            if not self._given_up:
-                steps.callback(self._listener.ended, self)
-            steps.callback(self._close)
-            steps.callback(self._output.close)
-            if self._desk is not None:
-                steps.callback(self._desk.close)
-            self.channel.drain()
-            self._output.drain()
-            if self.life.ending is None:
-                self._output.log_stacks()  # of a crash, where its author looks for them
-            self.ledger.sampled(
-                cpu=how.cpu_seconds, resident_peak=how.resident_peak_bytes, descriptors=0, threads=0
-            )
-            self.life.ended(how, self._place())
-            self._remains = self._left_by(how)
-
-    def _place(self) -> str:
-        """Return where its code stood when it was asked or crashed, by its own word; or ""."""
-        return self._output.place(str(self.places.package_dir))
-
-    def _left_by(self, how: Exit) -> Remains:
-        """Keep what will be gone when everything is closed."""
-        now = time.monotonic()
-        frames, working_on = self.talk.traffic(now)
-        return Remains(
-            how=how,
-            ended_at=datetime.now(UTC).timestamp(),
-            lived_seconds=now - self._started_at,
-            frames=frames,
-            operation=self.life.offender.operation if self.life.offender else working_on,
-        )
-
-    def dossier(self) -> Dossier | None:
-        """Return what is known of its end; None if it has not ended, or ended as asked."""
-        if self._remains is None:
-            return None
-        package_dir, sdk_dir = str(self.places.package_dir), str(self.places.sdk_dir)
-        stacks = self._output.stacks().replace(f"{package_dir}/", "").replace(f"{sdk_dir}/", "")
-        return dossier_of(
-            self.plan,
-            self.receipt,
-            self.life,
-            self._remains,
-            usage=self._sums(),
-            curve=self._watch.curve.points(self._started_at),
-            log=self.log.printed(LOG_LINES),
-            stacks=stacks,
-            place=self._place(),
-        )
-
-    def _close(self) -> None:
-        """Finish all calls; the descriptors may be closed unless a thread still reads them."""
-        try:
-            self._may_close = self.channel.close(self.unanswered)
-        finally:
-            self._keeper.dismiss(self._warden)
-
-    def release(self) -> None:
-        """Close the descriptors and give back what was taken for the process; takes a while."""
-        try:
-            if self._may_close:
-                self._child.close()
-        finally:
-            # What stands in its dossier: a handle may be kept for as long as the host runs.
-            self._remains = None
-            self._watch.forget()
-            self._output.forget()
-            try:
-                if self.recorder is not None:
-                    self.recorder.close()
-            finally:
-                self.ended.set()
-
-
-def _patience(cause: Cause) -> float:
-    """Return for how many seconds a plugin may show where it stands before it is ended.
-
-    All its threads go on meanwhile, on as many CPUs as there are.
-    """
-    return (
-        min(STACKS_SECONDS, _STACKS_CPU_SECONDS / CORES) if cause is Cause.CPU else STACKS_SECONDS
-    )

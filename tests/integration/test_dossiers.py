@@ -22,7 +22,7 @@ from sandbox_host.observe.curve import Point
 from sandbox_host.observe.dossier import Dossier
 from sandbox_host.observe.dossier_fit import STACKS_CUT
 from sandbox_host.observe.dossiers import DossierStore
-from sandbox_host.runtime import process
+from sandbox_host.runtime import mortal
 from tests.support import ordinary_user
 from tests.support.dossier_causes import CAUSES, X32, produce
 from tests.support.dossier_examples import example, examples, examples_in, normalized, shown
@@ -381,7 +381,7 @@ def test_hostile_text_is_nowhere_raw(
     operation: str,
     cause: Cause,
 ) -> None:
-    monkeypatch.setattr(process, "STACKS_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(mortal, "STACKS_SECONDS", PATIENCE_SECONDS)
     assert not harmless(EVIL.encode())
     with SandboxHost.blocking(workshop.config()) as host:
         plugin = workshop.loader(host)(HOSTILE)

@@ -20,7 +20,7 @@ from sandbox_host.errors import PluginError, StartError
 from sandbox_host.model import MIB, Cause
 from sandbox_host.observe.dossier import Dossier
 from sandbox_host.observe.dossiers import DossierStore
-from sandbox_host.runtime import disk, process, warden
+from sandbox_host.runtime import disk, mortal, warden
 from sandbox_host.runtime.causes import Ending
 from tests.support.host import Workshop
 from tests.support.traces import PATIENCE_SECONDS, eventually
@@ -134,7 +134,7 @@ CAUSES = (*CALLED, Cause.UNRESPONSIVE, Cause.KILLED, Cause.START_FAILED, Cause.U
 X32 = platform.machine() == "x86_64"
 """Elsewhere, there is no call from Python that the filter ends a process for."""
 
-_PATIENCE = {"STACKS_SECONDS": 20.0, "_STACKS_CPU_SECONDS": 20.0 * process.CORES}
+_PATIENCE = {"STACKS_SECONDS": 20.0, "_STACKS_CPU_SECONDS": 20.0 * mortal.CORES}
 _DUMPED_SECONDS = 0.3
 """How long a plugin may take to show where it stands: a busy machine must not change that."""
 
@@ -147,7 +147,7 @@ def produce(root: Path) -> dict[Cause, Dossier]:
     """
     workshop = Workshop(root)
     with (
-        mock.patch.multiple(process, **_PATIENCE),
+        mock.patch.multiple(mortal, **_PATIENCE),
         mock.patch.object(warden, "_DUMPED_SECONDS", _DUMPED_SECONDS),
         mock.patch.object(disk, "PAUSE_SECONDS", 0.2),
         _sender(3 * MIB) as port,
