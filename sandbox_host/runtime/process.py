@@ -6,7 +6,6 @@ Everything here may be called from any thread. How it ends is told in `mortal`.
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections import deque
@@ -50,8 +49,6 @@ if TYPE_CHECKING:
     from sandbox_host.runtime.audience import Listener
     from sandbox_host.runtime.interface import Interface
     from sandbox_host.runtime.keeper import Keeper
-
-_log = logging.getLogger("sandbox_host")
 
 _SAYINGS_PER_SECOND: Final = 1.0
 _SAYINGS_BURST: Final = 100.0
