@@ -104,11 +104,18 @@ class Standing:
         rest = sorted(one for one in plugins if one not in placed)
         return (*self._peeled(rest, resolution), *levels)
 
-    @staticmethod
-    def _peeled(rest: list[str], resolution: Resolution) -> Iterator[tuple[str, ...]]:
-        """Yield those that nobody left needs, again and again; where there is none, all at once."""
+    def _peeled(self, rest: list[str], resolution: Resolution) -> Iterator[tuple[str, ...]]:
+        """Yield those that nobody left needs but who needs them too, again and again.
+
+        There is always one: who needs one that needs another needs that as well.
+        """
+        needs = {
+            one: {need.plugin for need in resolution.needed_by(one, self.running)} for one in rest
+        }
         while rest:
-            level = [one for one in rest if not resolution.needed_by(one, rest)] or rest
+            level = [
+                one for one in rest if all(one in needs[user] for user in needs[one] & {*rest})
+            ]
             yield tuple(level)
             rest = [one for one in rest if one not in level]
 

@@ -66,3 +66,16 @@ def test_the_order_to_stop_in():
     assert standing.stop_levels({"a", "b", "c"}) == (("c",), ("a", "b"))
     assert standing.stop_levels({"d", "e"}) == (("e",), ("d",))
     assert [need.chain for need in standing.needed_by("a")] == [("b", "a"), ("c", "b", "a")]
+
+
+def test_who_could_be_met_by_another_does_not_have_one_wait():
+    """Those that need each other stop together, and before what one of them needs alone."""
+    two = [plugin("a", "b", "data"), plugin("b", "a", "only")]
+    more = [plugin("first", offers=("data",)), plugin("second", "a", offers=("data",))]
+    standing = Standing([*two, *more, plugin("only", "a")])
+    levels = standing.stop_levels({"a", "b", "second", "only", "first"})
+    assert levels == (("second",), ("a", "b", "only"), ("first",))
+    assert Standing([plugin("a", "b"), plugin("b", "a"), *more]).stop_levels({"a", "second"}) == (
+        ("second",),
+        ("a",),
+    )
