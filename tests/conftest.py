@@ -28,8 +28,11 @@ REQUIRED = "SANDBOX_HOST_REQUIRED_LAYERS"
 
 
 # How long an example takes says something about the machine, which may be busy.
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("busy")
+_BUSY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The same examples each time, so that whom a test refuses can try again; others to look for more.
+settings.register_profile("same", _BUSY, derandomize=True)
+settings.register_profile("others", _BUSY, max_examples=1000)
+settings.load_profile("same")
 
 be_thrifty()
 
