@@ -9,6 +9,7 @@ plugin that may start processes, clock and sums are its control group's, of all 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +27,7 @@ from sandbox_host.budget.enforce import (
 from sandbox_host.budget.window import CpuWindow
 from sandbox_host.ipc.channel import SESSION_ID
 from sandbox_host.observe.curve import Curve
+from sandbox_host.runtime.healthcheck import HEALTH_CHECK
 from sandbox_host.runtime.rest import Rest
 
 if TYPE_CHECKING:
@@ -82,6 +84,7 @@ class Watch:
         self._blind = 0
         self._blind_for = 0.0
         self._gives_way = False
+        self._giving_way = threading.Lock()
         self._seen_at = time.monotonic()
         self._sampled_at = -STILL_SECONDS
         self._sampled_cpu = -1.0
@@ -111,15 +114,16 @@ class Watch:
             Whether one of its budgets may be used up before the next look at an idle plugin.
         """
         if self._gives_way:
-            self._gives_way = False
-            self._child.give_way(False)
+            self._give_way(False)
         pending.cpu_at_start = self._child.cpu_seconds()
         pending.started_at = time.monotonic()
         limits = pending.limits or self._limits
         if pending.is_delivery:
             pending.sent_at = pending.waiting_since = pending.started_at
             pending.deadline = pending.started_at + limits.wall_seconds
-        if not pending.is_delivery:
+        # The host asks for its health by a clock of its own: that is no operation between which
+        # threads that run on could begin anew.
+        if not pending.is_delivery and pending.operation != HEALTH_CHECK:
             self._idle = None
         wall = pending.deadline - pending.started_at
         return min(wall, limits.cpu_seconds / CORES) < 2 * IDLE_SECONDS
@@ -168,10 +172,8 @@ class Watch:
         cpu = self._cpu = self._child.cpu_seconds()
         facts = self._sample_if_due(cpu, now)
         self._minute_used = self._minute.used(cpu, now)
-        if not self._gives_way:
-            self._gives_way = self._is_long(oldest, cpu)
-            if self._gives_way:
-                self._child.give_way(True)
+        if not self._gives_way and self._is_long(oldest, cpu):
+            self._give_way(True)
         if oldest is not None:
             limits, running = oldest.limits or self._limits, self._running(oldest, cpu)
             excess = judge(limits, facts, running, now)
@@ -180,6 +182,13 @@ class Watch:
         operation = oldest.operation if oldest else ""
         excess = excess or judge_minute(self._limits, self._minute_used, operation)
         return excess or judge_total(self._limits, cpu, operation)
+
+    def _give_way(self, on: bool) -> None:
+        # A caller's thread takes back what the keeper gives: crossed, it would never be taken back.
+        with self._giving_way:
+            if self._gives_way is not on:
+                self._gives_way = on
+                self._child.give_way(on)
 
     def _is_long(self, oldest: Pending | None, cpu: float) -> bool:
         """Tell whether it has been at one piece of work for so long that others come first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
 
@@ -126,6 +127,20 @@ def test_handlers_at_work_use_no_idle_time(watch: Watch, child: Child) -> None:
         child.cpu += 0.9
         watch.handled(CallUsage(cpu_seconds=0.9))
         assert watch.look(None, float(second)) is None
+
+
+def test_health_checks_do_not_end_the_idle_window(watch: Watch, child: Child) -> None:
+    """The host asks by its own clock: threads that run on would have a budget for each check."""
+    assert watch.look(None, 0.0) is None
+    excess = None
+    for second in range(1, 10):
+        check = pending()
+        check.operation = "health_check"
+        watch.start(check)
+        child.cpu += 0.9
+        excess = excess or watch.look(None, float(second))
+    assert excess is not None
+    assert (excess.cause, excess.operation) == (Cause.CPU, "background threads")
 
 
 def test_operation_ends_the_idle_window(watch: Watch, child: Child) -> None:
@@ -345,4 +360,25 @@ def test_to_load_is_not_long_work(watch: Watch, child: Child) -> None:
     watch.start(pending)
     child.cpu += 1.0
     watch.look(pending, NOW)
+    assert not child.gives_way
+
+
+def test_what_is_given_and_taken_back_at_once_is_taken_back(child: Child, ledger: Ledger) -> None:
+    """A caller begins a call while the keeper has the plugin give way: neither undoes half."""
+
+    class Slow(Child):
+        def give_way(self, on: bool) -> None:
+            if on:
+                caller.start()
+                caller.join(0.05)
+            super().give_way(on)
+
+    child = Slow()
+    watch = Watch(child, LIMITS, ledger, sweep_seconds=0.05)  # type: ignore[arg-type]
+    call = Pending(2, "predict", NOW + 60, NOW)
+    caller = threading.Thread(target=watch.start, args=(call,))
+    watch.look(None, NOW)
+    child.cpu += 2 * LONG_SECONDS
+    watch.look(None, NOW)
+    caller.join()
     assert not child.gives_way
