@@ -115,7 +115,8 @@ class _Replicas(Generic[P]):
     ) -> None:
         for done, one in enumerate(self.plugins):
             try:
-                self._core.reload(one.name, path, downgrades)
+                # A state would be in one replica and not in another, as in `load_replicas`.
+                self._core.reload(one.name, path, downgrades, _check_stateless)
             except SandboxHostError as error:
                 if not done:
                     raise
@@ -258,6 +259,7 @@ class BlockingReplicas(_Replicas[BlockingPlugin]):
         Raises:
             SandboxHostError: as of `SandboxHost.reload`, where the first did not take it: all
                 serve as before.
+            UsageError: the new version has a state that calls would miss; the same.
             ReloadError: a later one did not; the message says how many serve the new version.
         """
         self._reload_all(path, downgrades)

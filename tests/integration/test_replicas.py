@@ -259,3 +259,12 @@ def test_with_asyncio(workshop: Workshop) -> None:
             assert over()
 
     asyncio.run(run())
+
+
+def test_a_new_version_with_a_state_is_not_taken(host: BlockingHost, workshop: Workshop) -> None:
+    replicas = host.load_replicas(bundle(workshop), 2)
+    more = "def export_state(): return 1\ndef import_state(state): pass\n"
+    with pytest.raises(UsageError, match=r"cannot have replicas: .*export_state"):
+        replicas.reload(bundle(workshop, more, version="1.1.0"))
+    assert {one.version for one in replicas.plugins} == {"1.0.0"}
+    assert replicas.ready == 2
