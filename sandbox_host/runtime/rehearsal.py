@@ -17,6 +17,7 @@ from sandbox_host.errors import PluginError
 from sandbox_host.observe.recording_reader import read_recording
 
 if TYPE_CHECKING:
+    from sandbox_host.admission.instances import Instance
     from sandbox_host.bundle.verify import VerifiedBundle
     from sandbox_host.config import HostConfig
     from sandbox_host.observe.recording import Recording
@@ -53,7 +54,11 @@ class Rehearsal:
 
 
 def rehearse(
-    rehearsal: Rehearsal, recording: Recording, bundle: VerifiedBundle, config: HostConfig
+    rehearsal: Rehearsal,
+    recording: Recording,
+    bundle: VerifiedBundle,
+    config: HostConfig,
+    instance: Instance | None = None,
 ) -> str:
     """Play a recording against the verified files of a new version.
 
@@ -62,6 +67,8 @@ def rehearse(
         recording: what `Rehearsal.read` returned.
         bundle: the new version.
         config: of the host that is to take it; its state is not touched.
+        instance: which of several instances is to be replaced: its configuration and its limits
+            are what the new version rehearses with.
 
     Returns:
         The first difference, in one line; "" where there is none.
@@ -77,7 +84,7 @@ def rehearse(
     options = ReplayOptions(tolerance=rehearsal.tolerance, ignore=rehearsal.ignore)
     services = bundle.manifest.permissions.services
     try:
-        replayed = replay(recording, contents, services, config, options)
+        replayed = replay(recording, contents, services, config, options, instance=instance)
     except PluginError as error:
         return error.message
     return str(replayed.found[0]) if replayed.found else ""

@@ -115,7 +115,8 @@ class Candidate:
             ReloadError: it does something otherwise.
             RecordingError, UsageError: the recording cannot be used.
         """
-        difference = rehearse(rehearsal, rehearsal.read(), bundle, config)
+        instance = self._old.plan.instance
+        difference = rehearse(rehearsal, rehearsal.read(), bundle, config, instance)
         if difference:
             raise self._abandoned(f"it does not do what was recorded: {difference}")
 

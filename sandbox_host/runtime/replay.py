@@ -30,6 +30,7 @@ from sandbox_host.runtime.streaming import BlockingStream
 
 if TYPE_CHECKING:
     from plugin_sdk.wire.message import Message
+    from sandbox_host.admission.instances import Instance
     from sandbox_host.backends.base import Backend
     from sandbox_host.bundle.contents import Contents
     from sandbox_host.config import HostConfig
@@ -113,6 +114,7 @@ def replay(
     config: HostConfig,
     options: ReplayOptions | None = None,
     *,
+    instance: Instance | None = None,
     backend: Backend | None = None,
 ) -> Replayed:
     """Play a recording against a plugin.
@@ -123,6 +125,7 @@ def replay(
         services: of the application, that its plugin.json requests: the host offers them.
         config: the operator's decisions, such as grants; its trust store and state are not used.
         options: how.
+        instance: which of several instances is played against; None for the plugin itself.
         backend: another than this system's, for the host's own tests.
 
     Raises:
@@ -133,9 +136,10 @@ def replay(
     chosen = options or ReplayOptions()
     playback = Playback(recording)
     with ReplayHost(config, playback, services, backend) as host:
-        process = host.load_contents(contents)
-        if process.identity != recording.about.plugin:
-            text = f"The recording is of {recording.about.plugin}, not of {process.identity}."
+        process = host.load_contents(contents, instance)
+        plugin = process.plan.manifest.identity  # a recording is of a plugin, whichever instance
+        if plugin != recording.about.plugin:
+            text = f"The recording is of {recording.about.plugin}, not of {plugin}."
             raise UsageError(text, remedy="Replay it against a version of the same plugin.")
         player = _Player(recording, process, playback, chosen)
         replayed = player.play()

@@ -24,6 +24,7 @@ from sandbox_host.bundle.stage import stage_source
 from sandbox_host.bundle.trust_edit import add_key
 from sandbox_host.config import TRUST_STORE_NAME, HostConfig
 from sandbox_host.model import Cause, State
+from sandbox_host.monitoring_terms import AlertSettings
 from sandbox_host.runtime.answers import clean
 from sandbox_host.runtime.core import HostCore
 from sandbox_host.runtime.observed import Observed, observed_in
@@ -32,6 +33,7 @@ from sandbox_host.runtime.workspace import remove_tree
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from sandbox_host.admission.instances import Instance
     from sandbox_host.backends.base import Backend
     from sandbox_host.bundle.contents import Contents
     from sandbox_host.model import Denial
@@ -41,9 +43,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MAX_PROBLEM_LENGTH = 500
+_NOBODY = AlertSettings(log=False, event=False)
 _LEAVING_SECONDS = 3.0
 _PAUSE_SECONDS = 0.02
 _MAX_KEPT = 500
+_MOST_UIDS = 64
 
 
 class TrialHost(HostCore):
@@ -93,6 +97,16 @@ class TrialHost(HostCore):
         super().reported(process, denial)
 
 
+def _apart(uids: tuple[int, int]) -> tuple[int, int]:
+    """Return ids from the end of a range: each state directory gives them away from its start.
+
+    Else what is tried would have the id of a plugin that runs, perhaps of another one.
+    """
+    first, count = uids
+    own = min(_MOST_UIDS, max(1, count // 2))
+    return first + count - own, own
+
+
 def _keep(kept: list[T], one: T) -> None:
     if one not in kept and len(kept) < _MAX_KEPT:
         kept.append(one)
@@ -103,7 +117,8 @@ class ThrowawayHost:
 
     Args:
         config: the operator's decisions to try the plugin under: grants, ceilings, the plugin
-            environment. Its trust store and state directory are replaced by temporary ones.
+            environment. Its trust store and state directory are replaced by temporary ones; nobody
+        whom it names gets an alert or a line of the journal.
         backend: another than this system's, for the host's own tests.
         observing: have each plugin tell, when it is unloaded, what it used and was refused.
 
@@ -144,8 +159,16 @@ class ThrowawayHost:
                 roles=("developer",),
                 plugins=("*",),
             )
-            paths = {"trust_store": trust_store, "state_dir": self._root / "state"}
-            config = self._config.model_copy(update=paths)
+            config = self._config.model_copy(
+                update={
+                    "trust_store": trust_store,
+                    "state_dir": self._root / "state",
+                    # What happens here is no news of a plugin of theirs: its name is the same.
+                    "alerts": _NOBODY,
+                    "forward_journal": False,
+                    "plugin_uids": _apart(self._config.plugin_uids),
+                }
+            )
             self.core = self._made(config)
             self.core.open()
         except BaseException:
@@ -186,8 +209,12 @@ class ThrowawayHost:
         """
         return self.load_contents(read_bundle(path))
 
-    def load_contents(self, contents: Contents) -> PluginProcess:
+    def load_contents(self, contents: Contents, instance: Instance | None = None) -> PluginProcess:
         """Do the same with bytes that were read before; an envelope among them is not used.
+
+        Args:
+            contents: the bytes.
+            instance: which of several it is to be; None for the plugin itself.
 
         Raises:
             SandboxHostError: as `load`.
@@ -197,7 +224,7 @@ class ThrowawayHost:
         assert self._root is not None  # noqa: S101 - it is entered
         copy = self._root / "signed" / str(self._signed)
         stage_source(contents, envelope, copy)
-        return self.core.load(copy)
+        return self.core.load(copy, instance=instance)
 
     def unload(self, process: PluginProcess) -> str:
         """Let a plugin clean up and leave.

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sandbox_host import Permissions, RecordingOptions, Rehearsal, SandboxHost, State
+from sandbox_host import Instance, Permissions, RecordingOptions, Rehearsal, SandboxHost, State
 from sandbox_host.bundle.source import read_bundle
 from sandbox_host.errors import OperationError, RecordingError, ReloadError, UsageError
 from sandbox_host.observe.recording import Recording
@@ -371,3 +371,41 @@ def test_a_new_version_rehearses_before_it_serves(workshop: Workshop, recorded: 
 def test_a_tolerance_is_a_number_from_0_on(tolerance: float) -> None:
     with pytest.raises(ValueError, match="tolerance"):
         Rehearsal("file", tolerance)
+
+
+def test_an_instance_rehearses_as_what_it_is(workshop: Workshop) -> None:
+    """With its own configuration, and no more than its own limits."""
+    source = """
+        @operation
+        def city():
+            return context().config["city"]
+    """
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}}
+    tenant = Instance("tenant", {"city": "Bonn"}, {"memory": "96 MiB"})
+    more = "@operation\ndef city():\n    return bytearray(256 << 20) and 'Bonn'\n"
+    greedy = workshop.write(more, version="2.0.0", config_schema=schema)
+    file = workshop.root / "tenant.recording"
+    with opened(workshop) as host:
+        plain = workshop.write(source, config_schema=schema)
+        assert host.load(plain, instance=tenant, record=file).call("city") == "Bonn"
+        host.unload("sample@tenant")
+        plugin = host.load(plain, instance=tenant)
+        with pytest.raises(ReloadError, match=r"not do what was recorded: .*memory"):
+            host.reload(plugin.name, greedy, rehearsal=Rehearsal(file))
+        host.reload(plugin.name, rehearsal=Rehearsal(file))
+        assert plugin.call("city") == "Bonn"
+
+
+def test_nobody_is_told_of_a_crash_in_a_rehearsal(workshop: Workshop, tmp_path: Path) -> None:
+    """It has the name of the plugin that serves on, and would never be told to be over."""
+    told, recording = tmp_path / "told", tmp_path / "recording"
+    alerts = {"command": ["/bin/sh", "-c", f"cat >> '{told}'"]}
+    with BlockingHost(workshop.config(alerts=alerts)) as host:
+        assert host.load(workshop.write(), record=recording).call("echo", 1) == 1
+        host.unload("sample")
+        plugin = host.load(workshop.write())
+        crashes = workshop.write("@operation\ndef echo(value):\n    os._exit(3)\n")
+        with pytest.raises(ReloadError, match=r"not do what was recorded: .*exit status 3"):
+            host.reload("sample", crashes, rehearsal=Rehearsal(recording))
+        assert plugin.call("echo", 2) == 2
+    assert not told.exists()
