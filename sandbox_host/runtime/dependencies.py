@@ -25,7 +25,7 @@ from sandbox_host.supervision.problems import Missing
 from sandbox_host.supervision.standing import Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sandbox_host.model import Manifest
     from sandbox_host.runtime.process import PluginProcess
@@ -74,6 +74,14 @@ class Dependencies:
             else:
                 running.append(manifest)
         return Standing(running, ended)
+
+    def taken(self) -> frozenset[str]:
+        """Return the identities of all that run, or come back: of plugins, and of instances."""
+        return frozenset(
+            one.identity
+            for one in self._processes()
+            if one.state not in ENDED or self._comes_back(one)
+        )
 
     # -- one that comes ---------------------------------------------------------------------
 
@@ -163,12 +171,23 @@ class Dependencies:
                     if not dependants:
                         raise _needed(identity, new)
                     for chain in new:
-                        self._mark(chain[0], marked)
+                        for process in self._processes_of(chain[0]):
+                            self._mark(process, marked)
                         going.add(chain[0])
-            yield self._standing_with(going).stop_levels(going)
+            levels = self._standing_with(going).stop_levels(going)
+            yield tuple(tuple(self._stopped_for(level, identity)) for level in levels)
         finally:
             for one in marked:
                 self._unmark(one)
+
+    def _processes_of(self, plugin: str) -> list[str]:
+        """Return the identities that a plugin is loaded by: its own, and those of instances."""
+        return [one.identity for one in self._processes() if one.plan.manifest.identity == plugin]
+
+    def _stopped_for(self, plugins: Iterable[str], asked: str) -> Iterator[str]:
+        for one in plugins:
+            # Who needs the plugin that is to stop needs it in each of its processes.
+            yield from [one] if one == asked else self._processes_of(one)
 
     def _mark(self, identity: str, marked: list[str]) -> None:
         with self._lock:
@@ -192,7 +211,7 @@ class Dependencies:
         here = [
             process.plan.manifest
             for process in self._processes()
-            if process.identity in identities and process.identity not in standing.running
+            if process.plan.manifest.identity in identities - standing.running.keys()
         ]
         return Standing([*standing.running.values(), *here])
 

@@ -139,7 +139,7 @@ class Group:
         for path in paths:
             if path in self._read:
                 homes.setdefault(self._read[path].identity, []).append(path)
-        running = self._dependencies.standing().running
+        running = self._dependencies.taken()
         for identity, same in homes.items():
             if len(same) > 1:
                 manifest = self._read[same[0]]
@@ -156,7 +156,7 @@ class Group:
 
     def _resolve(self) -> Resolution:
         standing = self._dependencies.standing()
-        for identity in self._waiting.keys() & standing.running.keys():
+        for identity in self._waiting.keys() & self._dependencies.taken():
             # Somebody else has loaded it meanwhile.
             self._failed(self._waiting[identity], _loaded_already(identity))
         broken = {i: (o, why) for i, (o, why) in self._broken.items() if i not in standing.running}

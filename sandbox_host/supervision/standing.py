@@ -74,13 +74,17 @@ class Standing:
         """Return in which order others start beside those that run.
 
         Args:
-            manifests: of those that are to start; none of them runs.
+            manifests: of those that are to start; of none runs more than an instance.
             broken: others that are there and will not run, by identity, each with the reason.
         """
         coming = list(manifests)
         names = {one.identity for one in coming}
         # Their needs are nobody's business any more: they run.
-        facts = [replace(one, dependencies=()) for one in self.running.values()]
+        facts = [
+            replace(one, dependencies=())
+            for one in self.running.values()
+            if one.identity not in names  # an instance of it runs
+        ]
         gone = {i: why for i, (_, why) in self._ended.items() if i not in names}
         ended = [one for i, (one, _) in self._ended.items() if i in gone]
         return resolve([*facts, *ended, *coming], {**gone, **broken})

@@ -12,6 +12,7 @@ from sandbox_host.errors import (
     AlreadyLoadedError,
     ConfigError,
     HeldError,
+    NeededError,
     OperationError,
     PluginEndedError,
     PluginNotFoundError,
@@ -159,3 +160,27 @@ def test_tenants_call_their_own_neighbours(host: BlockingHost, workshop: Worksho
     assert c.call("neighbour") == "Bergen"  # it has none of its own
     host.unload("registry@a")
     assert a.call("neighbour") == "Bergen"
+
+
+def test_what_a_plugin_takes_along_are_its_dependants_in_each_process(
+    host: BlockingHost, workshop: Workshop
+) -> None:
+    needs = ["registry >= 1.0"]
+    host.load(bundle(workshop, "registry"))
+    path = bundle(workshop, dependencies=needs)
+    host.load(path, instance="a")
+    host.load(path, instance="b")
+    with pytest.raises(NeededError, match="weather would lack it"):
+        host.unload("registry")
+    assert host.unload("registry", dependants=True) == ("weather@a", "weather@b", "registry")
+    assert host.plugins == {}
+
+
+def test_an_instance_does_not_stand_for_its_plugin(host: BlockingHost, workshop: Workshop) -> None:
+    registry = bundle(workshop, "registry")
+    needs = bundle(workshop, dependencies=["registry >= 1.0"])
+    host.load(registry, instance="a")
+    loaded = host.load_all([needs, registry])
+    assert (list(loaded.plugins), loaded.failed) == (["registry", "weather"], {})
+    again = host.load_all([registry])
+    assert [type(error) for error in again.failed.values()] == [AlreadyLoadedError]
