@@ -6,9 +6,12 @@ them as JSON text only, escaped and short, never as a part of a URL, a header or
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import re
+import signal
 import subprocess
 import time
 from typing import TYPE_CHECKING, Final
@@ -194,7 +197,7 @@ class CommandSink:
 
     Args:
         command: the program's whole path, and its arguments; no shell reads them.
-        timeout: seconds for each run; then the process is killed, by its own pid.
+        timeout: seconds for each run; then it is killed, with what it has started and waits for.
     """
 
     name = "command"
@@ -207,7 +210,7 @@ class CommandSink:
     def abandon(self) -> None:
         """Kill what runs: the host ends, and nobody would."""
         if (kill := self._kill) is not None:
-            kill()  # by its own pid, which nobody else collects
+            kill()
 
     def tell(self, message: Message) -> None:
         """Run it.
@@ -229,18 +232,28 @@ class CommandSink:
         except (OSError, ValueError) as error:
             text = f"{program}: {getattr(error, 'strerror', None) or error}"
             raise SinkError(text) from None
-        self._kill = process.kill
+        self._kill = lambda: _kill(process)
         with process:
             try:
                 process.communicate(json.dumps(message.document).encode(), self._timeout)
             except subprocess.TimeoutExpired:
-                process.kill()
+                _kill(process)
                 text = f"{program} was killed after {self._timeout:g} s"
                 raise SinkError(text) from None
         self._kill = None
         if process.returncode:
             text = f"{program} ended with status {process.returncode}"
             raise SinkError(text)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:  # noqa: TID251 - its type alone
+    """Kill a command and its group: a shell that is killed alone leaves what hung in it behind.
+
+    The group has the number of its leader, which nobody else collects: it is nobody else's.
+    """
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def sinks_of(

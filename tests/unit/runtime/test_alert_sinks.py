@@ -153,6 +153,14 @@ def test_a_command_that_fails():
         CommandSink(("/nowhere/at-all",), 20.0).tell(message())
 
 
+def test_what_a_command_has_started_is_killed_with_it(tmp_path):
+    note = tmp_path / "pid"
+    sink = CommandSink(("/bin/sh", "-c", f"sleep 600 & echo $! > '{note}'; wait"), 1.0)
+    with pytest.raises(SinkError, match="was killed after 1 s"):
+        sink.tell(message())
+    assert eventually(lambda: not is_running(int(note.read_text())))
+
+
 def test_a_command_that_hangs_is_killed(tmp_path):
     note = tmp_path / "pid"
     code = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)"
