@@ -113,10 +113,12 @@ class DataLocks:
         It is given back when both have.
 
         Raises:
-            DataInUseError: this host does not hold it.
+            DataInUseError: this host does not hold it any more: the one before has ended.
         """
         if identity not in self._held:
-            raise _in_use(identity, None)
+            text = f"{identity} ended before its new version was started beside it."
+            remedy = "Load it; with a restart policy it comes back by itself, as it was."
+            raise DataInUseError(text, plugin=identity, remedy=remedy)
         self._shares[identity] += 1
 
     def give_back(self, identity: str) -> None:

@@ -219,3 +219,10 @@ def test_no_locks_on_this_disk(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(fcntl, "flock", fail)
     with pytest.raises(ConfigError, match="No locks available"):
         DataLocks(place).take("sample")
+
+
+def test_who_has_ended_shares_it_with_nobody(place: Path) -> None:
+    """A plugin that ends while it is reloaded: there is no other host to be looked for."""
+    with pytest.raises(DataInUseError, match="ended before its new version") as told:
+        DataLocks(place).share("weather_model")
+    assert "another host" not in str(told.value)
