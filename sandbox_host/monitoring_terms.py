@@ -41,7 +41,7 @@ def _is_usable(url: str) -> bool:
         whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
-    return whole and not parts.fragment and "@" not in parts.netloc
+    return whole and "#" not in url and "@" not in parts.netloc
 
 
 def _read_command(value: object) -> object:

@@ -295,7 +295,9 @@ class Comings(Residents):
         """Unload one whatever needs it."""
         process = self.get(name)
         self._supervisor.forget(process.identity)
-        process = self._settled(process)
+        self._put_out(self._settled(process))
+
+    def _put_out(self, process: PluginProcess) -> None:
         if not self.lives.step(process.identity, Trigger.STOP):
             self.lives.forget(process.identity)
         process.stop(self.config.stop_timeout_seconds, Cause.UNLOADED)

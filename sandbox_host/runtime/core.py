@@ -149,7 +149,7 @@ class HostCore(Comings):
             )
             made.callback(self._services.close)
             self.lives = Lives(self._chronicle.tell, functools.partial(self._tell, "plugin_state"))
-            self._supervisor = Supervisor(self.lives)
+            self._supervisor = Supervisor(self.lives, self._put_out)
             made.callback(self._supervisor.close)
             self._health = HealthRounds(
                 self.config, self._turned, self._unresponsive, self._services.waits

@@ -63,10 +63,12 @@ class Supervisor:
 
     Args:
         lives: where they stand, and who is told of it.
+        put_out: unloads a process.
     """
 
-    def __init__(self, lives: Lives) -> None:
+    def __init__(self, lives: Lives, put_out: Callable[[PluginProcess], object]) -> None:
         self._lives = lives
+        self._put_out = put_out
         self._entries: dict[str, _Entry] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -243,7 +245,7 @@ class Supervisor:
                 with self._changed:
                     wanted = self._entries.get(process.identity) is entry
                 if not wanted:  # it was unloaded while it was being started
-                    process.stop(_LINGERING_SECONDS, Cause.UNLOADED)
+                    self._put_out(process)
                     return None
                 return process
             except (AlreadyLoadedError, DataInUseError):

@@ -6,6 +6,8 @@ import asyncio
 import signal
 import time
 from collections.abc import Iterator
+from threading import Event
+from threading import enumerate as enumerate_threads
 from typing import Any
 
 import pytest
@@ -215,6 +217,31 @@ open(mark, "w").close()
     assert host.plugins == {}
     assert plugin._process.ended.wait(20)
     assert host.plugins == {}
+
+
+def test_who_is_unloaded_before_it_starts_again_stays_away(
+    host: BlockingHost, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = workshop.write(SOURCE, name="late")
+    plugin = host.load(path, restart=AT_ONCE)
+    admit, verified, unloaded = host._core._launcher.admit, Event(), Event()
+
+    def held(*arguments: Any) -> Any:
+        found = admit(*arguments)
+        verified.set()
+        assert unloaded.wait(20)
+        return found
+
+    monkeypatch.setattr(host._core._launcher, "admit", held)
+    dies(plugin)
+    assert verified.wait(20)
+    host.unload("late")
+    unloaded.set()
+    threads = lambda: {thread.name for thread in enumerate_threads()}  # noqa: E731 - used once
+    assert eventually(lambda: "sandbox-host-restart-late" not in threads())
+    assert host.plugins == {}
+    monkeypatch.undo()
+    assert host.load(path).call("echo", 1) == 1
 
 
 def test_a_first_start_that_fails_is_no_affair_of_restarts(
