@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import re
-import signal
 import subprocess
 import time
 from typing import TYPE_CHECKING, Final
@@ -247,13 +245,17 @@ class CommandSink:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:  # noqa: TID251 - its type alone
-    """Kill a command and its group: a shell that is killed alone leaves what hung in it behind.
+    """Kill a command and what it has started, else a shell leaves behind what hung in it."""
+    # Loaded by hosts that have a command, and it hangs.
+    import psutil
 
-    The group has the number of its leader, which nobody else collects: it is nobody else's.
-    """
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+    started: list[psutil.Process] = []
+    with contextlib.suppress(psutil.Error):
+        started = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    for one in started:
+        with contextlib.suppress(psutil.Error):
+            one.kill()  # compares when it began: it is no other one of that pid
 
 
 def sinks_of(
