@@ -159,8 +159,11 @@ class ChildChannel:
 
     # -- the loop ---------------------------------------------------------------------------
 
-    def receive(self) -> Message | None:
+    def receive(self, poll_ns: int = POLL_NS) -> Message | None:
         """Return the next message, waiting for it; None when the host closed its end.
+
+        Args:
+            poll_ns: so long it is looked for before the kernel is asked to wait for it.
 
         Raises:
             RemoteProtocolError: the host broke the protocol.
@@ -172,7 +175,7 @@ class ChildChannel:
                     # Somebody who waited for an answer may have read it meanwhile.
                     if self._received:
                         break
-                    data = self._read()
+                    data = self._read(poll_ns)
                     self._take(data)
                     if not data:
                         return None
@@ -180,9 +183,9 @@ class ChildChannel:
         finally:
             self._loop_waits = False
 
-    def _read(self) -> bytes:
+    def _read(self, poll_ns: int) -> bytes:
         """Poll for a moment, then block."""
-        until = monotonic_ns() + POLL_NS
+        until = monotonic_ns() + poll_ns
         while True:
             try:
                 return os.read(self._in_fd, READ_BYTES)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from _thread import get_ident
 from time import monotonic_ns
 
-from plugin_sdk.child.io import flush_output
+from plugin_sdk.child.io import POLL_NS, flush_output
 from plugin_sdk.child.running import Prepared, Runner
 from plugin_sdk.wire.messages import Call, Deliver, DeliverMany, Stop, Stopped
 
@@ -55,12 +55,17 @@ class Loop:
             RemoteProtocolError: the host broke the protocol.
             OSError: the host is gone while an answer is sent.
         """
-        while (message := self._channel.receive()) is not None:
+        poll_ns = POLL_NS
+        while (message := self._channel.receive(poll_ns)) is not None:
             self._faults.take_reserve()
+            poll_ns = POLL_NS
             if isinstance(message, Call):
                 answer: Message = self._call(message)
             elif isinstance(message, (Deliver, DeliverMany)):
                 answer = self._runner.deliver(message, self._await)
+                # Nobody waits for that, to call again at once; many plugins may have had it, and
+                # none is to take the CPU from those that have not.
+                poll_ns = 0
             elif isinstance(message, Stop):
                 answer = self._runner.stop()
             else:

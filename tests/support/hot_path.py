@@ -57,11 +57,11 @@ class _OneAtATime(ChildChannel):
         super().__init__(in_fd, out_fd)
         self.due = 0
 
-    def receive(self) -> Message | None:
+    def receive(self, poll_ns: int = 0) -> Message | None:
         if not self.due:
             return None
         self.due -= 1
-        return super().receive()
+        return super().receive(poll_ns)
 
 
 class BothSides:
