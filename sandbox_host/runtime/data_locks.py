@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 import stat
+import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ class DataLocks:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        # A lock has one holder, so that two threads never have to do with one key at a time.
+        self._changing = threading.Lock()  # of what follows: one version may end as another begins
         self._held: dict[str, int] = {}
         self._shares: Counter[str] = Counter()
 
@@ -98,7 +99,8 @@ class DataLocks:
             text = f"The lock {path} cannot be taken: {error.strerror or error}."
             remedy = "Remove what stands there; the state directory must be on a local disk."
             raise ConfigError(text, remedy=remedy) from error
-        self._held[identity] = descriptor
+        with self._changing:
+            self._held[identity] = descriptor
 
     def _wait(self, identity: str, descriptor: int) -> None:
         until = time.monotonic() + PATIENCE_SECONDS
@@ -115,19 +117,22 @@ class DataLocks:
         Raises:
             DataInUseError: this host does not hold it any more: the one before has ended.
         """
-        if identity not in self._held:
-            text = f"{identity} ended before its new version was started beside it."
-            remedy = "Load it; with a restart policy it comes back by itself, as it was."
-            raise DataInUseError(text, plugin=identity, remedy=remedy)
-        self._shares[identity] += 1
+        with self._changing:
+            if identity in self._held:
+                self._shares[identity] += 1
+                return
+        text = f"{identity} ended before its new version was started beside it."
+        remedy = "Load it; with a restart policy it comes back by itself, as it was."
+        raise DataInUseError(text, plugin=identity, remedy=remedy)
 
     def give_back(self, identity: str) -> None:
         """Give a lock back; nothing where it is not held."""
-        if self._shares[identity] > 0:
-            self._shares[identity] -= 1
-            return
-        del self._shares[identity]
-        descriptor = self._held.pop(identity, -1)
+        with self._changing:
+            if self._shares[identity] > 0:
+                self._shares[identity] -= 1
+                return
+            del self._shares[identity]
+            descriptor = self._held.pop(identity, -1)
         if descriptor < 0:
             return
         with contextlib.suppress(OSError):

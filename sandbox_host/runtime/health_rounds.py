@@ -125,8 +125,12 @@ class HealthRounds:
             heapq.heappush(self._due, (due, number, _Patient(process, due, now, self._turn)))
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="sandbox-host-health", daemon=True)
-                thread.start()
-                self._thread = thread
+                try:
+                    thread.start()
+                except RuntimeError as error:  # no thread is to be had; the next plugin asks again
+                    _log.error("nobody looks at the health of plugins now: %s", error)
+                else:
+                    self._thread = thread
             self._changed.notify()
 
     def ended(self, process: PluginProcess) -> None:

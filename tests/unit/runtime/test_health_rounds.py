@@ -247,6 +247,19 @@ def test_a_fault_with_one_is_no_fault_with_others(rounds_of, caplog):
     assert "its health could not be looked at" in caplog.text
 
 
+def test_without_a_thread_to_be_had_the_next_plugin_asks_for_one(rounds_of, monkeypatch, caplog):
+    def refused(_thread):
+        raise RuntimeError("can't start new thread")
+
+    rounds, first = rounds_of(), Fake(FINE)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refused)
+        rounds.add(first)
+    assert "nobody looks at the health of plugins now" in caplog.text
+    rounds.add(Fake(FINE))
+    assert eventually(lambda: first.asked)
+
+
 def test_who_has_ended_is_not_looked_at_any_more(rounds_of):
     process = Fake(FINE)
     rounds = rounds_of()
