@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from sandbox_host.errors import ConfigError, PluginDisabledError, UsageError
-from sandbox_host.model import MIB
+from sandbox_host.model import MIB, plugin_of
 from sandbox_host.reading import (
     BadValueError,
     at,
@@ -86,9 +86,7 @@ class Switches:
             ConfigError: as `disabled`; or it cannot be written, or is kept locked.
             UsageError: that is no plugin's identity.
         """
-        if not _IDENTITY.fullmatch(identity):
-            text = f"{quoted(identity)} is no plugin's name."
-            raise UsageError(text, remedy="`sandbox-host list` shows those that there are.")
+        _check_whole(identity)
         with self._changing() as disabled:
             if identity in disabled:
                 return False
@@ -101,8 +99,9 @@ class Switches:
         """Enable a plugin; return whether it was disabled here.
 
         Raises:
-            ConfigError: as `disable`.
+            ConfigError, UsageError: as `disable`.
         """
+        _check_whole(identity)
         with self._changing() as disabled:
             return disabled.pop(identity, None) is not None
 
@@ -175,6 +174,16 @@ class Switches:
             remedy="Mend it, or put back the one of your last backup; or remove it: then nothing "
             "is disabled but by configuration, and `sandbox-host disable NAME` disables again.",
         )
+
+
+def _check_whole(identity: str) -> None:
+    plugin, instance = plugin_of(identity)
+    if instance:
+        text = f"{quoted(identity)} is an instance; a plugin is disabled with all of them."
+        raise UsageError(text, remedy=f"Name the plugin ({plugin}), or unload the instance.")
+    if not _IDENTITY.fullmatch(identity):
+        text = f"{quoted(identity)} is no plugin's name."
+        raise UsageError(text, remedy="`sandbox-host list` shows those that there are.")
 
 
 def _parse(data: bytes) -> dict[str, datetime]:

@@ -67,6 +67,16 @@ def test_modes(state_dir: Path) -> None:
 def test_only_identities(state_dir: Path, name: str) -> None:
     with pytest.raises(UsageError, match="is no plugin's name"):
         Switches(state_dir).disable(name, NOW)
+    with pytest.raises(UsageError, match="is no plugin's name"):
+        Switches(state_dir).enable(name)
+    assert not state_dir.exists()
+
+
+def test_no_instance_alone(state_dir: Path) -> None:
+    for switch in (Switches(state_dir).enable, lambda name: Switches(state_dir).disable(name, NOW)):
+        with pytest.raises(UsageError, match="with all of them") as refused:
+            switch("a@tenant")
+        assert "Name the plugin (a)" in str(refused.value.remedy)
     assert not state_dir.exists()
 
 
