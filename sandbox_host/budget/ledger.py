@@ -30,6 +30,7 @@ class Ledger:
         self._descriptors_peak = 0
         self._threads_peak = 0
         self._failures = 0
+        self._excused = 0
 
     def sampled(self, *, cpu: float, resident_peak: int, descriptors: int, threads: int) -> None:
         """Take a look at the process: peaks grow, the CPU clock moves on."""
@@ -44,6 +45,16 @@ class Ledger:
         self._unsettled.append((operation, cost, failed))
         if len(self._unsettled) >= _MAX_UNSETTLED:
             self.settle()
+
+    def excuse(self) -> None:
+        """Take one of the failures as perhaps somebody else's fault."""
+        with self._lock:
+            self._excused += 1
+
+    @property
+    def excused(self) -> int:
+        """So many of the failures may be somebody else's fault."""
+        return self._excused
 
     def settle(self) -> None:
         """Enter what was taken; whoever reads the account has that done, and who has the time."""

@@ -42,6 +42,7 @@ class Pending:
         yields: it does, although its caller wants a value.
         uncredited: items that were taken, and that the plugin has not been told of, because it does
             not read.
+        by_plugin: its arguments are another plugin's, whose fault it may be if it fails.
         progress: how much of it is done, and of how much, by the plugin's own word; (0, 0) before.
         cost: what it cost, once it has been answered; None before, and where no answer came.
         answer: the plugin's answer, or the error; None before it is finished.
@@ -55,6 +56,7 @@ class Pending:
     feeds: Mapping[int, Outflow] = MappingProxyType({})
     uncredited = 0
     unhandled = 0
+    by_plugin = False
     progress = (0, 0)
     started_at = 0.0
     finished_at = 0.0

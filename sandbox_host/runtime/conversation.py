@@ -153,6 +153,8 @@ class Conversation:
             number = next(self._ids)
             pending = Pending(number, operation, now + request.deadline, now, limits=request.limits)
             pending.bytes_out = size
+            if request.packed is not None:
+                pending.by_plugin = True
             if request.feeds:
                 pending.feeds = {number: Outflow() for number, _ in enumerate(request.feeds, 1)}
             if request.streams:
@@ -466,7 +468,10 @@ class Conversation:
             name = pending.operation
             if name not in self._party.operations:
                 name = _UNKNOWN_OPERATION
-            self._ledger.answered(name, cost, failed=kind is Failure and not pending.cancelled)
+            failed = kind is Failure and not pending.cancelled
+            self._ledger.answered(name, cost, failed=failed)
+            if failed and pending.by_plugin:
+                self._ledger.excuse()
 
     def _report(self, message: Message) -> Any:
         try:

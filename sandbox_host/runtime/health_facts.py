@@ -117,13 +117,15 @@ class Observer:
         )
 
     def _error_rate(self, operations: Iterable[OperationMetrics]) -> float:
-        calls = failures = 0
+        # Who sends another plugin what it cannot take must not have that one called unhealthy.
+        calls, failures = 0, -self._process.ledger.excused
         for metrics in operations:
             calls, failures = calls + metrics.count, failures + metrics.failures
         self._window.append((calls - self._calls, failures - self._failures))
         self._calls, self._failures = calls, failures
         seen = sum(calls for calls, _ in self._window)
-        return sum(failed for _, failed in self._window) / seen if seen >= FEW_CALLS else 0.0
+        failed = max(0, sum(failed for _, failed in self._window))
+        return failed / seen if seen >= FEW_CALLS else 0.0
 
     def _operation_seconds(self, operations: Iterable[OperationMetrics]) -> float:
         """Return what nearly all operations took since the last look; 0.0 where none ended."""

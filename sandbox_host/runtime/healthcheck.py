@@ -12,6 +12,7 @@ from sandbox_host.ipc.calls import Pending
 from sandbox_host.runtime.party import Request
 
 if TYPE_CHECKING:
+    from sandbox_host.model import Usage
     from sandbox_host.runtime.process import PluginProcess
 
 HEALTH_CHECK: Final = "health_check"
@@ -54,7 +55,7 @@ def judge_health(process: PluginProcess, asked: Pending | PluginError | None) ->
     work = work_of(process, asked if isinstance(asked, Pending) else None)
     facts = Facts(
         memory_fraction=resident / process.plan.limits.memory_bytes,
-        error_rate=usage.failures / usage.calls if usage.calls else 0.0,
+        error_rate=_error_rate(usage, process.ledger.excused),
         response_seconds=response,
         memory_bytes=resident,
         error_count=usage.failures,
@@ -63,6 +64,10 @@ def judge_health(process: PluginProcess, asked: Pending | PluginError | None) ->
         queue_fraction=work.waiting / process.max_outstanding,
     )
     return verdict(report, facts)
+
+
+def _error_rate(usage: Usage, excused: int) -> float:
+    return max(0, usage.failures - excused) / usage.calls if usage.calls else 0.0
 
 
 def failed_report(why: str) -> dict[str, str]:

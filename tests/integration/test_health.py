@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sandbox_host import BlockingHost, BlockingPlugin, RestartPolicy, SandboxHost
+from sandbox_host import BlockingHost, BlockingPlugin, Permissions, RestartPolicy, SandboxHost
 from sandbox_host.errors import OperationError, PluginNotFoundError
 from sandbox_host.model import Cause, State
 from sandbox_host.monitoring_terms import AlertSettings
@@ -209,6 +209,38 @@ def test_failing_calls_make_it_worse(
     assert eventually(calls_fail)
     assert "of its calls fail" in host.health("sample").message
     assert becomes(host, "healthy")
+
+
+def test_what_another_plugin_asks_for_in_vain_does_not_make_it_worse(
+    opened: Callable[..., BlockingHost], workshop: Workshop
+) -> None:
+    """Else whoever may call a plugin could have it called unhealthy, by what it cannot take."""
+    host = opened(health_check_timeout=10_000.0, grants={"*": Permissions(calls=("victim.fail",))})
+    victim: BlockingPlugin = host.load(
+        workshop.write(SWITCHED, name="victim", exports=["fail"], events=[])
+    )
+    source = """
+@operation
+def attack():
+    for _ in range(20):
+        try:
+            context().call("victim.fail")
+        except Exception:
+            time.sleep(0.01)
+"""
+    calls = {"calls": ["victim.fail"]}
+    attacker = host.load(workshop.write(source, name="attacker", permissions=calls))
+    attacker.call("attack")
+    assert victim.usage().failures == 20
+    looks = set()
+
+    def looked_again() -> bool:
+        looks.add(host.health("victim").looked_at)
+        return len(looks) > 3
+
+    assert eventually(looked_again)
+    assert not [one for one in events(workshop) if one[0] == "degraded"]
+    assert victim.health().status == "healthy"
 
 
 def test_nobody_looks_where_the_operator_does_not_want_it(

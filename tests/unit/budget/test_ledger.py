@@ -83,3 +83,10 @@ def test_the_bill_is_the_sum_of_what_was_charged(
         assert one.bytes_out == sum(cost.bytes_out for cost in mine)
         assert one.cpu_seconds == pytest.approx(sum(cost.cpu_seconds for cost in mine))
         assert one.wall_seconds == pytest.approx(sum(cost.wall_seconds for cost in mine))
+
+
+def test_failures_that_may_be_the_fault_of_others_are_counted_beside() -> None:
+    ledger = Ledger()
+    ledger.answered("a", CallUsage(), failed=True)
+    ledger.excuse()
+    assert (ledger.usage(bytes_in=0, bytes_out=0).failures, ledger.excused) == (1, 1)

@@ -45,7 +45,7 @@ class Fake:
         self.life = SimpleNamespace(over=False, ending=None)
         self.cause_text = "it crashed"
         self.plan = SimpleNamespace(limits=Limits())
-        self.ledger = SimpleNamespace(operations=dict)
+        self.ledger = SimpleNamespace(operations=dict, excused=0)
         self.max_outstanding = 10
         self.health = None
         self.cpu = 0.0
@@ -302,7 +302,7 @@ def test_rates_are_of_the_last_looks_and_of_enough_calls():
     process = Fake(FINE)
     observer = Observer(process, 0.0)
     counted = {"work": metrics(4, 4), "health_check": metrics(100, 100)}
-    process.ledger = SimpleNamespace(operations=lambda: counted)
+    process.ledger = SimpleNamespace(operations=lambda: counted, excused=0)
     assert look(observer, 1.0).error_rate == 0.0  # too few
     counted["work"] = metrics(8, 6)
     facts = look(observer, 2.0)
@@ -364,7 +364,7 @@ def test_only_the_operations_since_the_last_look_are_timed():
     process = Fake(FINE)
     observer = Observer(process, 0.0)
     timed = OperationMetrics()
-    process.ledger = SimpleNamespace(operations=lambda: {"work": timed})
+    process.ledger = SimpleNamespace(operations=lambda: {"work": timed}, excused=0)
     timed.record(2.0)
     assert look(observer, 1.0, timed=True).operation_seconds == pytest.approx(2.0, rel=0.1)
     timed.record(0.1)
