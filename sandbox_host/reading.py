@@ -82,7 +82,9 @@ def quoted(text: str, limit: int = 60) -> str:
 def escaped(text: str, limit: int, *, keep: str = "", keep_end: bool = False) -> str:
     r"""Return hostile text on one line and without control characters, cut to `limit` characters.
 
-    What a terminal or a log would act on stands there as its escape, such as ``\x1b``.
+    What a terminal or a log would act on stands there as its escape, such as ``\x1b``; so does what
+    shows as nothing and makes a reader see another text: zero-width and bidirectional formatting
+    characters (Unicode's category Cf; CVE-2021-42574), and what is private or not assigned.
 
     Args:
         text: anything that somebody else wrote.
@@ -103,7 +105,12 @@ def escaped(text: str, limit: int, *, keep: str = "", keep_end: bool = False) ->
 @functools.lru_cache(maxsize=1_024)
 def _escaped_character(c: str) -> str:
     # Remembered, because a hostile text may be long and need this for each of its characters.
-    return c.encode("unicode_escape").decode() if _is_control(c) else c
+    return c.encode("unicode_escape").decode() if _is_unsafe(c) else c
+
+
+def _is_unsafe(c: str) -> bool:
+    category = unicodedata.category(c)
+    return category.startswith("C") or category in _UNPRINTABLE_CATEGORIES
 
 
 def sentence(text: str) -> str:

@@ -105,6 +105,8 @@ def test_described(value, text):
     [
         ("plain \u00e9 \u6f22", {}, "plain \u00e9 \u6f22"),
         ("\x1b[2J\n\u202e\ud800", {}, r"\x1b[2J\n\u202e\ud800"),
+        ("a\u200b\u200db\u2060\ufeff", {}, r"a\u200b\u200db\u2060\ufeff"),
+        ("\ue000\U000e0041", {}, r"\ue000\U000e0041"),
         ("a\n\tb\x07", {"keep": "\n\t"}, "a\n\tb\\x07"),
         ("x" * 30, {}, "x" * 30),
         ("b" + "x" * 29 + "e", {}, "b" + "x" * 26 + "..."),
