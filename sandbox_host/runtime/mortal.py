@@ -72,7 +72,7 @@ class Mortal(ABC):
     _watch: Watch
     _warden: Warden
     _keeper: Keeper
-    _started_at: float
+    started_at: float
     _remains: Remains | None
     _given_up: bool
     _may_close: bool
@@ -207,7 +207,7 @@ class Mortal(ABC):
         return Remains(
             how=how,
             ended_at=datetime.now(UTC).timestamp(),
-            lived_seconds=now - self._started_at,
+            lived_seconds=now - self.started_at,
             frames=frames,
             operation=self.life.offender.operation if self.life.offender else working_on,
         )
@@ -224,7 +224,7 @@ class Mortal(ABC):
             self.life,
             self._remains,
             usage=self._sums(),
-            curve=self._watch.curve.points(self._started_at),
+            curve=self._watch.curve.points(self.started_at),
             log=self.log.printed(LOG_LINES),
             stacks=stacks,
             place=self._place(),

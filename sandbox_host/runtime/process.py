@@ -67,6 +67,7 @@ class PluginProcess(Mortal):
         reports: the same of what it says itself that it was.
         copied: this object is in a forked copy of the host's process.
         dossier_path: where it was written what is known of its end, once it was; None before.
+        started_at: reading of the monotonic clock when it was started.
         health: how it was doing when it was last looked at; None before it is ready.
         max_outstanding: so many calls and deliveries it may have unanswered.
         recorder: writes down what is said to it and by it; None where nobody wants that.
@@ -104,7 +105,7 @@ class PluginProcess(Mortal):
         self.interface: Interface | None = None
         self.life = Life(plan.identity, plan.limits.cpu_total_seconds)
         self.ended = threading.Event()
-        self._started_at = time.monotonic()
+        self.started_at = time.monotonic()
         self._remains: Remains | None = None
         self.gone = False
         self.copied = self.resting = False

@@ -223,6 +223,7 @@ class Residents(Audience):
                 _log.warning("%s: its dossier is %s", process.identity, process.dossier_path)
         except Exception as error:  # noqa: BLE001 - a full disk, perhaps; the plugin ended all the same
             _log.error("%s: no dossier was written: %s", process.identity, error)
+        self._supervisor.examined(process)
         try:
             process.release()
         except Exception:  # noqa: BLE001 - nobody waits for this who could do more

@@ -25,6 +25,7 @@ from sandbox_host.supervision.restart import Quarantine, RestartPolicy, Restarts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from sandbox_host.runtime.lives import Lives
     from sandbox_host.runtime.process import PluginProcess
@@ -35,6 +36,8 @@ _log = logging.getLogger("sandbox_host")
 _ASKED_FOR: Final = frozenset({Cause.UNLOADED, Cause.HOST_SHUTDOWN})
 _NOT_GONE_SECONDS: Final = 0.02
 _LINGERING_SECONDS: Final = 10.0
+_DOSSIER_SECONDS: Final = 2.0
+"""For which the word of a quarantine waits, so that it can name the dossier of the last end."""
 
 
 class _Entry:
@@ -46,6 +49,11 @@ class _Entry:
         restarts: decides when.
         due: reading of the monotonic clock at which it is to be loaded; None while it is not.
         quarantine: why it is not started any more; "" while it is.
+        untold: of its last end, where the quarantine has not been told; None where it has.
+        tell_by: reading of the monotonic clock at which it is told, whatever is missing.
+        dossier: of the process that ended last of those that left one.
+        examined: what the last start left was put down.
+        begun: reading of the monotonic clock when that was begun.
     """
 
     def __init__(
@@ -56,6 +64,18 @@ class _Entry:
         self.restarts = Restarts(policy)
         self.due: float | None = None
         self.quarantine = ""
+        self.untold: str | None = None
+        self.tell_by = 0.0
+        self.dossier: Path | None = None
+        self.examined = False
+        self.begun = 0.0
+
+    @property
+    def why(self) -> str:
+        """Why it is in quarantine, and where more about that stands; "" where it is not."""
+        if not self.quarantine or self.dossier is None:
+            return self.quarantine
+        return f"{self.quarantine} Its last dossier is {self.dossier}."
 
 
 class Supervisor:
@@ -99,7 +119,9 @@ class Supervisor:
             entry = self._entries.get(process.identity)
             if entry is None:
                 return
+            self._tell_quarantine(entry)
             entry.load, entry.quarantine, entry.due = load, "", None
+            entry.dossier, entry.examined, entry.begun = None, False, process.started_at
             entry.restarts.forget()
             entry.restarts.started(time.monotonic())
         if process.life.over:
@@ -110,6 +132,7 @@ class Supervisor:
         with self._changed:
             entry = self._entries.pop(identity, None)
         if entry is not None:
+            self._tell_quarantine(entry)
             entry.slot.expect(None)
 
     def watches(self, identity: str) -> bool:
@@ -120,7 +143,7 @@ class Supervisor:
     def quarantined(self, name: str) -> str:
         """Return why a plugin is not started any more; "" where it is."""
         entry = self._entries.get(identity_of(name))
-        return entry.quarantine if entry is not None else ""
+        return entry.why if entry is not None else ""
 
     def release(self, name: str) -> None:
         """Start a plugin in quarantine again, now, and forget how often it has ended.
@@ -133,6 +156,7 @@ class Supervisor:
             if entry is None or not entry.quarantine:
                 text = f"No plugin named {name!r} is in quarantine."
                 raise PluginNotFoundError(text, plugin=identity_of(name))
+            self._tell_quarantine(entry)
             self._lives.step(entry.slot.identity, Trigger.RELEASE)
             entry.quarantine = ""
             entry.restarts.forget()
@@ -164,17 +188,48 @@ class Supervisor:
                 return
             decision = entry.restarts.decide(now, self._random.random())
             if isinstance(decision, Quarantine):
-                entry.quarantine = decision.reason
+                entry.quarantine, entry.untold = decision.reason, why
+                entry.tell_by = now + _DOSSIER_SECONDS
             else:
                 entry.due = decision.at
             self._changed.notify()
         if isinstance(decision, Quarantine):
-            _log.error("%s is in quarantine: %s", identity, decision.reason)
-            self._lives.step(identity, Trigger.QUARANTINE, f"{decision.reason} {why}")
             entry.slot.changed()
+            if entry.examined:
+                self._tell_quarantine(entry)
         else:
             after = f"in {decision.at - now:.3g} s: {why}"
             self._lives.step(identity, Trigger.BACK_OFF, after)
+
+    def examined(self, process: PluginProcess) -> None:
+        """What is known of a process that ended was put down; called for each, in any thread."""
+        with self._changed:
+            entry = self._entries.get(process.identity)
+            if entry is None:
+                return
+            entry.dossier = process.dossier_path or entry.dossier
+            # Of a start before this one it may come late: that is not the last word.
+            entry.examined = process.started_at >= entry.begun
+            if not entry.examined:
+                return
+        self._tell_quarantine(entry)
+
+    def _tell_quarantine(self, entry: _Entry) -> None:
+        """Tell of a quarantine, once."""
+        with self._changed:
+            last, entry.untold = entry.untold, None
+        if last is not None:
+            identity = entry.slot.identity
+            _log.error("%s is in quarantine: %s", identity, entry.why)
+            self._lives.step(identity, Trigger.QUARANTINE, f"{entry.why} {last}")
+
+    def _tell_late(self, entries: list[_Entry], now: float) -> list[float]:
+        """Tell of quarantines whose time has come; return when it comes for the others."""
+        untold = [one for one in entries if one.untold is not None]
+        for entry in untold:
+            if entry.tell_by <= now:
+                self._tell_quarantine(entry)
+        return [one.tell_by for one in untold if one.tell_by > now]
 
     def _run(self) -> None:
         while True:
@@ -184,8 +239,9 @@ class Supervisor:
                 now = time.monotonic()
                 entries = list(self._entries.values())
                 due = [one for one in entries if one.due is not None and one.due <= now]
+                times = self._tell_late(entries, now)
                 if not due:
-                    times = [one.due for one in entries if one.due is not None]
+                    times += [one.due for one in entries if one.due is not None]
                     self._changed.wait(min(times) - now if times else None)
                     continue
                 for entry in due:
@@ -195,6 +251,7 @@ class Supervisor:
 
     def _begin(self, entry: _Entry) -> None:
         identity = entry.slot.identity
+        entry.begun, entry.examined = time.monotonic(), False
         self._lives.step(identity, Trigger.RENEW)
         name = f"sandbox-host-restart-{identity}"[:64]
         thread = threading.Thread(target=self._load, args=(entry,), name=name, daemon=True)
@@ -261,6 +318,7 @@ class Supervisor:
             entries = list(self._entries.values())
             self._changed.notify_all()
         for entry in entries:
+            self._tell_quarantine(entry)
             entry.slot.changed()
 
     def close(self) -> None:

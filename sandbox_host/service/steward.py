@@ -282,9 +282,10 @@ class Steward:
         if not target.digest:
             self._end(identity, target, runs=running is not None)
             return True  # who waits for it may have another reason now
-        if self._host.quarantined(identity):
+        if why := self._host.quarantined(identity):
             # Not even other files lead out of there: whoever writes the plugin makes those.
-            text = f"{identity} is in quarantine; `sandbox-host release {identity}` starts it."
+            text = f"{identity} is in quarantine: {sentence(why)}"
+            text += f" `sandbox-host release {identity}` starts it."
             self._failed(identity, target, text)
             return True
         ended = running is None or running.state in ENDED

@@ -384,6 +384,9 @@ def test_quarantine_is_told_and_released(cli: CommandLine, start: Callable[..., 
     assert shown.code == 1
     assert "quarantined" in shown.out
     assert "`sandbox-host release one` starts it again" in shown.err
+    assert eventually(lambda: "Its last dossier is /" in cli("status").err)
+    (named,) = re.findall(r"Its last dossier is (.+)\.\n", cli("status").err)
+    assert Path(named).exists()
     assert cli("release", "one").code == 0
     assert eventually(lambda: plugins_of(cli)["one"] == ("1.0.0", "ready"))
 
