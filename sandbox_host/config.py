@@ -31,6 +31,12 @@ from pydantic import (
 from plugin_sdk.wire.limits import MAX_ALLOWED_BYTES, MAX_OUTSTANDING, MAX_PAYLOAD_BYTES
 from sandbox_host.confinement_terms import read_accepted, read_disabled, read_uids
 from sandbox_host.errors import ConfigError
+from sandbox_host.instance_terms import (
+    InstanceTerms,
+    check_apart,
+    read_instances,
+    read_replicas,
+)
 from sandbox_host.model import MIB, Grant, Guarantee, Layer, Limits, Permissions
 from sandbox_host.monitoring_terms import AlertSettings
 from sandbox_host.reading import (
@@ -202,6 +208,9 @@ class HostConfig(BaseModel):  # noqa: PLW1641 - frozen, but what it holds has no
         grants: permissions by pattern of plugin identity.
         signer_grants: permissions by key id of the signer, as ``sandbox-host trust list`` shows it.
         plugin_config: configuration by pattern of plugin identity, laid over plugin.json's.
+        instances: those of each plugin, by its identity and then by their names, for
+            ``sandbox-host run``: such a plugin runs as these, and not by itself.
+        replicas: how many processes of a plugin it runs behind the plugin's name; at most 64.
         accept_missing: names of guarantees, and of layers in ``disable_layers``, that this operator
             knowingly does without; what is missing and not named refuses every plugin.
         disable_layers: layers that are not applied although the machine has them; each has to be
@@ -275,6 +284,12 @@ class HostConfig(BaseModel):  # noqa: PLW1641 - frozen, but what it holds has no
     plugin_config: Annotated[
         dict[str, Mapping[str, Any]], _by_plugin("plugin_config", _read_plugin_config)
     ] = Field(default_factory=dict)
+    instances: Annotated[
+        Mapping[str, Mapping[str, InstanceTerms]], BeforeValidator(read_instances)
+    ] = Field(default_factory=dict)
+    replicas: Annotated[Mapping[str, int], BeforeValidator(read_replicas)] = Field(
+        default_factory=dict
+    )
     accept_missing: Annotated[frozenset[Guarantee | Layer], BeforeValidator(read_accepted)] = (
         frozenset()
     )
@@ -370,6 +385,11 @@ class HostConfig(BaseModel):  # noqa: PLW1641 - frozen, but what it holds has no
                 "its own.",
                 remedy='Leave it out, or take start = "nursery".',
             )
+        return self
+
+    @model_validator(mode="after")
+    def _instances_or_replicas(self) -> Self:
+        check_apart(self.instances, self.replicas)
         return self
 
     @property

@@ -8,7 +8,6 @@ instances, so that one more of them is no way to more rights.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from plugin_sdk.wire import codec
 from plugin_sdk.wire.errors import PayloadError
 from sandbox_host.errors import ConfigError, UsageError
+from sandbox_host.instance_terms import INSTANCE_NAME
 from sandbox_host.model import INSTANCE_MARK, MIB
 from sandbox_host.reading import BadValueError, quoted, sentence
 from sandbox_host.terms import read_limits
@@ -25,9 +25,6 @@ MAX_CONFIG_BYTES: Final = MIB
 
 if TYPE_CHECKING:
     from sandbox_host.model import Limits, Manifest
-
-_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
-"""Small letters only: two names never differ by case alone, which some file systems do not see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,7 @@ class Instance:
 
     def __post_init__(self) -> None:
         name: object = self.name  # an application's, which nobody need have checked
-        if not (isinstance(name, str) and _NAME.fullmatch(name)):
+        if not (isinstance(name, str) and INSTANCE_NAME.fullmatch(name)):
             text = f"{quoted(str(name))} is no name of an instance."
             remedy = 'Use up to 32 of a-z, 0-9 and "_", a letter first.'
             raise UsageError(text, remedy=remedy)

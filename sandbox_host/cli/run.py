@@ -36,6 +36,7 @@ from sandbox_host.errors import (
 )
 from sandbox_host.model import State
 from sandbox_host.reading import sentence
+from sandbox_host.service.declared import Declared
 from sandbox_host.service.hosting import ServedHost
 from sandbox_host.service.place import ServicePlace
 from sandbox_host.service.service import Orders, Service
@@ -66,7 +67,7 @@ class _Start:
         discovered: found in the plugin directory, where one that fails does not stop the rest.
         disabled: found there, and not to be loaded.
         failed: whether one of them could not be read or loaded.
-        problems: why, by path.
+        problems: why, by path and, for an instance, identity.
         downgrades: what the operator lets in although history speaks against it.
         record: where to record what is said; None records nothing.
         restart: when to start again what ends by itself; None for never.
@@ -79,7 +80,7 @@ class _Start:
     discovered: bool = False
     disabled: Entries = field(default_factory=dict)
     failed: bool = False
-    problems: dict[Path, str] = field(default_factory=dict)
+    problems: dict[tuple[Path, str], str] = field(default_factory=dict)
     downgrades: tuple[Downgrade, ...] = ()
     record: RecordingOptions | None = None
     restart: RestartPolicy | None = None
@@ -101,7 +102,13 @@ class _Start:
         """Tell of one that failed, and remember it for the exit code."""
         fail(f"{place(path)}: {reason}")
         self.failed = True
-        self.problems[path] = reason
+        self.problems[path, ""] = reason
+
+    def tell_instance(self, path: Path, identity: str, reason: str) -> None:
+        """Likewise of one instance of a plugin, of which others run, or were tried."""
+        fail(f"{identity}, of {place(path)}: {reason}")
+        self.failed = True
+        self.problems[path, identity] = reason
 
 
 @click.command("run", short_help="Run plugins as a service, until Ctrl-C.")
@@ -247,24 +254,29 @@ def _load(
         "record": start.record,
         "restart": start.restart,
     }
+    steward = service.steward if service is not None else None
     fatal: list[SandboxHostError] = []
-    started: dict[Path, BlockingPlugin] = {}
+    started: list[tuple[int, BlockingPlugin]] = []
 
     def heed(directory: Path, one: BlockingPlugin | SandboxHostError) -> bool:
         if not isinstance(one, SandboxHostError):
-            started[directory] = one
-            if service is not None and service.steward is not None and start.discovered:
-                service.steward.loaded(one.name, directory)
+            started.append((start.directories.index(directory), one))
+            if steward is not None:
+                steward.loaded(one.name, directory)
             shown.update(running)
         elif not (start.discovered and isinstance(one, _OF_ONE_PLUGIN)):
             fatal.append(one)
         return not (fatal or asked.stop or (service is not None and service.ending.is_set()))
 
+    def heed_instance(directory: Path, identity: str, error: SandboxHostError) -> None:
+        start.tell_instance(directory, identity, str(error))
+
+    options["declared"] = steward.declared if steward is not None else Declared(running.config)
+    options["heed_instance"] = heed_instance
     with working(f"loading {counted(len(start.directories), 'plugin')}"):
         loaded = running.load_group(start.directories, start.others, heed, **options)
-    for directory in dict.fromkeys(start.directories):
-        if directory in started:
-            print_receipt(started[directory].receipt)
+    for _, plugin in sorted(started, key=lambda one: (one[0], one[1].name)):
+        print_receipt(plugin.receipt)
     if fatal:
         raise fatal[0]
     for directory, error in loaded.failed.items():
@@ -290,8 +302,8 @@ def _stay(start: _Start, service: Service, shown: Readme, asked: Asked) -> Exit:
         fail("there is no plugin to run.")
         return Exit.REFUSED
     if service.steward is not None:
-        for path, reason in start.problems.items():
-            service.steward.failed(path, reason)
+        for (path, instance), reason in start.problems.items():
+            service.steward.failed(path, reason, instance)
         for path, error in start.waiting.items():
             service.steward.waits(error.plugin, path, str(error))
     service.begin()

@@ -31,12 +31,13 @@ from sandbox_host.runtime.updates import Update
 from sandbox_host.supervision.lifecycle import Trigger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from sandbox_host.admission.history import Downgrade
     from sandbox_host.admission.instances import Instance
     from sandbox_host.model import Manifest
     from sandbox_host.runtime.group import Heed, Loaded
+    from sandbox_host.runtime.members import Members
     from sandbox_host.runtime.recorded import Record
     from sandbox_host.runtime.rehearsal import Rehearsal
     from sandbox_host.runtime.reloading import Probe
@@ -98,6 +99,7 @@ class Comings(Residents):
         *,
         others: Iterable[tuple[Manifest, str]] = (),
         heed: Heed | None = None,
+        members: Members | None = None,
     ) -> Loaded:
         """Load plugins in the order of what they need; see `SandboxHost.load_all`.
 
@@ -108,26 +110,39 @@ class Comings(Residents):
             restart: likewise.
             others: verified ones that are there and not to run, with the reasons.
             heed: is told of each plugin that was or was not started; False begins no more.
+            members: which instances of each there are to be; None for the plugins themselves.
         """
         self._check_open()
         check = self._dependencies.check_strictly
+
+        def look(path: Path) -> Manifest:
+            manifest = self._launcher.look(path, downgrades).manifest
+            return manifest if members is None else members.read(path, manifest)
+
+        def load(path: Path, instance: Instance | None = None) -> PluginProcess:
+            return self._load_watched(path, downgrades, record, restart, check, instance)
+
         group = Group(
-            lambda path: self._launcher.look(path, downgrades).manifest,
-            lambda path: self._load_watched(path, downgrades, record, restart, check),
+            look,
+            load if members is None else functools.partial(members.load, load),
             self._dependencies,
             heed,
         )
         return group.load([Path(path) for path in paths], others)
 
     def load_strictly(
-        self, path: str | os.PathLike[str], restart: RestartPolicy | None = None
+        self,
+        path: str | os.PathLike[str],
+        restart: RestartPolicy | None = None,
+        instance: Instance | None = None,
     ) -> PluginProcess:
         """Load a plugin as `load`, but only if everything that it needs runs.
 
         Raises:
             DependencyError: something of that does not; nothing was executed.
         """
-        return self._load_watched(path, (), None, restart, self._dependencies.check_strictly)
+        check = self._dependencies.check_strictly
+        return self._load_watched(path, (), None, restart, check, instance)
 
     def _load_watched(
         self,
@@ -287,9 +302,37 @@ class Comings(Residents):
         if plugin_of(identity)[1]:
             self.put_out(identity)  # others need the plugin, whichever process of it that is
             return (identity,)
-        with self._dependencies.leaving(identity, dependants=dependants) as levels:
-            stop_in_levels(levels, self.put_out)
-        return tuple(one for level in levels for one in level)
+        return self.unload_of(identity, (identity,), dependants=dependants)
+
+    def unload_of(
+        self, plugin: str, processes: Sequence[str], *, dependants: bool = True
+    ) -> tuple[str, ...]:
+        """Unload some processes of a plugin; who needs it goes before the last of them.
+
+        Args:
+            plugin: its identity.
+            processes: theirs, at least one.
+            dependants: unload those that need it; else they refuse it.
+
+        Returns:
+            Who was unloaded, in that order.
+
+        Raises:
+            PluginNotFoundError: none of these is loaded.
+            NeededError: others need it, and are to stay.
+            PluginError: a process could not be ended.
+        """
+        self._check_open()
+        gone: dict[str, Sequence[str]] = {}
+
+        def stop(one: str) -> None:
+            every = [p.identity for p in self.plugins() if p.plan.manifest.identity == one]
+            gone[one] = list(processes) if one == plugin else sorted(every) or [one]
+            stop_in_levels((tuple(gone[one]),), self.put_out)
+
+        with self._dependencies.leaving(plugin, processes, dependants=dependants) as levels:
+            stop_in_levels(levels, stop)
+        return tuple(name for level in levels for one in level for name in gone[one])
 
     def put_out(self, name: str) -> None:
         """Unload one whatever needs it."""
@@ -317,13 +360,17 @@ class Comings(Residents):
         downgrades: Collection[Downgrade] = (),
         probe: Probe | None = None,
         rehearsal: Rehearsal | None = None,
+        instance: Instance | None = None,
     ) -> PluginProcess:
-        """Have another version take a running plugin's place; see `SandboxHost.reload`."""
+        """Have another version take a running plugin's place; see `SandboxHost.reload`.
+
+        An instance stays what it is, unless it is to be another one of the same name.
+        """
         self._check_open()
         self._keeper.check()
         old = self.get(name)
         source = Path(path) if path is not None else old.places.code[0]
-        candidate = Candidate(old, self._launcher, source)
+        candidate = Candidate(old, self._launcher, source, instance or old.plan.instance)
         update = Update(old.identity, self._chronicle.tell)
         with self._reserved(old.identity, beside=old), update:
             plan, bundle = candidate.admit(downgrades)
@@ -347,7 +394,7 @@ class Comings(Residents):
                 self._give_up(new, error)
                 raise
         self.lives.replace(new.identity)
-        again = functools.partial(self._load, source, downgrades, instance=old.plan.instance)
+        again = functools.partial(self._load, source, downgrades, instance=new.plan.instance)
         self._supervisor.renew(new, again)
         self._tell_lacking(new)
         self._tell("plugin_loaded", {"plugin": new.identity})

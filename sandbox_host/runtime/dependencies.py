@@ -19,13 +19,13 @@ from sandbox_host.errors import (
     PluginNotFoundError,
     ReloadError,
 )
-from sandbox_host.model import State
+from sandbox_host.model import INSTANCE_MARK, State, plugin_of
 from sandbox_host.runtime.lifecycle import ENDED
 from sandbox_host.supervision.problems import Missing
 from sandbox_host.supervision.standing import Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from sandbox_host.model import Manifest
     from sandbox_host.runtime.process import PluginProcess
@@ -67,7 +67,7 @@ class Dependencies:
         ended: list[tuple[Manifest, str]] = []
         for process in self._processes():
             manifest, state = process.plan.manifest, process.state
-            if state is State.DRAINING or process.identity in self._leaving:
+            if state is State.DRAINING or self._leaves(process):
                 ended.append((manifest, _BEING_UNLOADED))
             elif state in ENDED and not self._comes_back(process):
                 ended.append((manifest, process.cause_text or f"it is {state}"))
@@ -82,6 +82,10 @@ class Dependencies:
             for one in self._processes()
             if one.state not in ENDED or self._comes_back(one)
         )
+
+    def _leaves(self, process: PluginProcess) -> bool:
+        whole = f"{plugin_of(process.identity)[0]}{INSTANCE_MARK}"
+        return process.identity in self._leaving or whole in self._leaving
 
     # -- one that comes ---------------------------------------------------------------------
 
@@ -147,15 +151,19 @@ class Dependencies:
     # -- one that goes ----------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def leaving(self, identity: str, *, dependants: bool) -> Iterator[Levels]:
+    def leaving(
+        self, identity: str, processes: Collection[str], *, dependants: bool
+    ) -> Iterator[Levels]:
         """Have plugins count as gone inside the block, which is to stop them.
 
         Args:
-            identity: who is to stop.
-            dependants: those that need it are to stop as well, before it.
+            identity: the plugin's.
+            processes: identities of those of its processes that are to stop; where another one
+                goes on, nobody lacks the plugin.
+            dependants: those that need it are to stop as well, before it, with all their processes.
 
         Yields:
-            Identities: those of one level at the same time, one level after the other.
+            Identities of plugins: those of one level at the same time, one level after the other.
 
         Raises:
             NeededError: others need it, and are not to stop.
@@ -164,30 +172,20 @@ class Dependencies:
         try:
             # Before it is marked: the marked are nobody's any more.
             before = self.standing()
-            self._mark(identity, marked)
+            for one in processes:
+                self._mark(one, marked)
             going = {identity}
-            if identity in before.running:
+            if identity in before.running and identity not in self.standing().running:
                 while new := self._dependants(identity, going):
                     if not dependants:
                         raise _needed(identity, new)
                     for chain in new:
-                        for process in self._processes_of(chain[0]):
-                            self._mark(process, marked)
+                        self._mark(f"{chain[0]}{INSTANCE_MARK}", marked)
                         going.add(chain[0])
-            levels = self._standing_with(going).stop_levels(going)
-            yield tuple(tuple(self._stopped_for(level, identity)) for level in levels)
+            yield self._standing_with(going).stop_levels(going)
         finally:
             for one in marked:
                 self._unmark(one)
-
-    def _processes_of(self, plugin: str) -> list[str]:
-        """Return the identities that a plugin is loaded by: its own, and those of instances."""
-        return [one.identity for one in self._processes() if one.plan.manifest.identity == plugin]
-
-    def _stopped_for(self, plugins: Iterable[str], asked: str) -> Iterator[str]:
-        for one in plugins:
-            # Who needs the plugin that is to stop needs it in each of its processes.
-            yield from [one] if one == asked else self._processes_of(one)
 
     def _mark(self, identity: str, marked: list[str]) -> None:
         with self._lock:

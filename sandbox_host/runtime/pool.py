@@ -109,6 +109,10 @@ class Pools:
         if self._pools.get(pool.plugin) is pool:
             del self._pools[pool.plugin]
 
+    def of(self, name: str) -> Pool | None:
+        """Return the replicas of a plugin, loaded or not; None where there are none."""
+        return self._pools.get(identity_of(name))
+
     def callee(self, name: str, caller: str = "") -> Slot:
         """Return the place that a call of a plugin goes to.
 
@@ -128,7 +132,7 @@ class Pools:
         try:
             return self._find(name)
         except PluginNotFoundError:
-            pool = self._pools.get(identity_of(name))
+            pool = self.of(name)
             if pool is None or not any(self._is_loaded(slot) for slot in pool.slots):
                 raise
             return pool.choose()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sandbox_host.admission.history import Downgrade
+    from sandbox_host.admission.instances import Instance
     from sandbox_host.admission.plan import SandboxPlan
     from sandbox_host.bundle.verify import VerifiedBundle
     from sandbox_host.config import HostConfig
@@ -58,6 +59,7 @@ class Candidate:
         old: the process that runs.
         launcher: admits and starts.
         source: directory or archive of the new version.
+        instance: which of several it is to be; None for the plugin itself.
 
     Attributes:
         remember: writes down that it was admitted, which is done when it takes the place: a
@@ -66,10 +68,13 @@ class Candidate:
 
     remember: Callable[[], None]
 
-    def __init__(self, old: PluginProcess, launcher: Launcher, source: Path) -> None:
+    def __init__(
+        self, old: PluginProcess, launcher: Launcher, source: Path, instance: Instance | None
+    ) -> None:
         self._old = old
         self._launcher = launcher
         self._source = source
+        self._instance = instance
 
     def admit(self, downgrades: Collection[Downgrade]) -> tuple[SandboxPlan, VerifiedBundle]:
         """Verify and admit it; nothing of it is executed.
@@ -81,7 +86,7 @@ class Candidate:
         if self._old.state is not State.READY:
             raise self._old.life.refusal()
         plan, bundle, self.remember = self._launcher.consider(
-            self._source, downgrades, self._old.plan.instance
+            self._source, downgrades, self._instance
         )
         if plan.identity != self._old.identity:
             text = f"{self._source} is {plan.identity}, and no version of {self._old.identity}."

@@ -21,6 +21,7 @@ from sandbox_host.errors import (
     SandboxHostError,
     UsageError,
 )
+from sandbox_host.instance_terms import MAX_REPLICAS
 from sandbox_host.model import Cause
 from sandbox_host.runtime import offload
 from sandbox_host.runtime.blocking import BlockingCall, BlockingPlugin
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
     from sandbox_host.runtime.process import PluginProcess
     from sandbox_host.runtime.slot import Slot
     from sandbox_host.supervision.restart import RestartPolicy
-
-MAX_REPLICAS: Final = 64
 
 _AT_A_TIME: Final = 8
 
@@ -116,7 +115,7 @@ class _Replicas(Generic[P]):
         for done, one in enumerate(self.plugins):
             try:
                 # A state would be in one replica and not in another, as in `load_replicas`.
-                self._core.reload(one.name, path, downgrades, _check_stateless)
+                self._core.reload(one.name, path, downgrades, check_stateless)
             except SandboxHostError as error:
                 if not done:
                     raise
@@ -354,7 +353,7 @@ def load_replicas(
     def load(number: int) -> None:
         process = core.load(path, downgrades, None, restart, Instance(f"r{number}"))
         slots.append(core.slot(process))
-        _check_stateless(process)
+        check_stateless(process)
 
     try:
         load(1)  # alone: what is wrong with the plugin is found once
@@ -386,8 +385,12 @@ def unload_unwanted(core: HostCore, loading: asyncio.Future[Pool]) -> None:
             slot.process.end(Ending(Cause.UNLOADED, f"The load of {slot.identity} was cancelled."))
 
 
-def _check_stateless(process: PluginProcess) -> None:
-    """Refuse what would be in one replica and not in another."""
+def check_stateless(process: PluginProcess) -> None:
+    """Refuse what would be in one replica and not in another.
+
+    Raises:
+        UsageError: it handles events, or has a state.
+    """
     if process.handles:
         what = f"handles events ({', '.join(sorted(process.handles)[:3])}): each replica would"
     elif EXPORT in process.operations:

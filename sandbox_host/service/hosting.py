@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Final
+import functools
+import threading
+from typing import TYPE_CHECKING
 
-from sandbox_host.backends.worker import each
-from sandbox_host.errors import SandboxHostError
+from sandbox_host.errors import PluginNotFoundError, SandboxHostError, StartError, UsageError
 from sandbox_host.model import plugin_of
 from sandbox_host.runtime.blocking import BlockingHost, BlockingPlugin
+from sandbox_host.runtime.members import Members
+from sandbox_host.runtime.pool import Pool
+from sandbox_host.runtime.replicas import BlockingReplicas, check_stateless
 from sandbox_host.supervision.lifecycle import Trigger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from pathlib import Path
 
     from sandbox_host.admission.history import Downgrade
+    from sandbox_host.admission.instances import Instance
     from sandbox_host.config import HostConfig
     from sandbox_host.model import Manifest
     from sandbox_host.runtime.group import LoadedAll
     from sandbox_host.runtime.process import PluginProcess
     from sandbox_host.runtime.recorded import Record
+    from sandbox_host.service.declared import Declared
     from sandbox_host.supervision.restart import RestartPolicy
     from sandbox_host.supervision.standing import Standing
-
-_AT_A_TIME: Final = 8
 
 
 class ServedHost(BlockingHost):
@@ -34,15 +38,21 @@ class ServedHost(BlockingHost):
         """Tell whether the watchdog looked after the plugins less than so many seconds ago."""
         return self._core.works(within)
 
-    def unload_instances(self, identity: str) -> None:
-        """Unload every instance of a plugin, several at a time; not the plugin itself."""
+    def processes_of(self, plugin: str) -> tuple[str, ...]:
+        """Return the identities of all that is loaded of a plugin, itself and its instances."""
+        return tuple(name for name in self.plugins if plugin_of(name)[0] == plugin)
 
-        def unload(name: str) -> None:
-            with contextlib.suppress(SandboxHostError):  # it is gone, or told by its state
-                self.unload(name)
+    def unload_of(self, plugin: str, names: Sequence[str]) -> tuple[str, ...]:
+        """Unload some of these; with the last of them go those that need the plugin, before it.
 
-        names = [name for name in self.plugins if plugin_of(name)[0] == identity != name]
-        each(unload, names, _AT_A_TIME)
+        Returns:
+            The identities of all that were unloaded, in that order.
+
+        Raises:
+            PluginNotFoundError: one of these is not loaded; the others are gone all the same.
+            PluginError: a process could not be ended.
+        """
+        return self._core.unload_of(plugin, names)
 
     def disabled(self, identity: str, reason: str, *, journalled: bool = False) -> None:
         """Take the word that a plugin, which does not run, is not to run.
@@ -78,6 +88,8 @@ class ServedHost(BlockingHost):
         downgrades: Collection[Downgrade] = (),
         record: Record | None = None,
         restart: RestartPolicy | None = None,
+        declared: Declared | None = None,
+        heed_instance: Callable[[Path, str, SandboxHostError], object] | None = None,
     ) -> LoadedAll[BlockingPlugin]:
         """Load several plugins, as `load_all`.
 
@@ -85,29 +97,111 @@ class ServedHost(BlockingHost):
             paths: where they are.
             others: verified ones that are there and not to run, with the reasons.
             heed: is told of each, or why it was not started; False begins no more.
+            declared: which instances of them there are to be; None for themselves.
+            heed_instance: is told of each of those that was not started although others of its
+                plugin were, or were tried.
             downgrades: as of `load`.
             record: likewise.
             restart: likewise.
         """
+        core, one_at_a_time = self._core, threading.RLock()
 
         def tell(path: Path, outcome: PluginProcess | SandboxHostError) -> bool:
-            if isinstance(outcome, SandboxHostError):
-                return heed(path, outcome)
-            return heed(path, BlockingPlugin(core.slot(outcome)))
+            with one_at_a_time:
+                if isinstance(outcome, SandboxHostError):
+                    return heed(path, outcome)
+                return heed(path, BlockingPlugin(core.slot(outcome)))
 
-        core = self._core
-        return self._handed_out(
-            core.load_all(paths, downgrades, record, restart, others=others, heed=tell)
+        def tell_instance(
+            path: Path, identity: str, outcome: PluginProcess | SandboxHostError
+        ) -> None:
+            with one_at_a_time:
+                if not isinstance(outcome, SandboxHostError):
+                    heed(path, BlockingPlugin(core.slot(outcome)))
+                elif heed_instance is not None:
+                    heed_instance(path, identity, outcome)
+
+        members = None
+        if declared is not None:
+            members = Members(
+                declared.members, tell_instance, functools.partial(self._admit, declared)
+            )
+        loaded = core.load_all(
+            paths, downgrades, record, restart, others=others, heed=tell, members=members
         )
+        return self._handed_out(loaded)
 
-    def load_strictly(self, path: Path, *, restart: RestartPolicy | None) -> BlockingPlugin:
-        """Load a plugin if everything that it needs runs.
+    def load_strictly(
+        self,
+        path: Path,
+        *,
+        restart: RestartPolicy | None,
+        instance: Instance | None = None,
+        replica: bool = False,
+    ) -> None:
+        """Load a plugin, or an instance of it, if everything that it needs runs.
 
         Raises:
             DependencyError: something does not; nothing was executed.
-            SandboxHostError: as of `load`.
+            SandboxHostError: as of `load`, and where a replica has a state.
         """
-        return BlockingPlugin(self._core.slot(self._core.load_strictly(path, restart)))
+        process = self._core.load_strictly(path, restart, instance)
+        if replica:
+            self._fit(process)
+
+    def renew(self, identity: str, path: Path, *, instance: Instance | None, replica: bool) -> None:
+        """Reload a plugin, perhaps as another instance of the same name.
+
+        Raises:
+            SandboxHostError: as of `reload`, and where a replica has a state; what runs goes on.
+        """
+        probe = _check_replica if replica else None
+        self._core.reload(identity, path, probe=probe, instance=instance)
+
+    def _admit(self, declared: Declared, process: PluginProcess) -> None:
+        if declared.replicas(plugin_of(process.identity)[0]):
+            self._fit(process)
+
+    def _fit(self, process: PluginProcess) -> None:
+        """Unload a replica of what cannot have any.
+
+        Raises:
+            StartError: it was one.
+        """
+        try:
+            _check_replica(process)
+        except StartError:
+            self._core.put_out(process.identity)
+            raise
+
+    # -- behind one name ----------------------------------------------------------------------
+
+    def share(self, plugin: str, names: Iterable[str]) -> None:
+        """Have calls of a plugin's name go to those of these processes that are loaded."""
+        slots = []
+        for name in names:
+            with contextlib.suppress(PluginNotFoundError):
+                slots.append(self._core.place(name))
+        pools = self._core.pools
+        if slots:
+            pools.add(Pool(slots))
+        elif (pool := pools.of(plugin)) is not None:
+            pools.remove(pool)
+
+    def callee(self, name: str) -> BlockingPlugin | BlockingReplicas:
+        """Return whoever takes the calls of that name: a plugin, or replicas of it.
+
+        Raises:
+            PluginNotFoundError: there is none.
+        """
+        try:
+            return self.plugin(name)
+        except PluginNotFoundError:
+            pool = self._core.pools.of(name)
+            loaded = self.plugins
+            if pool is None or not any(slot.identity in loaded for slot in pool.slots):
+                raise
+            return BlockingReplicas(self._core, pool, tuple(map(BlockingPlugin, pool.slots)))
 
     def standing(self) -> Standing:
         """Return what runs now, for whoever decides what may start."""
@@ -135,3 +229,11 @@ class ServedHost(BlockingHost):
     def config(self) -> HostConfig:
         """The configuration in force."""
         return self._core.config
+
+
+def _check_replica(process: PluginProcess) -> None:
+    """Refuse what has a state, as a fault of that plugin alone."""
+    try:
+        check_stateless(process)
+    except UsageError as error:
+        raise StartError(error.message, plugin=process.identity, remedy=error.remedy) from None

@@ -334,11 +334,11 @@ class Operations:
         changed = Switches(host.config.state_dir).disable(identity, datetime.now(UTC))
         if changed:
             self._tell_journal("disabled", identity)
-        host.unload_instances(identity)  # it is the plugin that is disabled
         with contextlib.suppress(PluginNotFoundError):
-            gone = host.unload(identity, dependants=True)
-            if self._service.steward is not None:
-                self._service.steward.lost(one for one in gone if one != identity)
+            if names := host.processes_of(identity):  # it is the plugin that is disabled
+                gone = host.unload_of(identity, names)
+                if self._service.steward is not None:
+                    self._service.steward.lost(one for one in gone if one not in names)
         host.disabled(identity, "by its operator", journalled=changed)
         self._service.hurry()
         return {"plugin": identity, "changed": changed}
@@ -357,7 +357,7 @@ class Operations:
         self._service.hurry()
 
     def _call(self, arguments: Arguments, session: Session) -> dict[str, Any]:
-        plugin = self._service.accepting().plugin(arguments.plugin())
+        plugin = self._service.accepting().callee(arguments.plugin())
         operation = arguments.text("operation", _MAX_NAME)
         values = arguments.listed("arguments", _MAX_PATH)
         keywords = dict(read_object(arguments.get("keywords") or {}, "arguments.keywords"))

@@ -27,6 +27,7 @@ from sandbox_host.catalog.judging import Judging
 from sandbox_host.catalog.watch import PluginWatch
 from sandbox_host.errors import ControlError, SandboxHostError
 from sandbox_host.runtime.lifecycle import ENDED
+from sandbox_host.service.declared import Declared
 from sandbox_host.service.notify import Notifier
 from sandbox_host.service.operations import Operations
 from sandbox_host.service.server import ControlServer
@@ -120,7 +121,8 @@ class Service:
     def attend(self, host: ServedHost) -> None:
         """Answer for this host, which is open."""
         self.host = host
-        self.steward = Steward(host, self.orders.restart, self.orders.tell)
+        declared = Declared(host.config)
+        self.steward = Steward(host, self.orders.restart, self.orders.tell, declared)
 
     def begin(self) -> None:
         """Watch the plugin directory, and be ready."""
@@ -208,7 +210,10 @@ class Service:
             self._notifier.reloading()
             try:
                 outcome = reconfiguration(host.config, self.orders.read_config())
+                declared = Declared(outcome.config)
                 host.reconfigure(outcome.config)
+                if self.steward is not None:
+                    self.steward.declare(declared)
                 if outcome.changed:
                     self._renew_watch(load=outcome.config.load_on_startup)
             finally:
@@ -218,10 +223,11 @@ class Service:
     def _begin_watch(self, *, load: bool) -> None:
         config = self.running.config
         directory = config.plugin_directory
-        if not self.orders.watched or directory is None or not config.auto_discovery:
-            return
         steward = self.steward
         assert steward is not None  # noqa: S101 - with the host
+        if not self.orders.watched or directory is None or not config.auto_discovery:
+            steward.look_again()
+            return
         self._watch = PluginWatch(directory, Judging(config))
         steward.take_first(self._watch.look(), load=load)
         steward.settle(self._watch.present.values())

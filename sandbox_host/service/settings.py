@@ -20,6 +20,8 @@ LIVE: Final = frozenset(
         *("enable_monitoring", "metrics_collection", "enable_profiling"),
         # The watch is begun anew.
         *("plugin_directory", "auto_discovery", "load_on_startup"),
+        # Those that are new are loaded, those that are not there any more are unloaded.
+        *("instances", "replicas"),
     }
 )
 """Fields of the configuration that a running service takes over. What runs already keeps what it

@@ -1,7 +1,8 @@
 """What of a plugin directory is to run, what is not, and what waits for others to run first.
 
 What is not to run counts as well: whoever waits for it is told why it does not. Only verified
-plugins come here. Not thread-safe: its one user has a lock.
+plugins come here, each by itself and each instance by itself; to whoever needs the plugin it is
+there as soon as one of its instances is. Not thread-safe: its one user has a lock.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sandbox_host.model import plugin_of
 from sandbox_host.runtime.dependencies import dependency_error
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sandbox_host.admission.instances import Instance
     from sandbox_host.model import Manifest
     from sandbox_host.supervision.standing import Standing
 
@@ -27,6 +30,7 @@ class Target:
         digest: of the files that should run; "" where it should not.
         why: what is told when it is ended.
         manifest: its verified plugin.json; None where nobody has it.
+        instance: which of several instances of the plugin; None for the plugin itself.
         disabled: it is there, and its operator or its configuration says that it is not to run.
     """
 
@@ -35,6 +39,7 @@ class Target:
     why: str = ""
     manifest: Manifest | None = None
     disabled: bool = False
+    instance: Instance | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,10 @@ class Waiting:
         for table in (self.wanted, self.waits, self._out):
             table.pop(identity, None)
 
+    def plugins(self) -> set[str]:
+        """Return which plugins there are, whether they are to run or not."""
+        return {plugin_of(identity)[0] for identity in (*self.wanted, *self.waits, *self._out)}
+
     def wait(self, identity: str, path: Path, why: str = "") -> bool:
         """Note that it waits; tell whether that is news."""
         before = self.waits.get(identity)
@@ -117,16 +126,20 @@ class Waiting:
         if manifest is None or not manifest.dependencies:
             return "", False
         self._out.pop(identity, None)
-        out = {i: one for i, one in self._out.items() if i not in standing.running}
-        coming = [
-            target.manifest
+        running = standing.running
+        coming = {
+            target.manifest.identity: target.manifest
             for i, target in self.wanted.items()
-            if target.manifest is not None and i not in standing.running and i not in out
-        ]
+            if target.manifest is not None and i not in self._out
+        }
+        coming = {plugin: one for plugin, one in coming.items() if plugin not in running}
+        out = {one.identity: (one, why) for one, why in self._out.values()}
+        out = {i: one for i, one in out.items() if i not in running and i not in coming}
         resolution = standing.resolve(
-            [*coming, *(one for one, _ in out.values())], {i: why for i, (_, why) in out.items()}
+            [*coming.values(), *(one for one, _ in out.values())],
+            {i: why for i, (_, why) in out.items()},
         )
-        if problems := resolution.explain(identity):
+        if problems := resolution.explain(manifest.identity):
             return str(dependency_error(problems)), True
-        due = [one for one in resolution.uses(identity) if one not in standing.running]
+        due = [one for one in resolution.uses(manifest.identity) if one not in running]
         return (f"{due[0]} is to start before it.", False) if due else ("", False)

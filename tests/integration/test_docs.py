@@ -340,7 +340,7 @@ def test_defaults_of_the_configuration(tmp_path: Path, monkeypatch: pytest.Monke
     _at_home(tmp_path, monkeypatch)
     said = {key.strip("`"): value.strip("`") for key, value, _ in _rows(OPERATIONS, "defaults")}
     tables = {"ceilings", "grants", "signer_grants", "plugin_config", "performance_thresholds"}
-    tables.add("alerts")
+    tables |= {"alerts", "instances", "replicas"}
     assert set(said) == set(HostConfig.model_fields) - tables
     file = tmp_path / "config.toml"
     file.write_text("".join(f"{k} = {v}\n" for k, v in said.items() if v != "unset"))

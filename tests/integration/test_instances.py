@@ -184,3 +184,19 @@ def test_an_instance_does_not_stand_for_its_plugin(host: BlockingHost, workshop:
     assert (list(loaded.plugins), loaded.failed) == (["registry", "weather"], {})
     again = host.load_all([registry])
     assert [type(error) for error in again.failed.values()] == [AlreadyLoadedError]
+
+
+def test_a_plugin_goes_with_its_last_process(host: BlockingHost, workshop: Workshop) -> None:
+    """Who needs it needs any of them; and one that needs it may be an instance itself."""
+    base, user = bundle(workshop, "base"), bundle(workshop, "user", dependencies=["base"])
+    host.load(base)
+    host.load(base, instance="a")
+    host.load(user, instance="a")
+    assert host.unload("base") == ("base",)  # the other one is there
+    assert host.lacking("user@a") == ()
+    host.load(base)
+    host.unload("base@a")
+    with pytest.raises(NeededError, match="user would lack it"):
+        host.unload("base")
+    assert host.unload("base", dependants=True) == ("user@a", "base")
+    assert host.plugins == {}

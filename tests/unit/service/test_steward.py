@@ -10,10 +10,12 @@ from typing import Any, cast
 
 import pytest
 
+from sandbox_host import HostConfig, Instance
 from sandbox_host.catalog.discover import DiscoveredState
 from sandbox_host.catalog.roster import Change, ChangeKind, Judged
 from sandbox_host.errors import ConfigError, PluginNotFoundError, ReloadError
-from sandbox_host.model import Manifest, State
+from sandbox_host.model import Manifest, State, plugin_of
+from sandbox_host.service.declared import Declared
 from sandbox_host.service.hosting import ServedHost
 from sandbox_host.service.steward import Steward
 from sandbox_host.supervision.standing import Standing
@@ -24,7 +26,7 @@ LATE = 20.0
 class Plugin:
     def __init__(self, name: str, digest: str) -> None:
         self.name, self.version, self.state = name, f"1.{digest}", State.READY
-        self.plan = SimpleNamespace(root_digest=digest)
+        self.plan = SimpleNamespace(root_digest=digest, instance=None, manifest=None)
 
 
 class Host:
@@ -38,6 +40,7 @@ class Host:
         self.broken: set[str] = set()
         self.away: set[str] = set()
         self.manifests: dict[str, Manifest] = {}
+        self.shared: dict[str, tuple[str, ...]] = {}
 
     def plugin(self, name: str) -> Plugin:
         return self.plugins[name]
@@ -48,19 +51,25 @@ class Host:
     def disabled(self, name: str, why: str) -> None:
         self.done.append(("disabled", name))
 
-    def unload_instances(self, name: str) -> None:
-        for one in [one for one in self.plugins if one.startswith(f"{name}@")]:
-            self.unload(one)
+    def processes_of(self, name: str) -> tuple[str, ...]:
+        return tuple(one for one in self.plugins if plugin_of(one)[0] == name)
 
-    def _start(self, what: str, path: Path) -> None:
-        self.done.append((what, path.name))
+    def _start(self, what: str, path: Path, instance: Instance | None) -> None:
+        name = path.name if instance is None else f"{path.name}@{instance.name}"
+        self.done.append((what, name))
         assert self.hold.wait(LATE)
-        if path.name in self.broken:
+        if name in self.broken:
             raise ConfigError("no luck")
-        self.plugins[path.name] = Plugin(path.name, path.read_text())
+        made = self.plugins[name] = Plugin(name, path.read_text())
+        made.plan.instance = instance
 
-    def load_strictly(self, path: Path, *, restart: object) -> None:
-        self._start("load", path)
+    def load_strictly(
+        self, path: Path, *, restart: object, instance: Instance | None, replica: bool
+    ) -> None:
+        self._start("load", path, instance)
+
+    def share(self, plugin: str, names: tuple[str, ...]) -> None:
+        self.shared[plugin] = names
 
     def standing(self) -> Standing:
         return Standing(self.manifests[one] for one in self.plugins if one in self.manifests)
@@ -73,15 +82,23 @@ class Host:
     def put_out(self, name: str) -> None:
         self.unload(name)
 
-    def reload(self, name: str, path: Path) -> None:
-        self._start("reload", path)
+    def renew(self, name: str, path: Path, *, instance: Instance | None, replica: bool) -> None:
+        self._start("reload", path, instance)
 
     def needs(self, name: str, *needs: str, version: str = "1.0.0") -> Manifest:
         """Return plugin.json of what will be loaded."""
         self.manifests[name] = Manifest(name, name, version, "d", "a", dependencies=needs)
         return self.manifests[name]
 
-    def unload(self, name: str, *, dependants: bool = False) -> tuple[str, ...]:
+    def unload_of(self, plugin: str, names: tuple[str, ...]) -> tuple[str, ...]:
+        if names == (plugin,):
+            return self.unload(plugin)
+        for one in names:
+            self.done.append(("unload", one))
+            del self.plugins[one]
+        return names
+
+    def unload(self, name: str) -> tuple[str, ...]:
         going = {name, *(one.plugin for one in self.standing().needed_by(name))}
         levels = self.standing().stop_levels(going & self.manifests.keys())
         order = tuple(one for level in levels for one in level) or (name,)
@@ -416,3 +433,114 @@ def test_who_waits_is_not_started_when_an_operator_unloads_it(
     assert host.done == []
     (waits,) = steward.waiting
     assert "user does not run: its operator unloaded it." in waits["reason"]
+
+
+# -- instances that are declared ------------------------------------------------------------------
+
+
+def declared(**plugins: dict[str, object]) -> Declared:
+    return Declared(HostConfig(instances=plugins))
+
+
+def test_a_declared_plugin_is_its_instances(
+    steward: Steward, host: Host, told: list[str], tmp_path: Path
+) -> None:
+    one = put(tmp_path, "one", "a")
+    steward.declare(declared(one={"a": {}, "b": {}}))
+    host.broken.add("one@b")
+    steward.take(change(one, ChangeKind.ADDED))
+    assert steward.wait(LATE)
+    assert set(host.plugins) == {"one@a"}
+    assert steward.problems == {str(one): "one@b: no luck"}
+    assert f"one@b, of {one}: no luck" in told
+    host.broken.clear()
+    steward.take(change(put(tmp_path, "one", "b"), ChangeKind.CHANGED))
+    assert steward.wait(LATE)
+    assert {name: plugin.version for name, plugin in host.plugins.items()} == {
+        "one@a": "1.b",
+        "one@b": "1.b",
+    }
+    assert steward.problems == {}
+    for kind in (ChangeKind.DISABLED, ChangeKind.ENABLED):
+        steward.take(change(one, kind, enabled=kind is ChangeKind.ENABLED))
+        assert steward.wait(LATE)
+        assert set(host.plugins) == (set() if kind is ChangeKind.DISABLED else {"one@a", "one@b"})
+
+
+def test_other_instances_are_declared(steward: Steward, host: Host, tmp_path: Path) -> None:
+    one = put(tmp_path, "one", "a")
+    host.plugins["one@hand"] = Plugin("one@hand", "a")
+    for after, done in (
+        (declared(), {("load", "one")}),
+        # What is not declared any more goes when the others have come.
+        (declared(one={"a": {}, "b": {}}), {("load", "one@a"), ("load", "one@b")}),
+        (declared(one={"a": {"config": {"x": 1}}, "b": {}}), {("reload", "one@a")}),
+        (declared(one={"a": {"config": {"x": 1}}}), set()),
+        (declared(), {("load", "one")}),
+    ):
+        host.done.clear()
+        before = {name for name in host.plugins if name != "one@hand"}
+        steward.declare(after)
+        steward.take_first([change(one, ChangeKind.ADDED)], load=True)
+        assert steward.wait(LATE)
+        wanted = set(after.members("one"))
+        assert set(host.plugins) == wanted | {"one@hand"}
+        gone = [("unload", name) for name in before - wanted]
+        assert sorted(host.done[len(done) :]) == sorted(gone)
+        assert set(host.done[: len(done)]) == done
+
+
+def test_replicas_share_the_name_of_the_plugin(
+    steward: Steward, host: Host, tmp_path: Path
+) -> None:
+    one = put(tmp_path, "one", "a")
+    steward.declare(Declared(HostConfig(replicas={"one": 2})))
+    steward.take(change(one, ChangeKind.ADDED))
+    assert steward.wait(LATE)
+    assert host.shared["one"] == tuple(sorted(host.plugins)) == ("one@r1", "one@r2")
+    steward.declare(Declared())
+    steward.look_again()
+    assert steward.wait(LATE)
+    assert (host.shared["one"], set(host.plugins)) == ((), {"one"})
+
+
+def test_one_instance_is_unloaded_by_its_operator(
+    steward: Steward, host: Host, tmp_path: Path
+) -> None:
+    one = put(tmp_path, "one", "a")
+    steward.declare(declared(one={"a": {}, "b": {}}))
+    steward.take(change(one, ChangeKind.ADDED))
+    assert steward.wait(LATE)
+    host.unload_of("one", ("one@a",))
+    steward.disowned("one@a")
+    steward.retry()
+    steward.take_first([change(one, ChangeKind.ADDED)], load=True)
+    assert steward.wait(LATE)
+    assert set(host.plugins) == {"one@b"}
+    steward.take(change(one, ChangeKind.CHANGED))
+    assert steward.wait(LATE)
+    assert set(host.plugins) == {"one@a", "one@b"}
+
+
+def test_what_is_declared_and_not_there(steward: Steward, host: Host, tmp_path: Path) -> None:
+    steward.declare(declared(one={"a": {}}, other={"a": {}}))
+    assert steward.waiting == []  # nobody has looked yet
+    steward.take_first([change(put(tmp_path, "one", "a"), ChangeKind.ADDED)], load=True)
+    assert steward.wait(LATE)
+    (waits,) = steward.waiting
+    assert (waits["plugin"], waits["path"]) == ("other", "")
+    assert "no plugin of that name is there" in waits["reason"]
+
+
+def test_who_needs_a_plugin_has_it_with_its_first_instance(
+    steward: Steward, host: Host, tmp_path: Path
+) -> None:
+    base, user = host.needs("base"), host.needs("user", "base")
+    host.manifests |= {"base@good": base, "user@a": user}
+    steward.declare(declared(base={"good": {}, "bad": {}}, user={"a": {}}))
+    host.broken.add("base@bad")
+    steward.take(change(put(tmp_path, "user", "a"), ChangeKind.ADDED, manifest=user))
+    steward.take(change(put(tmp_path, "base", "a"), ChangeKind.ADDED, manifest=base))
+    assert steward.wait(LATE)
+    assert set(host.plugins) == {"base@good", "user@a"}
+    assert steward.waiting == []
