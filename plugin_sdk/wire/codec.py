@@ -267,7 +267,7 @@ def _unpack_few(data: bytes, bounds: Bounds) -> Any:
     except PayloadError:
         _scan(data, bounds)  # says more of what is wrong, where it is one of the limits
         raise
-    if len(data.translate(None, _FORBIDDEN)) != len(data) or _openings(data) > bounds.openings:
+    if _looks_suspicious(data, bounds):
         _look_through(value, bounds)
     return value
 
@@ -364,7 +364,7 @@ def _looks_suspicious(data: bytes, bounds: Bounds) -> bool:
         return False
     if len(data) > bounds.elements or len(data.translate(None, _FORBIDDEN)) != len(data):
         return True
-    return _openings(data) > min(bounds.depth, bounds.containers)
+    return _openings(data) > bounds.openings
 
 
 def _openings(data: bytes) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import msgpack
 import pytest
 
+from plugin_sdk.wire import codec
 from plugin_sdk.wire.codec import pack, pack_call, unpack
 from plugin_sdk.wire.errors import PayloadError, PayloadTooLargeError
 from plugin_sdk.wire.limits import (
@@ -343,3 +344,11 @@ def test_many_small_lists_and_timestamps_among_them() -> None:
     for data in (stamp, b"\xdc\x00\x02\xc0" + stamp, b"\x81\xa1a" + stamp):
         with pytest.raises(PayloadError, match="extension"):
             unpack(data)
+
+
+def test_long_bytes_are_not_looked_at_byte_by_byte(monkeypatch):
+    """What any of them could mean, were it the first of an element, does not matter."""
+    value = [b"\x91" * 12_000, {"key": b"\xdc" * 12_000}]
+    data = pack(value)
+    monkeypatch.setattr(codec, "_openings", None)
+    assert unpack(data) == value
