@@ -78,6 +78,11 @@ _BYTES_PER_STEP = 256
 """Of a large payload: to count its bytes takes about as long as one step of a scan for so many."""
 _WORTH_A_SCAN = 8 * _BYTES_PER_STEP
 
+QUICK_BYTES = 16 * 1024
+"""Whatever is in so many bytes, to unpack them takes a millisecond or two at worst."""
+
+_QUICK_TO_COPY = 1024 * 1024
+
 
 def pack(value: Any, bounds: Bounds = VALUE) -> bytes:
     """Return ``value`` as msgpack bytes that `unpack` accepts under the same bounds.
@@ -254,6 +259,21 @@ def unpack(data: bytes, bounds: Bounds = VALUE) -> Any:
         # msgpack's own errors derive from ValueError.
         text = f"payload is not acceptable msgpack: {str(error)[:200] or type(error).__name__}"
         raise PayloadError(text) from None
+
+
+def is_quick(data: bytes | Parts, bounds: Bounds = VALUE) -> bool:
+    """Tell whether to unpack it takes hardly longer than to copy it; never raises.
+
+    It has few bytes, or few elements for its bytes.
+    """
+    if not QUICK_BYTES < len(data) <= _QUICK_TO_COPY:
+        return len(data) <= QUICK_BYTES
+    if isinstance(data, Parts):
+        return data.is_split and len(data.found[0]) + len(data.found[3]) <= QUICK_BYTES
+    try:
+        return _scan(data, bounds, give_up=len(data) // _BYTES_PER_STEP)
+    except PayloadError:
+        return False
 
 
 def _unpack_few(data: bytes, bounds: Bounds) -> Any:

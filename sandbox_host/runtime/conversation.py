@@ -66,7 +66,6 @@ if TYPE_CHECKING:
     from sandbox_host.runtime.watch import Watch
 
 _UNKNOWN_OPERATION: Final = "(unknown)"
-BULKY_BYTES: Final = 16 * 1024
 
 
 class Conversation:
@@ -425,9 +424,13 @@ class Conversation:
         return Metered(self.result(pending), self._bill(pending))
 
     def is_bulky(self, pending: Pending) -> bool:
-        """Tell whether the answer is so large that decoding it takes noticeably long."""
+        """Tell whether the answer is large."""
+        return len(getattr(pending.answer, "payload", b"")) > codec.QUICK_BYTES
+
+    def takes_long(self, pending: Pending) -> bool:
+        """Tell whether the answer may take so long to decode that a loop should not wait for it."""
         payload = getattr(pending.answer, "payload", b"")
-        return len(payload) > BULKY_BYTES
+        return len(payload) > codec.QUICK_BYTES and not codec.is_quick(payload)
 
     def _value(self, pending: Pending) -> Any:
         answer = pending.answer

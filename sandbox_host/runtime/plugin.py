@@ -58,7 +58,7 @@ class Plugin(PluginView):
             PluginError: an argument or result cannot be carried, or there is no such operation.
         """
         process, pending = await self._answered(operation, args, kwargs, deadline, limits)
-        if process.talk.is_bulky(pending):
+        if process.talk.takes_long(pending):
             # A hostile value takes long to decode; the loop must go on meanwhile.
             return await offload.start(lambda: process.talk.result(pending))
         return process.talk.result(pending)
@@ -127,7 +127,7 @@ class Plugin(PluginView):
                 process, pending, count = sent[0]
                 process.channel.poll_briefly(pending)
                 await finished(pending, process.channel)
-                if process.talk.is_bulky(pending):
+                if process.talk.takes_long(pending):
                     take = partial(process.talk.outcomes, pending, count)
                     outcomes += await offload.start(take)
                 else:
@@ -169,7 +169,7 @@ class Plugin(PluginView):
             PluginError: as `call`.
         """
         process, pending = await self._answered(operation, args, kwargs, deadline, limits)
-        if process.talk.is_bulky(pending):
+        if process.talk.takes_long(pending):
             return await offload.start(lambda: process.talk.metered(pending))
         return process.talk.metered(pending)
 
@@ -232,7 +232,7 @@ class Call(StartedCall):
     async def _result(self) -> Any:
         if not self._pending.done():
             await answered(self._process, self._pending)
-        if self._process.talk.is_bulky(self._pending):
+        if self._process.talk.takes_long(self._pending):
             return await offload.start(lambda: self._process.talk.result(self._pending))
         return self._process.talk.result(self._pending)
 

@@ -13,7 +13,6 @@ from plugin_sdk.wire.errors import PayloadError, PayloadTooLargeError
 from plugin_sdk.wire.limits import RECEIVED
 from sandbox_host.errors import MessageTooLargeError, UsageError
 from sandbox_host.runtime import answers, offload
-from sandbox_host.runtime.conversation import BULKY_BYTES
 from sandbox_host.runtime.loop_reader import reading
 
 if TYPE_CHECKING:
@@ -165,7 +164,7 @@ class Stream(StreamView):
         while not self._pending.done() or self._ready():
             there, payload = self._take()
             if there:
-                if len(payload) > BULKY_BYTES:
+                if len(payload) > codec.QUICK_BYTES and not codec.is_quick(payload):
                     # A hostile value takes long to decode; the loop must go on meanwhile.
                     return await offload.start(lambda: self._item(payload))  # noqa: B023 - awaited here
                 return self._item(payload)

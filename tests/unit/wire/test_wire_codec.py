@@ -17,6 +17,7 @@ from plugin_sdk.wire.limits import (
     MAX_PAYLOAD_BYTES,
     Bounds,
 )
+from plugin_sdk.wire.payloads import Parts
 
 MIB = 1024 * 1024
 
@@ -352,3 +353,35 @@ def test_long_bytes_are_not_looked_at_byte_by_byte(monkeypatch):
     data = pack(value)
     monkeypatch.setattr(codec, "_openings", None)
     assert unpack(data) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "quick"),
+    [
+        (list(range(100)), True),
+        (b"\x91" * 20_000, True),
+        ({"name": "x" * 500_000}, True),
+        ([b"x" * 1_000] * 300, True),
+        ([1] * 20_000, False),
+        ([b"x" * 100] * 300, False),
+        (b"x" * 2 * MIB, False),
+    ],
+)
+def test_what_is_quick_to_unpack(value, quick):
+    assert codec.is_quick(pack(value)) == quick
+
+
+def test_what_is_malformed_is_not_quick():
+    assert not codec.is_quick(array_of(MAX_ELEMENTS + 1) + bytes(20_000))
+    assert not codec.is_quick(b"\xd7" * 20_000)
+
+
+def test_what_is_split_is_quick_where_little_is_around_it():
+    body = bytes(40_000)
+    opening = b"\xc6" + struct.pack(">I", len(body))
+    assert codec.is_quick(Parts([b"\x92\x01", opening, body, b""], is_split=True))
+    assert not codec.is_quick(
+        Parts([array_of(20_001), opening, body, b"\x01" * 20_000], is_split=True)
+    )
+    assert not codec.is_quick(Parts([b"\x91", opening, bytes(2 * MIB), b""], is_split=True))
+    assert not codec.is_quick(Parts([array_of(20_000), bytes(20_000)]))
