@@ -134,7 +134,11 @@ class HealthRounds:
             self._changed.notify()
 
     def ended(self, process: PluginProcess) -> None:
-        """A process has ended: so does its health."""
+        """A process has ended: so does its health. Nothing of it is kept until its next turn."""
+        with self._changed:
+            kept = [one for one in self._due if one[2].process is not process]
+            heapq.heapify(kept)
+            self._due = kept
         if process.health is not None:
             process.health = process.health.ended(process.cause_text, datetime.now(UTC))
 

@@ -272,6 +272,19 @@ def test_who_has_ended_is_not_looked_at_any_more(rounds_of):
     assert eventually(lambda: not rounds._due and not rounds._waiting)
 
 
+def test_nothing_is_kept_of_who_has_ended(rounds_of):
+    """Plugins that crash and start again all the time would else be kept for an interval each."""
+    rounds = rounds_of(health_check_interval=60_000.0)
+    ones = [Fake(FINE) for _ in range(10)]
+    for one in ones:
+        rounds.add(one)
+    for one in ones[:7]:
+        one.life.over = True
+        rounds.ended(one)
+    assert {patient.process for _, _, patient in rounds._due} == set(ones[7:])
+    assert rounds._due[0] == min(rounds._due)
+
+
 def test_another_configuration(rounds_of):
     process = Fake(FINE)
     rounds = rounds_of(enable_monitoring=False)
