@@ -146,10 +146,11 @@ def test_protocol_is_pumped_when_there_is_room(keeper: Keeper, kept: Kept) -> No
 
 
 def test_sweep_at_once_when_woken(keeper: Keeper, kept: Kept) -> None:
-    kept.wait_for("tick")
-    before = kept.seen.count("tick")
-    keeper.wake()
-    kept.wait_for("tick", before + 1)
+    kept.pause = 60.0
+    for _ in range(3):  # the first may come by itself
+        before = kept.seen.count("tick")
+        keeper.wake()
+        kept.wait_for("tick", before + 1)
 
 
 def test_fault_of_one_does_not_end_the_thread(keeper: Keeper, kept: Kept) -> None:
