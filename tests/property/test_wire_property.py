@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugin_sdk.wire.codec import pack, unpack
+from plugin_sdk.wire.codec import QUICK_BYTES, is_quick, pack, unpack
 from plugin_sdk.wire.connection import Connection
 from plugin_sdk.wire.errors import (
     LocalProtocolError,
@@ -331,3 +331,22 @@ def test_no_payload_takes_more_memory_than_its_bytes_allow(
         tracemalloc.stop()
     # An empty dict takes one byte on the wire and 64 in memory, and a pointer in its list.
     assert peak < 2 * 1024 * 1024 + 100 * len(data)
+
+
+@given(head=st.binary(max_size=64), filler=st.binary(min_size=1, max_size=2))
+@settings(deadline=None)
+def test_whether_it_is_quick_to_unpack_is_told_of_any_bytes(head: bytes, filler: bytes) -> None:
+    """And what is has few elements, which are all that takes long."""
+    data = head + filler * QUICK_BYTES
+    if not is_quick(data):
+        return
+    try:
+        value = unpack(data)
+    except PayloadError:  # text that is none, or a key that comes twice
+        return
+    assert elements_of(value) <= len(data) // 256
+
+
+def elements_of(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(map(elements_of, inner))
