@@ -12,6 +12,7 @@ after it, behind all that it had yielded, and the last stage's reader is told of
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -31,7 +32,7 @@ MAX_STAGES: Final = 16
 """Each stage but the last has a thread or a task of the host's while the chain runs."""
 
 
-class ChainView:
+class ChainView(ABC):
     """Operations that were put one behind the other. It can be run often, and at the same time.
 
     Args:
@@ -117,10 +118,11 @@ class ChainView:
         assert link is not None  # noqa: S101 - there is a stage
         return link
 
+    @abstractmethod
     def _between(self, link: Link) -> StageStream:
         """Return what a stage yields, for the next one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _check_feeds(self, feeds: list[Any]) -> None:
         """Refuse streams that cannot be fed from here.
 
@@ -214,6 +216,9 @@ class Chain(ChainView):
         link.process.channel.poll_briefly(link.pending)
         with link.outcome(is_last=True, yields=True):
             return await self._awaitable(link.process, link.pending)
+
+    def _check_feeds(self, feeds: list[Any]) -> None:
+        """Refuse none: a loop feeds plain ones and asynchronous ones."""
 
     def _between(self, link: Link) -> StageStream:
         return AsyncStageStream(link, is_last=False)
